@@ -1,1 +1,85 @@
+"""gRPC as the mesh speaks it: errors, deadlines, channels, health and the server around every service."""
 
+from .channel import ChannelSettings, channel
+from .deadline import Deadline
+from .errors import (
+    AlreadyExists,
+    Cancelled,
+    Conflict,
+    CorruptData,
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    MeshError,
+    NotFound,
+    NotReady,
+    Overloaded,
+    Precondition,
+    Unimplemented,
+    Violation,
+    from_item,
+    from_rpc_error,
+    from_status,
+    mesh_errors,
+    to_item,
+    to_status,
+)
+from .health import Health, ServingStatus, probe
+from .interceptor import Call, Observer, ServerInterceptor, current_call
+from .loop import run
+from .metrics import Metrics, MetricsServer, serve_metrics
+from .server import PortInUse, Registrar, Server
+from .settings import LogSettings, RpcSettings, TracingSettings, load
+from .tls import TlsSettings, channel_credentials, server_credentials
+
+__all__ = [
+    # errors
+    "MeshError",
+    "InvalidInput",
+    "NotFound",
+    "AlreadyExists",
+    "Conflict",
+    "NotReady",
+    "Overloaded",
+    "Precondition",
+    "DeadlineExceeded",
+    "Cancelled",
+    "Unimplemented",
+    "CorruptData",
+    "Internal",
+    "PortInUse",
+    "Violation",
+    "to_status",
+    "from_status",
+    "to_item",
+    "from_item",
+    "from_rpc_error",
+    "mesh_errors",
+    # calls
+    "Deadline",
+    "Call",
+    "current_call",
+    "channel",
+    "ChannelSettings",
+    # health
+    "Health",
+    "ServingStatus",
+    "probe",
+    # a process
+    "Server",
+    "Registrar",
+    "ServerInterceptor",
+    "Observer",
+    "Metrics",
+    "MetricsServer",
+    "serve_metrics",
+    "run",
+    # settings
+    "load",
+    "RpcSettings",
+    "TlsSettings",
+    "LogSettings",
+    "TracingSettings",
+    "channel_credentials",
+    "server_credentials",
+]

@@ -1,0 +1,458 @@
+"""The one server interceptor: errors become statuses, calls are counted and logged, bugs are masked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+
+import grpc
+import structlog
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+
+from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented, trailers
+from .metrics import KINDS, MethodCounts, Metrics
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+"""Metadata key of the caller's id for this call; it appears in the log beside ours."""
+
+QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
+"""Prefixes of methods that are served while draining, and left out of access log and traces: probes, not work."""
+
+_METHODS_KEPT = 4_096  # wrapped handlers that are remembered; more are wrapped anew at each call
+_OK = grpc.StatusCode.OK
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Any], Any]
+
+
+class Call:
+    """One running call, as interceptor parts and logs see it.
+
+    Args:
+        method: `/package.Service/Method`.
+        context: grpc's context.
+    """
+
+    __slots__ = ("_context", "_request_id", "method")
+
+    def __init__(self, method: str, context: Context) -> None:
+        self.method = method
+        self._context: Context | None = context
+        self._request_id = ""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's `x-request-id`, or one made up; read only when something is logged or an error is masked."""
+        if not self._request_id:
+            given = self.metadata(REQUEST_ID_KEY)
+            usable = isinstance(given, str) and 0 < len(given) <= 128 and given.isprintable()
+            self._request_id = str(given) if usable else secrets.token_hex(8)
+        return self._request_id
+
+    def metadata(self, key: str) -> str | bytes | None:
+        """The first value under a key of the caller's metadata; None when there is none, or the call has ended."""
+        if self._context is None:
+            return None
+        for name, value in self._context.invocation_metadata() or ():
+            if name == key:
+                return value
+        return None
+
+    def peer(self) -> str:
+        """Address of the caller, as grpc writes it; empty after the call has ended."""
+        return "" if self._context is None else self._context.peer()
+
+    def end(self) -> None:
+        """Lets go of grpc's context: tasks started during the call may keep this object for long."""
+        self._context = None
+
+
+class Observer(Protocol):
+    """Something that wants to know of calls, such as tracing. Runs inside the call's own task and context."""
+
+    def begin(self, call: Call) -> Any:
+        """Called before the handler; what it returns comes back at the end."""
+
+    def end(self, state: Any, call: Call, code: grpc.StatusCode, error: BaseException | None) -> None:
+        """Called after the handler, however it ended."""
+
+
+_current: ContextVar[Call | None] = ContextVar("meshcast_call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call that this code runs for; None outside of calls."""
+    return _current.get()
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Errors, access log and metrics around every handler, of all four kinds, generators and read/write coroutines.
+
+    - MeshError becomes its status with details; anything else is a bug: INTERNAL "internal error" with the request id,
+      the traceback goes to the log only.
+    - Bytes that are no message of the method's type become InvalidInput.
+    - While `is_draining`, new calls are refused with NotReady; health and reflection go on.
+    - CancelledError passes through.
+
+    Args:
+        metrics: where calls are counted; None counts into nothing.
+        access: which calls get a log line; health and reflection never do, except for bugs.
+        observers: told of every call but those of health and reflection.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        *,
+        access: Literal["none", "errors", "all"] = "errors",
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self.is_draining = False
+        self._access = access
+        self._observers = tuple(observers)
+        self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are being handled now, health and reflection left out."""
+        return self.metrics.in_flight
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of a call, wrapped; a refusing one when nobody serves the method."""
+        method: str = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return _unknown_method(method, self.metrics.unknown())
+        kept = self._wrapped.get(method)
+        if kept is not None and kept[0] is handler:
+            return kept[1]
+        wrapped = self._wrap(method, handler)
+        if len(self._wrapped) < _METHODS_KEPT or method in self._wrapped:
+            self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        kind = (bool(handler.request_streaming), bool(handler.response_streaming))
+        around = _Around(self, method, self.metrics.method(method, KINDS[kind]), handler)
+        parse, serialize = around.deserializer(handler.request_deserializer), handler.response_serializer
+        match kind:
+            case (False, False):
+                return grpc.unary_unary_rpc_method_handler(around.unary(handler.unary_unary, False), parse, serialize)
+            case (True, False):
+                return grpc.stream_unary_rpc_method_handler(around.unary(handler.stream_unary, True), parse, serialize)
+            case (False, True):
+                return grpc.unary_stream_rpc_method_handler(
+                    around.stream(handler.unary_stream, False), parse, serialize
+                )
+            case _:
+                return grpc.stream_stream_rpc_method_handler(
+                    around.stream(handler.stream_stream, True), parse, serialize
+                )
+
+
+class _Around:
+    """What happens around one method's handler; made once a method, so that a call itself costs little."""
+
+    def __init__(self, owner: ServerInterceptor, method: str, counts: MethodCounts, handler: Any) -> None:
+        self._owner = owner
+        self._method = method
+        self._counts = counts
+        self._metrics = owner.metrics
+        self._is_quiet = method.startswith(QUIET_SERVICES)
+        self._observers = () if self._is_quiet else owner._observers
+        self._logs_ok = owner._access == "all" and not self._is_quiet
+        self._logs_errors = owner._access != "none" and not self._is_quiet
+
+    def deserializer(self, parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+        """`parse`, but garbage becomes a marker: what grpc makes of an exception there tells callers of our inside."""
+        if parse is None:
+            return None
+
+        def parse_or_mark(data: bytes) -> Any:
+            try:
+                return parse(data)
+            except Exception:
+                return _GARBAGE
+
+        return parse_or_mark
+
+    def unary(self, handler: Handler, is_request_streamed: bool) -> Handler:
+        """The handler of a call with one answer."""
+        run = _as_coroutine(handler)
+        counts, metrics, owner = self._counts, self._metrics, self._owner
+        is_counted = not self._is_quiet
+
+        async def answer(request: Any, context: Context) -> Any:
+            call = Call(self._method, context)
+            _current.set(call)
+            counts.started += 1
+            if is_counted:
+                metrics.in_flight += 1
+            states = [observer.begin(call) for observer in self._observers] if self._observers else ()
+            code, failure, began = _OK, None, time.perf_counter()
+            try:
+                if owner.is_draining and is_counted:
+                    raise _draining()
+                if is_request_streamed:
+                    request = _Received(request, counts, self._method)
+                else:
+                    counts.received += 1
+                    if request is _GARBAGE:
+                        raise _garbage(self._method)
+                response = await run(request, context)
+                if response is None:
+                    raise TypeError("the handler returned no response")
+                code = _code_of(context)
+                counts.sent += 1
+                return response
+            except BaseException as error:
+                failure = error
+                code, refusal = self._judge(error, call, context)
+                if refusal is None:
+                    raise
+                await _abort(context, refusal)
+            finally:
+                if is_counted:
+                    metrics.in_flight -= 1
+                self._finish(call, code, failure, states, time.perf_counter() - began)
+
+        return answer
+
+    def stream(self, handler: Handler, is_request_streamed: bool) -> Handler:
+        """The handler of a call with many answers: a coroutine that writes them, whatever the handler is."""
+        run = _as_writer(handler)
+        counts, metrics, owner = self._counts, self._metrics, self._owner
+        is_counted = not self._is_quiet
+
+        async def answer(request: Any, context: Context) -> None:
+            call = Call(self._method, context)
+            _current.set(call)
+            counts.started += 1
+            if is_counted:
+                metrics.in_flight += 1
+            states = [observer.begin(call) for observer in self._observers] if self._observers else ()
+            code, failure, began = _OK, None, time.perf_counter()
+            try:
+                if owner.is_draining and is_counted:
+                    raise _draining()
+                if is_request_streamed:
+                    request = _Received(request, counts, self._method)
+                else:
+                    counts.received += 1
+                    if request is _GARBAGE:
+                        raise _garbage(self._method)
+                await run(request, context, counts, self._method)
+                code = _code_of(context)
+            except BaseException as error:
+                failure = error
+                code, refusal = self._judge(error, call, context)
+                if refusal is None:
+                    raise
+                await _abort(context, refusal)
+            finally:
+                if is_counted:
+                    metrics.in_flight -= 1
+                self._finish(call, code, failure, states, time.perf_counter() - began)
+
+        return answer
+
+    def _judge(self, error: BaseException, call: Call, context: Context) -> tuple[grpc.StatusCode, MeshError | None]:
+        """(code to count, what to tell the caller); None when the error must pass as it is."""
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:
+                left_s = context.time_remaining()
+                late = left_s is not None and left_s <= 0
+                return (grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED), None
+            # Nobody cancelled this call: something that it awaits was cancelled, which is a bug of ours.
+        elif isinstance(error, grpc.aio.AbortError):
+            return _code_of(context), None
+        elif not isinstance(error, Exception):
+            return grpc.StatusCode.UNKNOWN, None
+        refusal = _refusal(error, context)
+        if refusal is None or isinstance(refusal, Internal):
+            request_id = call.request_id
+            log.error("bug in a handler", method=self._method, request_id=request_id, exc_info=error, peer=call.peer())
+            refusal = Internal("internal error", request_id=request_id)
+        return refusal.code, refusal
+
+    def _finish(
+        self,
+        call: Call,
+        code: grpc.StatusCode,
+        failure: BaseException | None,
+        states: Sequence[Any],
+        seconds: float,
+    ) -> None:
+        self._counts.finish(code, seconds)
+        if self._logs_ok or (self._logs_errors and code is not _OK):
+            facts = {} if not isinstance(failure, MeshError) else {"error": failure.message, **failure.facts}
+            log.info(
+                "call",
+                **facts
+                | {
+                    "method": self._method,
+                    "code": code.name,
+                    "duration_ms": round(seconds * 1e3, 3),
+                    "peer": call.peer(),
+                    "request_id": call.request_id,
+                },
+            )
+        for observer, state in zip(self._observers, states, strict=True):
+            observer.end(state, call, code, failure)
+        call.end()
+
+
+class _Garbage:
+    """Stands for bytes that are no message of the method's type."""
+
+
+_GARBAGE = _Garbage()
+
+
+class _Received:
+    """A caller's messages, counted and checked as they arrive."""
+
+    __slots__ = ("_counts", "_method", "_next")
+
+    def __init__(self, messages: AsyncIterator[Any], counts: MethodCounts, method: str) -> None:
+        self._next = messages.__aiter__().__anext__
+        self._counts = counts
+        self._method = method
+
+    def __aiter__(self) -> _Received:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._next()
+        self._counts.received += 1
+        if message is _GARBAGE:
+            raise _garbage(self._method)
+        return message
+
+
+class _CountingContext:
+    """grpc's context for a handler that reads and writes by itself; counts the messages."""
+
+    __slots__ = ("_context", "_counts", "_method", "_write")
+
+    def __init__(self, context: Context, counts: MethodCounts, method: str) -> None:
+        self._context = context
+        self._write = context.write
+        self._counts = counts
+        self._method = method
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: Any) -> None:
+        await self._write(message)
+        self._counts.sent += 1
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            self._counts.received += 1
+            if message is _GARBAGE:
+                raise _garbage(self._method)
+        return message
+
+
+def _as_coroutine(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
+        return handler
+
+    async def threaded(request: Any, context: Context) -> Any:
+        answer = await asyncio.to_thread(handler, request, context)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return threaded
+
+
+def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts, str], Awaitable[None]]:
+    if inspect.isasyncgenfunction(handler) or inspect.isasyncgenfunction(getattr(handler, "__call__", None)):  # noqa: B004
+
+        async def generate(request: Any, context: Context, counts: MethodCounts, method: str) -> None:
+            responses: AsyncGenerator[Any, None] = handler(request, context)
+            write = context.write
+            # Closed inside the call's own task, so that the generator's `finally` runs there (facts/grpc.md, 1).
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    await write(response)
+                    counts.sent += 1
+
+        return generate
+    run = _as_coroutine(handler)
+
+    async def write_itself(request: Any, context: Context, counts: MethodCounts, method: str) -> None:
+        answer = await run(request, _CountingContext(context, counts, method))
+        if answer is not None:
+            raise TypeError("a streaming handler must yield or write its responses, not return one")
+
+    return write_itself
+
+
+def _refusal(error: BaseException, context: Context) -> MeshError | None:
+    """The MeshError behind a handler's failure; None for a bug. A task group's failure is that of its first task."""
+    if isinstance(error, MeshError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        refusals = [_refusal(part, context) for part in error.exceptions]
+        return None if None in refusals else refusals[0]
+    if isinstance(error, NotImplementedError) and _code_of(context) is grpc.StatusCode.UNIMPLEMENTED:
+        return Unimplemented(  # what a generated servicer does for a method that it was not given
+            "this server does not implement the method", reason=ErrorReason.ERROR_REASON_FEATURE_MISSING
+        )
+    return None
+
+
+async def _abort(context: Context, error: MeshError) -> None:
+    given = context.trailing_metadata() or ()
+    await context.abort(error.code, error.message[:1_000], (*given, *trailers(error)))
+
+
+def _code_of(context: Context) -> grpc.StatusCode:
+    code: Any = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return _CODES.get(code or 0, grpc.StatusCode.UNKNOWN)
+
+
+def _draining() -> NotReady:
+    return NotReady(
+        "the process is draining; ask another replica", reason=ErrorReason.ERROR_REASON_DRAINING, retry_after_s=1.0
+    )
+
+
+def _garbage(method: str) -> InvalidInput:
+    return InvalidInput(f"the bytes are no request message of {method}; client and server use different contracts?")
+
+
+def _unknown_method(method: str, counts: MethodCounts) -> grpc.RpcMethodHandler[Any, Any]:
+    # A handler of the widest kind can refuse callers of every kind: it reads nothing before it aborts.
+    async def refuse(request: Any, context: Context) -> None:
+        counts.started += 1
+        counts.finish(grpc.StatusCode.UNIMPLEMENTED, 0.0)
+        await _abort(
+            context,
+            Unimplemented(
+                f"nobody serves {method[:200]} here",
+                reason=ErrorReason.ERROR_REASON_METHOD_UNKNOWN,
+                method=method[:200],
+            ),
+        )
+
+    return grpc.stream_stream_rpc_method_handler(refuse)

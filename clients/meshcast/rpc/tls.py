@@ -1,0 +1,127 @@
+"""TLS from files: server credentials that follow a renewed certificate, and channel credentials."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+
+from .errors import Precondition
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Certificates of a process, as PEM files; the table `[tls]`.
+
+    Args:
+        certificate: this process's certificate chain, leaf first. Servers need it for TLS; clients present it in mTLS.
+        key: private key of `certificate`.
+        client_ca: server side: authorities that client certificates must come from. Set = mTLS is required.
+        server_ca: client side: authorities of the servers; None takes the system's.
+        server_name: client side: name that the server's certificate must carry, when it is not the target's.
+        client: True when this process reaches its peers by TLS without `server_ca`, with the system's authorities.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    server_ca: Path | None = None
+    server_name: str = ""
+    client: bool = False
+
+
+def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
+    """Credentials of a server; None when no certificate is set, for plaintext.
+
+    Files are looked at on each handshake and read again when they have changed; a pair that does not fit together, as
+    while a renewal is being written, is not taken: the last good one serves on, and a warning is logged once.
+
+    Raises:
+        Precondition: a file is missing or unreadable, or certificate and key do not fit together.
+    """
+    if settings.certificate is None and settings.key is None and settings.client_ca is None:
+        return None
+    if settings.certificate is None or settings.key is None:
+        raise Precondition("TLS needs both tls.certificate and tls.key")
+    source = _CertificateFiles(settings.certificate, settings.key, settings.client_ca)
+    return grpc.dynamic_ssl_server_credentials(
+        source.load(),
+        source.changed,  # type: ignore[arg-type]  # None means unchanged; the stub does not know
+        require_client_authentication=settings.client_ca is not None,
+    )
+
+
+def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials | None:
+    """Credentials of a channel; None when the settings ask for plaintext.
+
+    grpc has no rotation on the client's side: make a new channel for a renewed client certificate.
+
+    Raises:
+        Precondition: a file is missing or unreadable, or only one of certificate and key is set.
+    """
+    if settings.server_ca is None and not settings.client:
+        return None
+    if (settings.certificate is None) != (settings.key is None):
+        raise Precondition("TLS needs both tls.certificate and tls.key")
+    return grpc.ssl_channel_credentials(
+        root_certificates=None if settings.server_ca is None else _read(settings.server_ca, "server_ca"),
+        private_key=None if settings.key is None else _read(settings.key, "key"),
+        certificate_chain=None if settings.certificate is None else _read(settings.certificate, "certificate"),
+    )
+
+
+class _CertificateFiles:
+    """Certificate, key and authority on disk, and whether they have changed since the last good read."""
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        self._stamp: tuple[tuple[int, int, int], ...] = ()
+        self._refused: tuple[tuple[int, int, int], ...] = ()
+        self._lock = threading.Lock()  # handshakes run on grpc's own threads
+
+    def load(self) -> grpc.ServerCertificateConfiguration:
+        """The files as they are now; raises Precondition when they cannot serve."""
+        stamp = self._stamps()
+        configuration = self._configuration()
+        self._stamp = stamp
+        return configuration
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """The files when they have changed and fit together; None otherwise. Never raises: grpc would drop the port."""
+        with self._lock:
+            try:
+                stamp = self._stamps()
+                if stamp in (self._stamp, self._refused):
+                    return None
+                configuration = self._configuration()
+                if self._stamps() != stamp:
+                    return None  # still being written: the next handshake looks again
+            except (Precondition, OSError) as error:
+                log.warning("renewed certificate not taken", certificate=str(self._certificate), error=str(error))
+                return None
+            self._stamp = stamp
+            log.info("renewed certificate taken", certificate=str(self._certificate))
+            return configuration
+
+    def _stamps(self) -> tuple[tuple[int, int, int], ...]:
+        files = [path for path in (self._certificate, self._key, self._client_ca) if path is not None]
+        stats = [os.stat(path) for path in files]
+        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        key, chain = _read(self._key, "key"), _read(self._certificate, "certificate")
+        root = None if self._client_ca is None else _read(self._client_ca, "client_ca")
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Precondition(f"cannot read tls.{name} {path}: {error.strerror}") from error
