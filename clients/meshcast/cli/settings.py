@@ -1,0 +1,100 @@
+"""What the command line reads from `meshcast.toml` and the environment, and where that leads: addresses and folders."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from meshcast.cli.problem import Problem
+from meshcast.cli.state import StateFolder
+from meshcast.gateway.settings import GatewaySettings
+from meshcast.rpc import RpcSettings, TlsSettings, load
+
+__all__ = ["CliSettings", "Connection", "UpSettings", "connect", "read_settings", "state_folder"]
+
+DEFAULT_FILE = Path("meshcast.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """What `meshcast up` starts and how long it waits; the table `[up]`.
+
+    Attributes:
+        services: model services to start; empty means every one that is installed.
+        backoff_s: seconds before the first restart of a process that ended; doubles with each.
+        backoff_s_max: longest wait before a restart.
+        liveness_s: seconds between two questions whether a process still answers.
+        silent_max: unanswered questions in a row after which a process is taken for frozen and started again.
+        drain_margin_s: seconds that a process gets beyond `rpc.drain_s` before it is ended.
+    """
+
+    services: tuple[str, ...] = ()
+    backoff_s: float = 0.5
+    backoff_s_max: float = 30.0
+    liveness_s: float = 5.0
+    silent_max: int = 6
+    drain_margin_s: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliSettings:
+    """The tables that the command line reads, and the file that they came from (None: none)."""
+
+    path: Path | None
+    rpc: RpcSettings
+    tls: TlsSettings
+    gateway: GatewaySettings
+    up: UpSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where a command sends its calls.
+
+    Attributes:
+        target: `host:port` or a gRPC target.
+        tls: how to reach it by TLS; plaintext when it holds nothing.
+    """
+
+    target: str
+    tls: TlsSettings
+
+
+def read_settings(config: Path | None, environ: Mapping[str, str] = os.environ) -> CliSettings:
+    """Reads and checks the settings.
+
+    Args:
+        config: the file; None takes ./meshcast.toml where there is one.
+        environ: variables that win over the file.
+
+    Raises:
+        InvalidInput: the file is missing or wrong; names the key.
+    """
+    path = config if config is not None else (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    tables = {"rpc": RpcSettings, "tls": TlsSettings, "gateway": GatewaySettings, "up": UpSettings}
+    return CliSettings(path=path, **load(tables, path=path, environ=environ))
+
+
+def state_folder(state_dir: Path | None, environ: Mapping[str, str] = os.environ) -> StateFolder:
+    """The folder of this user's mesh: the one given, else `MESHCAST_RUNTIME_STATE_DIR`, else the platform's."""
+    given = state_dir or environ.get("MESHCAST_RUNTIME_STATE_DIR")
+    return StateFolder(Path(given or platformdirs.user_state_dir("meshcast")).expanduser().absolute())
+
+
+def connect(target: str | None, *, config: Path | None, state_dir: Path | None) -> Connection:
+    """Where to send calls: the target given, else the gateway of the mesh that runs here, else the gateway's own port.
+
+    Raises:
+        InvalidInput: the settings are wrong.
+        Problem: the target is no address.
+    """
+    settings = read_settings(config)
+    if target is None:
+        running = state_folder(state_dir).running()
+        gateway = running.part("gateway") if running is not None else None
+        target = gateway.address if gateway is not None else f"127.0.0.1:{settings.gateway.port}"
+    elif ":" not in target:
+        raise Problem(f"--target {target!r} names no port", way_out=f"--target {target}:{settings.gateway.port}")
+    return Connection(target=target, tls=settings.tls)
