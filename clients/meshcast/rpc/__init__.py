@@ -1,5 +1,6 @@
 """gRPC as the mesh speaks it: errors, deadlines, channels, health and the server around every service."""
 
+from .call import Call, Observer, current_call
 from .channel import ChannelSettings, channel
 from .deadline import Deadline
 from .errors import (
@@ -17,20 +18,18 @@ from .errors import (
     Precondition,
     Unimplemented,
     Violation,
-    from_item,
-    from_rpc_error,
-    from_status,
-    mesh_errors,
-    to_item,
-    to_status,
 )
 from .health import Health, ServingStatus, probe
-from .interceptor import Call, Observer, ServerInterceptor, current_call
+from .interceptor import ServerInterceptor
+from .logs import setup_logs
 from .loop import run
 from .metrics import Metrics, MetricsServer, serve_metrics
+from .reflection import Descriptions
 from .server import PortInUse, Registrar, Server
 from .settings import LogSettings, RpcSettings, TracingSettings, load
+from .status import from_item, from_rpc_error, from_status, mesh_errors, to_item, to_status
 from .tls import TlsSettings, channel_credentials, server_credentials
+from .tracing import Tracing, setup_tracing
 
 __all__ = [
     # errors
@@ -70,9 +69,13 @@ __all__ = [
     "Registrar",
     "ServerInterceptor",
     "Observer",
+    "Descriptions",
     "Metrics",
     "MetricsServer",
     "serve_metrics",
+    "setup_logs",
+    "setup_tracing",
+    "Tracing",
     "run",
     # settings
     "load",

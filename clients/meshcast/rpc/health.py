@@ -11,7 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from .channel import ChannelSettings, channel
-from .errors import NotFound, mesh_errors
+from .errors import NotFound
+from .status import mesh_errors
 
 if TYPE_CHECKING:
     from .tls import TlsSettings

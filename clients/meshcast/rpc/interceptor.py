@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import grpc
 import structlog
+
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 
-from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented, trailers
+from .call import Call, Context, Observer, enter_call
+from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented
 from .metrics import KINDS, MethodCounts, Metrics
+from .status import trailers
 
 log = structlog.get_logger(__name__)
-
-REQUEST_ID_KEY = "x-request-id"
-"""Metadata key of the caller's id for this call; it appears in the log beside ours."""
 
 QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 """Prefixes of methods that are served while draining, and left out of access log and traces: probes, not work."""
@@ -29,68 +27,7 @@ QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.refl
 _METHODS_KEPT = 4_096  # wrapped handlers that are remembered; more are wrapped anew at each call
 _OK = grpc.StatusCode.OK
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Any], Any]
-
-
-class Call:
-    """One running call, as interceptor parts and logs see it.
-
-    Args:
-        method: `/package.Service/Method`.
-        context: grpc's context.
-    """
-
-    __slots__ = ("_context", "_request_id", "method")
-
-    def __init__(self, method: str, context: Context) -> None:
-        self.method = method
-        self._context: Context | None = context
-        self._request_id = ""
-
-    @property
-    def request_id(self) -> str:
-        """The caller's `x-request-id`, or one made up; read only when something is logged or an error is masked."""
-        if not self._request_id:
-            given = self.metadata(REQUEST_ID_KEY)
-            usable = isinstance(given, str) and 0 < len(given) <= 128 and given.isprintable()
-            self._request_id = str(given) if usable else secrets.token_hex(8)
-        return self._request_id
-
-    def metadata(self, key: str) -> str | bytes | None:
-        """The first value under a key of the caller's metadata; None when there is none, or the call has ended."""
-        if self._context is None:
-            return None
-        for name, value in self._context.invocation_metadata() or ():
-            if name == key:
-                return value
-        return None
-
-    def peer(self) -> str:
-        """Address of the caller, as grpc writes it; empty after the call has ended."""
-        return "" if self._context is None else self._context.peer()
-
-    def end(self) -> None:
-        """Lets go of grpc's context: tasks started during the call may keep this object for long."""
-        self._context = None
-
-
-class Observer(Protocol):
-    """Something that wants to know of calls, such as tracing. Runs inside the call's own task and context."""
-
-    def begin(self, call: Call) -> Any:
-        """Called before the handler; what it returns comes back at the end."""
-
-    def end(self, state: Any, call: Call, code: grpc.StatusCode, error: BaseException | None) -> None:
-        """Called after the handler, however it ended."""
-
-
-_current: ContextVar[Call | None] = ContextVar("meshcast_call", default=None)
-
-
-def current_call() -> Call | None:
-    """The call that this code runs for; None outside of calls."""
-    return _current.get()
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -197,7 +134,7 @@ class _Around:
 
         async def answer(request: Any, context: Context) -> Any:
             call = Call(self._method, context)
-            _current.set(call)
+            enter_call(call)
             counts.started += 1
             if is_counted:
                 metrics.in_flight += 1
@@ -239,7 +176,7 @@ class _Around:
 
         async def answer(request: Any, context: Context) -> None:
             call = Call(self._method, context)
-            _current.set(call)
+            enter_call(call)
             counts.started += 1
             if is_counted:
                 metrics.in_flight += 1

@@ -16,11 +16,14 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
+from .call import Observer
 from .errors import Precondition
 from .health import SERVICE_NAME as HEALTH_SERVICE_NAME
 from .health import Health, ServingStatus, add_health
-from .interceptor import Observer, ServerInterceptor
+from .interceptor import ServerInterceptor
 from .metrics import KINDS, Metrics, MetricsServer, serve_metrics
+from .reflection import SERVICE_NAMES as REFLECTION_SERVICE_NAMES
+from .reflection import Descriptions, add_reflection
 from .settings import RpcSettings
 from .tls import TlsSettings, server_credentials
 
@@ -49,6 +52,7 @@ class Server:
         registry: Prometheus registry; None makes one of the server's own.
         generic_handlers: handlers for methods without stubs, as the gateway's.
         tls: certificates; None, or settings without any, for plaintext.
+        descriptions: files that reflection answers from; None for those that this process has imported.
         access: which calls get a log line.
         observers: told of every call, such as tracing.
     """
@@ -63,6 +67,7 @@ class Server:
         registry: CollectorRegistry | None = None,
         generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
         tls: TlsSettings | None = None,
+        descriptions: Descriptions | None = None,
         access: Literal["none", "errors", "all"] = "errors",
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -75,9 +80,10 @@ class Server:
         self.port = 0
         self.metrics_port: int | None = None
         self._services = tuple(services)
-        self._service_names = tuple(service_names)
+        self.service_names = tuple(service_names)
         self._generic_handlers = tuple(generic_handlers)
         self._tls = tls
+        self._descriptions = descriptions
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -90,7 +96,7 @@ class Server:
         return f"{_bracketed(self.settings.host)}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        for name in (HEALTH_SERVICE_NAME, *self._service_names):
+        for name in (HEALTH_SERVICE_NAME, *self.service_names):
             if self.health.status(name) is None:
                 self.health.set(
                     name, ServingStatus.SERVING if name == HEALTH_SERVICE_NAME else ServingStatus.NOT_SERVING
@@ -101,7 +107,9 @@ class Server:
             add(server)
         if self._generic_handlers:
             server.add_generic_rpc_handlers(self._generic_handlers)
-        for path, kind in _known_methods(self._service_names):
+        if self.settings.reflection:
+            add_reflection(server, self._listed, self._descriptions)
+        for path, kind in _known_methods(self.service_names):
             self.metrics.method(path, kind)
         self.port = self._bind(server)
         try:
@@ -116,7 +124,7 @@ class Server:
             self._close_metrics()
             raise
         self._server = server
-        log.info("serving", address=self.address, metrics_port=self.metrics_port, services=list(self._service_names))
+        log.info("serving", address=self.address, metrics_port=self.metrics_port, services=list(self.service_names))
         return self
 
     async def __aexit__(
@@ -165,6 +173,9 @@ class Server:
             hurrying.cancel()
         log.info("drained", address=self.address, in_flight=self.interceptor.in_flight)
 
+    def _listed(self) -> tuple[str, ...]:
+        return (*self.service_names, HEALTH_SERVICE_NAME, *REFLECTION_SERVICE_NAMES)
+
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stop.is_set():
             log.warning("second signal: the drain is cut short", signal=number.name)
@@ -189,15 +200,16 @@ class Server:
         host, port = self.settings.host, self.settings.port
         address = f"{_bracketed(host)}:{port}"
         credentials = None if self._tls is None else server_credentials(self._tls)
+        if port:
+            _check_address(host, port)
         try:
             if credentials is not None:
                 bound = server.add_secure_port(address, credentials)
             else:
                 bound = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise _bind_error(host, port) from error
-        if bound == 0:
-            raise _bind_error(host, port)
+            _check_address(host, port)
+            raise PortInUse(f"cannot listen on {address}: {error}", host=host, port=port) from error
         if credentials is None and not _is_loopback(host):
             log.warning(
                 "listening beyond loopback without TLS: everyone who reaches the port may call; set [tls] or rpc.host",
@@ -242,13 +254,14 @@ def _known_methods(service_names: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield f"/{name}/{method.name}", KINDS[method.client_streaming, method.server_streaming]
 
 
-def _bind_error(host: str, port: int) -> PortInUse:
-    """What is wrong with the address, found by trying it: grpc itself does not say."""
-    why, way_out = "it cannot be bound", "choose another address"
+def _check_address(host: str, port: int) -> None:
+    """Raises PortInUse with what is wrong with the address, found by trying it: grpc prints, and does not say."""
+    way_out = "choose another address (rpc.host)"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.bind((host, port))
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc binds: past connections do not count
+            trial.bind((host.strip("[]"), port))
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
@@ -257,7 +270,9 @@ def _bind_error(host: str, port: int) -> PortInUse:
             way_out = "ports below 1024 need rights; choose another port (rpc.port, --port)"
         elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             way_out = "choose an address of this machine (rpc.host)"
-    return PortInUse(f"cannot listen on {_bracketed(host)}:{port}: {why}; {way_out}", host=host, port=port)
+        raise PortInUse(
+            f"cannot listen on {_bracketed(host)}:{port}: {why}; {way_out}", host=host, port=port
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,14 +88,14 @@ class _CertificateFiles:
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """The files as they are now; raises Precondition when they cannot serve."""
-        stamp = self._stamps()
-        configuration = self._configuration()
-        self._stamp = stamp
+        configuration = self._configuration()  # says which file is missing
+        self._stamp = self._stamps()
         return configuration
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """The files when they have changed and fit together; None otherwise. Never raises: grpc would drop the port."""
         with self._lock:
+            stamp: tuple[tuple[int, int, int], ...] = ()
             try:
                 stamp = self._stamps()
                 if stamp in (self._stamp, self._refused):
@@ -103,6 +104,7 @@ class _CertificateFiles:
                 if self._stamps() != stamp:
                     return None  # still being written: the next handshake looks again
             except (Precondition, OSError) as error:
+                self._refused = stamp
                 log.warning("renewed certificate not taken", certificate=str(self._certificate), error=str(error))
                 return None
             self._stamp = stamp
@@ -117,6 +119,12 @@ class _CertificateFiles:
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         key, chain = _read(self._key, "key"), _read(self._certificate, "certificate")
         root = None if self._client_ca is None else _read(self._client_ca, "client_ca")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
+        except ssl.SSLError as error:
+            raise Precondition(
+                f"tls.certificate {self._certificate} and tls.key {self._key} are no pair: {error.reason or error}"
+            ) from error
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
 
 

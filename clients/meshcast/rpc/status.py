@@ -1,0 +1,240 @@
+"""Status: what travels of an error, as google.rpc.Status beside a call or as an item's Status inside a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from meshcast.api.type.v1 import status_pb2 as item_pb
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+
+from .errors import CLASSES, Internal, InvalidInput, MeshError, Overloaded, Precondition, Violation, reason_value
+
+DOMAIN = "meshcast"
+"""Domain of every `google.rpc.ErrorInfo` that the mesh sends."""
+
+VIOLATIONS_MAX = 50
+"""Violations sent with one error. 400 of them (21 kB) turned the status into "Stream removed" (facts/grpc.md, 4)."""
+
+VIOLATIONS_BYTES_MAX = 8_192
+"""Bytes of violations sent with one error; a message head may hold 16 KiB, and base64 adds a third."""
+
+MESSAGE_CHARS_MAX = 1_000
+"""Characters of the sentence that are sent; it travels twice, in `grpc-message` and in the details."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+# Codes that we never send; a foreign server, a proxy or a plain grpc peer may.
+_FOREIGN: Mapping[grpc.StatusCode, type[MeshError]] = {
+    grpc.StatusCode.UNKNOWN: Internal,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
+    grpc.StatusCode.PERMISSION_DENIED: Precondition,
+    grpc.StatusCode.UNAUTHENTICATED: Precondition,
+}
+# What a code means when no ErrorInfo of ours came with it, so grpc itself or a foreign server wrote it.
+_BARE_REASONS: Mapping[grpc.StatusCode, ErrorReason.ValueType] = {
+    grpc.StatusCode.UNAVAILABLE: ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorReason.ERROR_REASON_DEADLINE_PASSED,
+    grpc.StatusCode.CANCELLED: ErrorReason.ERROR_REASON_CALLER_CANCELLED,
+    grpc.StatusCode.UNIMPLEMENTED: ErrorReason.ERROR_REASON_METHOD_UNKNOWN,
+    grpc.StatusCode.INTERNAL: ErrorReason.ERROR_REASON_INTERNAL,
+    grpc.StatusCode.UNKNOWN: ErrorReason.ERROR_REASON_INTERNAL,
+}
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_TOO_LARGE = re.compile(
+    r"(CLIENT|SERVER)?:? ?(Received|Sent|Decompressed) message larger than max \((\d+) vs\.? (\d+)\)"
+)
+
+
+def to_status(error: MeshError) -> status_pb2.Status:
+    """The error as google.rpc.Status, with ErrorInfo, BadRequest and RetryInfo where they apply.
+
+    At most `VIOLATIONS_MAX` violations and `VIOLATIONS_BYTES_MAX` bytes of them are kept; when some were left out, the
+    fact `violations_total` says how many there were.
+    """
+    kept = _sendable(error.violations)
+    facts = {key: _cut(value, MESSAGE_CHARS_MAX) for key, value in error.facts.items()}
+    if len(kept) < len(error.violations):
+        facts["violations_total"] = str(len(error.violations))
+    details: list[any_pb2.Any] = []
+    if error.reason != ErrorReason.ERROR_REASON_UNSPECIFIED:
+        details.append(_pack(error_details_pb2.ErrorInfo(reason=error.reason_name, domain=DOMAIN, metadata=facts)))
+    if kept:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in kept
+        ]
+        details.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
+    if error.retry_after_s is not None:
+        info = error_details_pb2.RetryInfo()
+        info.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(_pack(info))
+    return status_pb2.Status(code=error.code.value[0], message=_cut(error.message, MESSAGE_CHARS_MAX), details=details)
+
+
+def from_status(status: status_pb2.Status) -> MeshError:
+    """The error that a google.rpc.Status stands for; the inverse of `to_status`.
+
+    Raises:
+        ValueError: the status is OK.
+    """
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.OK:
+        raise ValueError("an OK status is no error")
+    reason: ErrorReason.ValueType | None = None
+    facts: dict[str, str] = {}
+    violations: list[Violation] = []
+    retry_after_s: float | None = None
+    for detail in status.details:
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            facts = dict(info.metadata)
+            if info.domain == DOMAIN:
+                reason = reason_value(info.reason)
+            else:
+                facts |= {"domain": info.domain, "reason": info.reason}
+        elif detail.Unpack(bad):
+            violations += [Violation(v.field, v.description) for v in bad.field_violations]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return _make(code, status.message, reason, facts, violations, retry_after_s)
+
+
+def to_item(error: MeshError) -> item_pb.Status:
+    """The error as an in-message Status, for a stream's item, a row or a part of a composite answer."""
+    kept = _sendable(error.violations)
+    item = item_pb.Status(
+        code=error.code.value[0],
+        message=_cut(error.message, MESSAGE_CHARS_MAX),
+        reason=error.reason,
+        metadata=error.facts,
+        violations=[item_pb.FieldViolation(field=v.field, description=v.description) for v in kept],
+    )
+    if error.retry_after_s is not None:
+        item.retry_after_ms = round(error.retry_after_s * 1e3)
+    return item
+
+
+def from_item(status: item_pb.Status) -> MeshError:
+    """The error that an in-message Status stands for; the inverse of `to_item`.
+
+    Raises:
+        ValueError: the status is OK.
+    """
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.OK:
+        raise ValueError("an OK status is no error")
+    retry_after_s = status.retry_after_ms / 1e3 if status.HasField("retry_after_ms") else None
+    violations = [Violation(v.field, v.description) for v in status.violations]
+    return _make(code, status.message, status.reason, dict(status.metadata), violations, retry_after_s)
+
+
+def from_rpc_error(error: grpc.RpcError) -> MeshError:
+    """The error class behind a failed call: rich when a mesh server sent it, by its code alone otherwise.
+
+    Args:
+        error: what a call of grpc or grpc.aio raised.
+    """
+    call: Any = error
+    code = call.code() if hasattr(call, "code") else grpc.StatusCode.UNKNOWN
+    text = (call.details() if hasattr(call, "details") else None) or ""
+    trailers = (call.trailing_metadata() if hasattr(call, "trailing_metadata") else None) or ()
+    for key, value in trailers:
+        if key == DETAILS_KEY:
+            try:
+                status = status_pb2.Status.FromString(value)
+            except Exception:  # foreign bytes: the bare code still stands
+                break
+            if _CODES.get(status.code) is code and code is not grpc.StatusCode.OK:
+                return from_status(status)
+    too_large = _TOO_LARGE.search(text)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
+        return _message_too_large(too_large)
+    return _make(code, text or code.name, None, {}, [], None)
+
+
+class _MeshErrors(AbstractContextManager[None]):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, grpc.RpcError):
+            raise from_rpc_error(error) from error
+
+
+_MESH_ERRORS = _MeshErrors()
+
+
+def mesh_errors() -> AbstractContextManager[None]:
+    """A block in which failed calls raise their MeshError instead of grpc's error. Awaits inside are fine.
+
+    Local cancellation stays asyncio's CancelledError.
+    """
+    return _MESH_ERRORS
+
+
+def trailers(error: MeshError) -> tuple[tuple[str, str | bytes], ...]:
+    """Trailing metadata that carry the error beside its code and message."""
+    details = (DETAILS_KEY, to_status(error).SerializeToString())
+    if error.retry_after_s is not None and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Clients that retry this code natively then wait as long as we ask them to.
+        return (details, (PUSHBACK_KEY, str(round(error.retry_after_s * 1e3))))
+    return (details,)
+
+
+def _make(
+    code: grpc.StatusCode,
+    message: str,
+    reason: ErrorReason.ValueType | None,
+    facts: dict[str, str],
+    violations: Sequence[Violation],
+    retry_after_s: float | None,
+) -> MeshError:
+    kind = CLASSES.get(code) or _FOREIGN.get(code, Internal)
+    if reason is None:
+        reason = _BARE_REASONS.get(code, ErrorReason.ERROR_REASON_UNSPECIFIED)
+    error = kind(message, reason=reason)
+    error.facts = facts if code in CLASSES else {**facts, "code": code.name}
+    error.violations = tuple(violations)
+    error.retry_after_s = retry_after_s
+    return error
+
+
+def _message_too_large(match: re.Match[str]) -> MeshError:
+    side, verb, size, limit = match.group(1) or "CLIENT", match.group(2), int(match.group(3)), int(match.group(4))
+    what = "the answer" if (side, verb) in {("CLIENT", "Received"), ("SERVER", "Sent")} else "the request"
+    where = "client's [channel]" if side == "CLIENT" else "server's [rpc]"
+    return Overloaded(
+        f"{what} has {size:,} bytes, the limit is {limit:,}: send fewer rows a message, or raise"
+        f" message_bytes_max in the {where} table",
+        reason=ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
+        limit_bytes=limit,
+        size_bytes=size,
+        setting="channel.message_bytes_max" if side == "CLIENT" else "rpc.message_bytes_max",
+    )
+
+
+def _sendable(violations: Sequence[Violation]) -> Sequence[Violation]:
+    size = 0
+    for count, violation in enumerate(violations):
+        size += len(violation.field.encode()) + len(violation.description.encode()) + 8
+        if count == VIOLATIONS_MAX or size > VIOLATIONS_BYTES_MAX:
+            return violations[:count]
+    return violations
+
+
+def _cut(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+
+
+def _pack(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
