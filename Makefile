@@ -1,0 +1,78 @@
+# The commands of this repository. `make help` lists them. Everything is installed into .venv; nothing else is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# buf starts `python` and the protoc plugins by name.
+WITH_BIN := PATH="$(abspath $(BIN)):$$PATH"
+SOURCES := clients servers gateway tools tests bench
+
+.PHONY: help demo test check format lint types imports contracts stubs proto baseline models bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the commands.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Meshcast needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: a second run installs nothing. What [dev] holds covers [demo].
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo ## Start the mesh, stream 11,005 real posts through it, show how the predictions did, stop it.
+	$(BIN)/python tools/demo.py
+
+test: $(VENV)/.installed-dev ## Run every test; ARGS are handed to pytest.
+	$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types imports contracts stubs ## Run every check that needs no test: format, lint, types, layers, contracts, stubs.
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy $(wildcard $(SOURCES))
+
+imports: $(VENV)/.installed-dev
+	$(BIN)/lint-imports --no-logo
+
+contracts: $(VENV)/.installed-dev
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against protos/baseline.binpb
+
+# Generated beside the tree and compared, so that a check changes nothing.
+stubs: $(VENV)/.installed-dev
+	@rm -rf out/stubs
+	$(WITH_BIN) buf generate --output out/stubs
+	@touch out/stubs/gen/meshcast/api/py.typed
+	diff --recursive --brief --exclude=__pycache__ out/stubs/gen gen
+	@test -z "$$(git status --porcelain -- gen)" || { git status --short -- gen; echo "gen/ is not committed"; exit 1; }
+
+proto: $(VENV)/.installed-dev ## Format and lint the contracts and generate the stubs anew.
+	$(BIN)/buf format --write
+	$(BIN)/buf lint
+	$(WITH_BIN) buf generate
+	@touch gen/meshcast/api/py.typed
+
+baseline: $(VENV)/.installed-dev ## Accept the contracts as they are as the new baseline (a break needs a CHANGELOG line).
+	$(BIN)/buf build --output protos/baseline.binpb
+
+models: $(VENV)/.installed-dev ## Train and export the models that ship, and print their metrics.
+	$(BIN)/python tools/models.py
+
+bench: $(VENV)/.installed-dev ## Run the benchmarks; each prints JSON with machine and commit.
+	@for one in bench/*.py; do case $$one in */_*) ;; *) echo "== $$one" >&2; $(BIN)/python $$one || exit 1 ;; esac; done
+
+clean: ## Remove what was built; .venv goes too.
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,155 @@
+"""`meshcast call`: any method with JSON in and out, by the server's own description of itself."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from meshcast.cli.describe import describe
+from meshcast.cli.problem import Problem
+from meshcast.cli.reflected import Reflected
+from meshcast.cli.settings import Connection, connect
+from meshcast.rpc import ChannelSettings, channel
+
+__all__ = ["call", "documents"]
+
+
+def call(
+    method: str,
+    symbol: str,
+    *,
+    data: str,
+    headers: Sequence[str],
+    target: str | None,
+    config: Path | None,
+    state_dir: Path | None,
+    timeout_s: float,
+    compact: bool,
+) -> None:
+    """Calls a method and prints its answers as JSON; or, for `list` and `describe`, what the server offers.
+
+    Args:
+        method: `Service/Method`, `list` or `describe`.
+        symbol: what to list or describe.
+        data: JSON documents one after the other, `@file`, `-` for stdin; empty means one empty message.
+        headers: metadata, each `key=value`.
+        target: as in `connect`.
+        config: as in `connect`.
+        state_dir: as in `connect`.
+        timeout_s: deadline of the call.
+        compact: True for one line a message.
+
+    Raises:
+        Problem: the method is unknown, or the data are no JSON of its request.
+        MeshError: the call failed.
+    """
+    connection = connect(target, config=config, state_dir=state_dir)
+    metadata = [_header(word) for word in headers]
+    sent = _read(data) if method not in ("list", "describe") else ""
+    asyncio.run(_run(connection, method, symbol, sent, metadata, timeout_s, compact))
+
+
+async def _run(
+    connection: Connection,
+    method: str,
+    symbol: str,
+    data: str,
+    metadata: Sequence[tuple[str, str]],
+    timeout_s: float,
+    compact: bool,
+) -> None:
+    async with channel(connection.target, settings=ChannelSettings(plain=True), tls=connection.tls) as opened:
+        reflected = Reflected(opened, timeout_s=timeout_s)
+        if method == "list":
+            names = await reflected.services()
+            if symbol:
+                service = await reflected.service(symbol)
+                names = [f"{service.full_name}/{one.name}" for one in service.methods]
+            print("\n".join(names))
+            return
+        if method == "describe":
+            if not symbol:
+                raise Problem("describe what?", way_out="meshcast call describe SERVICE, SERVICE/METHOD or MESSAGE")
+            print(describe(await reflected.symbol(symbol)))
+            return
+        if symbol:
+            raise Problem(f"unexpected {symbol!r} after the method", way_out="give the request with --data")
+        found = await reflected.method(method)
+        requests = _messages(found, data, reflected.pool)
+        async for answer in reflected.call(found, requests, metadata=metadata, timeout_s=timeout_s):
+            print(_to_json(answer, reflected.pool, compact=compact), flush=True)
+
+
+def documents(text: str) -> list[Any]:
+    """Every JSON document of a text, in order; they may follow each other on one line or on many.
+
+    >>> documents('{"a": 1} {"a": 2}')
+    [{'a': 1}, {'a': 2}]
+
+    Raises:
+        Problem: the text is no JSON; says where.
+    """
+    decoder = json.JSONDecoder()
+    found, at = [], 0
+    while (at := _skip_blank(text, at)) < len(text):
+        try:
+            document, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise Problem(f"the data are no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        found.append(document)
+    return found
+
+
+def _skip_blank(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _messages(method: MethodDescriptor, data: str, pool: DescriptorPool) -> list[Message]:
+    found = documents(data)
+    if len(found) == 1 and isinstance(found[0], list):
+        found = found[0]  # a stream may be given as one array
+    if not method.client_streaming and len(found) > 1:
+        raise Problem(f"{method.name} takes one message, {len(found)} were given")
+    if not found and not method.client_streaming:
+        found = [{}]
+    kind = GetMessageClass(method.input_type)
+    messages = []
+    for index, document in enumerate(found):
+        try:
+            messages.append(json_format.ParseDict(document, kind(), descriptor_pool=pool))
+        except (json_format.ParseError, TypeError, AttributeError) as error:
+            which = f"message {index}: " if len(found) > 1 else ""
+            raise Problem(
+                f"{which}{error}", way_out=f"`meshcast call describe {method.input_type.full_name}` shows its fields"
+            ) from error
+    return messages
+
+
+def _to_json(message: Message, pool: DescriptorPool, *, compact: bool) -> str:
+    shown = json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool)
+    return json.dumps(shown, ensure_ascii=False, indent=None if compact else 2)
+
+
+def _read(data: str) -> str:
+    if data == "-":
+        return sys.stdin.read()
+    if data.startswith("@"):
+        return Path(data[1:]).read_text(encoding="utf-8")
+    return data
+
+
+def _header(word: str) -> tuple[str, str]:
+    key, separator, value = word.partition("=")
+    if not separator or not key:
+        raise Problem(f"--header {word!r} is not KEY=VALUE")
+    return key.lower(), value
