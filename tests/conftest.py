@@ -1,28 +1,119 @@
-"""Fixtures that every room shares: a real server on a free port, and a channel to it."""
+"""Fixtures that every room shares: real servers on free ports, and a service that has a method of each call kind."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 import pytest
-from meshcast.rpc import RpcSettings, Server
+from google.protobuf.wrappers_pb2 import StringValue
+
+from meshcast.rpc import RpcSettings, Server, ServingStatus
 
 Serve = Callable[..., Awaitable[Server]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Act = Callable[[str, Context], Awaitable[str]]
+
+KINDS_SERVICE = "meshcast.test.KindsService"
+KINDS = ("Unary", "ClientStream", "ServerStream", "BidiStream")
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Starts servers on `127.0.0.1:0` and drains them at the end.
 
-    Called with registrars, and with the keyword arguments of `Server`; gives the started server (`.address`, `.port`).
+    Called with registrars, and with the keyword arguments of `Server`; gives the started server (`.address`, `.port`),
+    whose health name "" is SERVING.
     """
     async with AsyncExitStack() as stack:
 
         async def start(*services: Callable[[grpc.aio.Server], None], **options: Any) -> Server:
             settings = options.pop("settings", None) or RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0)
-            return await stack.enter_async_context(Server(settings, services=services, **options))
+            server = await stack.enter_async_context(Server(settings, services=services, **options))
+            server.health.set("", ServingStatus.SERVING)
+            return server
 
         yield start
+
+
+class KindsService:
+    """Methods Unary, ClientStream, ServerStream and BidiStream over StringValue, each answering what `act` makes of it.
+
+    ServerStream answers twice. ServerStream and BidiStream are generators, or read/write coroutines when `writes`.
+    """
+
+    def __init__(self, act: Act, *, writes: bool = False) -> None:
+        self._act = act
+        self._writes = writes
+
+    def __call__(self, server: grpc.aio.Server) -> None:
+        """Registers the service."""
+        codec: dict[str, Any] = {
+            "request_deserializer": StringValue.FromString,
+            "response_serializer": StringValue.SerializeToString,
+        }
+        stream = self.server_stream_writing if self._writes else self.server_stream
+        bidi = self.bidi_stream_writing if self._writes else self.bidi_stream
+        handlers = {
+            "Unary": grpc.unary_unary_rpc_method_handler(self.unary, **codec),
+            "ClientStream": grpc.stream_unary_rpc_method_handler(self.client_stream, **codec),
+            "ServerStream": grpc.unary_stream_rpc_method_handler(stream, **codec),
+            "BidiStream": grpc.stream_stream_rpc_method_handler(bidi, **codec),
+        }
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(KINDS_SERVICE, handlers)])
+
+    async def unary(self, request: StringValue, context: Context) -> StringValue:
+        return StringValue(value=await self._act(request.value, context))
+
+    async def client_stream(self, requests: AsyncIterator[StringValue], context: Context) -> StringValue:
+        return StringValue(value=" ".join([await self._act(request.value, context) async for request in requests]))
+
+    async def server_stream(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        for _ in range(2):
+            yield StringValue(value=await self._act(request.value, context))
+
+    async def bidi_stream(self, requests: AsyncIterator[StringValue], context: Context) -> AsyncIterator[StringValue]:
+        async for request in requests:
+            yield StringValue(value=await self._act(request.value, context))
+
+    async def server_stream_writing(self, request: StringValue, context: Context) -> None:
+        for _ in range(2):
+            await context.write(StringValue(value=await self._act(request.value, context)))
+
+    async def bidi_stream_writing(self, requests: AsyncIterator[StringValue], context: Context) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            await context.write(StringValue(value=await self._act(request.value, context)))
+
+
+async def ask_kind(channel: grpc.aio.Channel, kind: str, texts: Sequence[str] = ("a",), **options: Any) -> list[str]:
+    """The answers of one call to a KindsService; unary kinds send the first text only."""
+    options.setdefault("timeout", 10)
+    path = f"/{KINDS_SERVICE}/{kind}"
+    codec: dict[str, Any] = {
+        "request_serializer": StringValue.SerializeToString,
+        "response_deserializer": StringValue.FromString,
+    }
+    messages = [StringValue(value=text) for text in texts]
+    match kind:
+        case "Unary":
+            return [(await channel.unary_unary(path, **codec)(messages[0], **options)).value]
+        case "ClientStream":
+            return [(await channel.stream_unary(path, **codec)(iter(messages), **options)).value]
+        case "ServerStream":
+            return [answer.value async for answer in channel.unary_stream(path, **codec)(messages[0], **options)]
+        case _:
+            return [answer.value async for answer in channel.stream_stream(path, **codec)(iter(messages), **options)]
+
+
+@pytest.fixture
+def kinds_service() -> type[KindsService]:
+    """The registrar of a service with a method of each call kind: `kinds_service(act, writes=False)`."""
+    return KindsService
+
+
+@pytest.fixture
+def ask() -> Callable[..., Awaitable[list[str]]]:
+    """Calls one kind of a KindsService: `await ask(channel, "Unary", ["a"])`."""
+    return ask_kind
