@@ -269,8 +269,11 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
         if origin is dict and dataclasses.is_dataclass(arguments[1]):
             item = typing.cast("type[Any]", arguments[1])
             defaults = _default_entries(kind, field)
-            built = {name: _build(item, entry, f"{where}.{field}.{name}") for name, entry in value.items()}
-            values[field] = {**defaults, **built}
+            for name, entry in value.items():
+                # What an entry does not name, it keeps from the default entry of that name.
+                kept = _fields(defaults[name]) if name in defaults else {}
+                defaults[name] = _build(item, {**kept, **entry}, f"{where}.{field}.{name}")
+            values[field] = defaults
         elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
             values[field] = _build(typing.cast("type[Any]", hint), value, f"{where}.{field}")
     try:
@@ -285,6 +288,10 @@ def _default_entries(kind: type[Any], field: str) -> dict[str, Any]:
         if candidate.name == field and candidate.default_factory is not dataclasses.MISSING:
             return dict(candidate.default_factory())
     return {}
+
+
+def _fields(instance: Any) -> dict[str, Any]:
+    return {field: getattr(instance, field) for field in _hints(type(instance))}
 
 
 def _hints(kind: type[Any]) -> dict[str, Any]:
