@@ -1,0 +1,137 @@
+"""Session: one version of a model, loaded in one back-end, immutable until it is closed."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.rpc.errors import CorruptData
+from meshcast.runtime.signature import Arrays, Signature
+
+__all__ = ["Backend", "Session", "SessionOptions", "artefact_corrupt", "bucket", "buckets", "parity_error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """Runtime, device and precision that a session is asked to use.
+
+    Attributes:
+        runtime: `onnxruntime`, `openvino` or `torch`.
+        device: `cpu` or `cuda`.
+        precision: `f32`, `bf16`, or `default` for whatever the runtime picks by itself (OpenVINO: bf16 on recent CPUs).
+    """
+
+    runtime: str
+    device: str = "cpu"
+    precision: str = "f32"
+
+    def __str__(self) -> str:
+        return f"{self.runtime}/{self.device}/{self.precision}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Backend":
+        """The back-end of a text as in `openvino/cpu/f32`; a missing device is cpu, a missing precision f32."""
+        return cls(**dict(zip(("runtime", "device", "precision"), text.split("/"), strict=False)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How a session may use the host.
+
+    Attributes:
+        threads_per_run: threads of one run.
+        runs_max: runs that may be under way at once.
+        gpu_memory_bytes_max: most memory of a CUDA session's arena; None: the runtime's own default.
+        device_id: which GPU.
+    """
+
+    threads_per_run: int = 1
+    runs_max: int = 1
+    gpu_memory_bytes_max: int | None = None
+    device_id: int = 0
+
+
+class Session(Protocol):
+    """A loaded model. `run` may be called from several threads at once; nothing else changes it."""
+
+    @property
+    def backend(self) -> str:
+        """Runtime, device and real precision, as in `onnxruntime/cpu/f32`."""
+
+    def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """Outputs by name for inputs that fit the signature. Blocks; releases the GIL while it computes."""
+
+    def warm(self, arrays: Arrays) -> None:
+        """Runs the rows wherever a later run of that many may run, so that none of those is a first one."""
+
+    def close(self) -> None:
+        """Gives the memory back. No run may be under way."""
+
+
+def buckets(rows_max: int) -> tuple[int, ...]:
+    """Batch sizes that are warmed before a version serves: 1, 2, 4, 8, then steps of a quarter of the power of two.
+
+    A runtime that compiles for each new shape pads to these, at most a quarter of the rows for nothing.
+    """
+    sizes = {1, 2, 4, 8, rows_max}
+    power = 8
+    while power < rows_max:
+        sizes.update(power + power * quarter // 4 for quarter in range(1, 5))
+        power *= 2
+    return tuple(sorted(size for size in sizes if size <= rows_max))
+
+
+def bucket(sizes: tuple[int, ...], rows: int) -> int:
+    """The smallest of the sizes that holds the rows; `rows` itself where none does."""
+    at = bisect_left(sizes, rows)
+    return sizes[at] if at < len(sizes) else rows
+
+
+def artefact_corrupt(path: Path, why: str) -> CorruptData:
+    """The error for a model file that no back-end can use.
+
+    Only the file's name is told to callers: the path is the host's own business.
+    """
+    return CorruptData(
+        f"{path.name} cannot be loaded: {why}.", reason=error_reason_pb2.ERROR_REASON_ARTEFACT_CORRUPT, why=why[:200]
+    )
+
+
+def parity_error(
+    session: Session, signature: Signature, inputs: Arrays, expected: Arrays, rows: Sequence[int]
+) -> float:
+    """Largest absolute difference between a session's outputs and the expected ones, over several batch sizes.
+
+    Args:
+        session: the session under test.
+        signature: names of its tensors.
+        inputs: recorded inputs, at least one row; they are repeated where a batch is larger.
+        expected: the torch outputs of `inputs`.
+        rows: batch sizes to be proved.
+
+    Returns:
+        The difference in the outputs' units; infinite where the shape differs or one side is not finite where the
+        other is.
+    """
+    recorded = len(next(iter(inputs.values())))
+    worst = 0.0
+    for size in rows:
+        pick = np.arange(size) % recorded
+        given = session.run({name: np.ascontiguousarray(inputs[name][pick]) for name in signature.input_names})
+        for name in signature.output_names:
+            got, wanted = np.asarray(given[name]), np.asarray(expected[name])[pick]
+            if got.shape != wanted.shape:
+                return float("inf")
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+            # Equal infinities subtract to NaN, and so does a NaN on one side only: tell them apart.
+            difference[(got == wanted) | (np.isnan(got) & np.isnan(wanted))] = 0.0
+            if np.isnan(difference).any():
+                return float("inf")
+            worst = max(worst, float(difference.max(initial=0.0)))
+    return worst
