@@ -112,14 +112,11 @@ def plan(
     metrics = (port + METRICS_OFFSET) if free_ports or "gateway" in ports else settings.gateway.metrics_port
     gateway = Part(
         name="gateway",
-        argv=(sys.executable, "-m", "meshcast.gateway", *config),
-        environ={
-            **environ,
-            **shared,
-            **routes,
-            "MESHCAST_GATEWAY_PORT": str(port),
-            "MESHCAST_GATEWAY_METRICS_PORT": str(metrics),
-        },
+        argv=(
+            *(sys.executable, "-m", "meshcast.gateway"),
+            *("--port", str(port), "--metrics-port", str(metrics), *config),
+        ),
+        environ={**environ, **shared, **routes},
         address=f"{local}:{port}",
         health_service="",
         metrics_port=metrics if settings.rpc.metrics else 0,

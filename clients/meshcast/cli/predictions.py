@@ -1,0 +1,77 @@
+"""Predictions of a posts file as a table of columns: what both `predict` and `stream` print, write and score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.cli.problem import ExitCode, Problem
+from meshcast.client import EngagementChunk
+from meshcast.posts import POSTS_MIN, PostTable
+
+__all__ = ["PredictionTable", "no_history"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(kw_only=True)
+class PredictionTable:
+    """Predictions gathered chunk by chunk, and what happened.
+
+    Attributes:
+        posts: the file.
+        actual: shape (n,) of the posts, log1p units; NaN where unknown.
+        chunks: in order.
+        failures: rows that were not predicted.
+    """
+
+    posts: PostTable
+    actual: Floats
+    chunks: list[EngagementChunk]
+    failures: int = 0
+
+    def add(self, chunk: EngagementChunk) -> None:
+        """Takes a chunk in.
+
+        Raises:
+            MeshError: the chunk as a whole was refused.
+        """
+        if chunk.error is not None:
+            raise chunk.error
+        self.failures += len(chunk.failed)
+        self.chunks.append(chunk)
+
+    def columns(self, chunk: EngagementChunk) -> dict[str, NDArray[np.generic]]:
+        """The columns of one chunk as they are written: who, when, what was predicted, what happened."""
+        rows = chunk.rows
+        columns: dict[str, NDArray[np.generic]] = {
+            "channel": self.posts.channel[rows],
+            "published_unix_s": self.posts.published_unix_s[rows],
+            "log_engagement": chunk.log_engagement,
+            "engagement": chunk.engagement,
+        }
+        for level, lower, upper in zip(chunk.levels, chunk.lower_log, chunk.upper_log, strict=True):
+            columns[f"lower_{level:.0%}".rstrip("%")] = np.expm1(lower.astype(np.float64))
+            columns[f"upper_{level:.0%}".rstrip("%")] = np.expm1(upper.astype(np.float64))
+        columns["confidence"] = chunk.confidence
+        columns["actual_engagement"] = np.expm1(self.actual[rows])
+        columns["prediction_id"] = np.array([chunk.prediction_id(row) for row in range(len(rows))])
+        columns["model_version"] = np.full(len(rows), chunk.receipt.model_version)
+        return columns
+
+    def predicted(self) -> tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]:
+        """Rows, log_engagement, levels, lower ends and upper ends of all chunks; ends of shape (levels, rows)."""
+        rows = np.concatenate([chunk.rows for chunk in self.chunks])
+        log = np.concatenate([chunk.log_engagement for chunk in self.chunks]).astype(np.float64)
+        lower = np.concatenate([chunk.lower_log for chunk in self.chunks], axis=1).astype(np.float64)
+        upper = np.concatenate([chunk.upper_log for chunk in self.chunks], axis=1).astype(np.float64)
+        return rows, log, np.array(self.chunks[0].levels), lower, upper
+
+
+def no_history(name: str) -> Problem:
+    """The answer to a file without a post that has enough settled posts before it."""
+    return Problem(
+        f"{name}: no post has {POSTS_MIN} posts of its channel that are at least 24 hours older",
+        exit_code=ExitCode.USAGE,
+        way_out="predictions follow from a channel's settled posts: give a longer file",
+    )
