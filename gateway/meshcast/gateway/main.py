@@ -1,0 +1,170 @@
+"""Gateway process: settings to a serving gateway, and back down in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
+from meshcast.rpc import (
+    ChannelSettings,
+    Health,
+    LogSettings,
+    MeshError,
+    RpcSettings,
+    Server,
+    TlsSettings,
+    Tracing,
+    TracingSettings,
+    channel,
+    load,
+    run,
+    setup_logs,
+    setup_tracing,
+)
+
+from .backends import GATEWAY_SERVICE, Backends
+from .endpoints import EndpointSource
+from .routing import RoutedServices
+from .service import GatewayServicer
+from .settings import GatewaySettings
+
+log = structlog.get_logger()
+
+_TRACE_KEYS = frozenset({"traceparent", "tracestate"})
+_TABLES: dict[str, type[Any]] = {
+    "gateway": GatewaySettings,
+    "rpc": RpcSettings,
+    "channel": ChannelSettings,
+    "tls": TlsSettings,
+    "logs": LogSettings,
+    "tracing": TracingSettings,
+}
+
+
+@asynccontextmanager
+async def serving(
+    settings: GatewaySettings,
+    rpc: RpcSettings,
+    *,
+    channels: ChannelSettings | None = None,
+    tls: TlsSettings | None = None,
+    logs: LogSettings | None = None,
+    tracing: Tracing | None = None,
+    sources: Mapping[str, EndpointSource] | None = None,
+) -> AsyncIterator[Server]:
+    """A gateway that serves until the block is left, then drains: health, endless streams, calls in flight, channels.
+
+    Args:
+        settings: routes; its port is not looked at, `rpc` has the port that is taken.
+        rpc: of the gateway's own server.
+        channels: of the channels to the replicas; retry and balancing are the gateway's own.
+        tls: of the server and of the channels.
+        logs: which calls get a log line.
+        tracing: spans of the server and of the channels.
+        sources: where each route's replicas are; a route that is not named has the settings' list.
+
+    Raises:
+        PortInUse: the address cannot be listened on.
+    """
+    tracing = tracing or Tracing()
+    plain = replace(channels or ChannelSettings(), plain=True)
+
+    def connect(endpoint: str) -> grpc.aio.Channel:
+        return channel(endpoint, settings=plain, tls=tls, interceptors=tracing.client_interceptors)
+
+    health = Health()
+    own_metadata = _TRACE_KEYS if tracing.client_interceptors else frozenset[str]()
+    async with Backends(
+        settings, connect=connect, health=health, sources=sources, own_metadata=own_metadata
+    ) as backends:
+        await backends.wait_first_contact(settings.first_contact_s)
+        server = Server(
+            rpc,
+            services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
+            service_names=[GATEWAY_SERVICE, *backends.by_service],
+            health=health,
+            generic_handlers=[RoutedServices(backends)],
+            tls=tls,
+            descriptions=backends.contracts.descriptions,
+            access=(logs or LogSettings()).access,
+            observers=tracing.observers,
+        )
+        servicer = GatewayServicer(backends, draining=server.draining, default_deadline_s=rpc.default_deadline_s)
+        async with server:
+            ending = asyncio.create_task(_end_watches(server, backends), name="end-watches")
+            try:
+                yield server
+            finally:
+                await server.drain()
+                ending.cancel()
+
+
+async def _end_watches(server: Server, backends: Backends) -> None:
+    """Wakes the mesh's watchers when the drain begins, so that they end."""
+    await server.draining.wait()
+    backends.wake()
+
+
+async def serve(loaded: Mapping[str, Any]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        loaded: settings by table.
+
+    Raises:
+        PortInUse: the address cannot be listened on.
+    """
+    with setup_tracing(loaded["tracing"], "gateway") as tracing:
+        setup_logs(loaded["logs"], service="gateway", processors=tracing.log_processors)
+        async with serving(
+            loaded["gateway"],
+            loaded["rpc"],
+            channels=loaded["channel"],
+            tls=loaded["tls"],
+            logs=loaded["logs"],
+            tracing=tracing,
+        ) as server:
+            log.info("ready", port=server.port, metrics_port=server.metrics_port, address=server.address)
+            await server.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the gateway; returns the process's exit code: 0 after a drain, 2 for settings that cannot work."""
+    parser = argparse.ArgumentParser(
+        prog="python -m meshcast.gateway", description="Serves the whole mesh at one address, until SIGTERM."
+    )
+    parser.add_argument("--config", type=Path, help="settings file, as in meshcast.toml")
+    parser.add_argument("--host", help="address to listen on, in place of rpc.host")
+    parser.add_argument("--port", type=int, help="port to listen on, in place of gateway.port; 0 takes a free one")
+    parser.add_argument("--metrics-port", type=int, help="port of /metrics; 0 takes a free one")
+    options = parser.parse_args(arguments)
+    try:
+        loaded = load(_TABLES, path=options.config, environ=os.environ)
+        loaded["rpc"] = _own_rpc(loaded["rpc"], loaded["gateway"], options)
+        run(serve(loaded))
+    except MeshError as error:
+        print(f"gateway: {error.message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _own_rpc(rpc: RpcSettings, settings: GatewaySettings, options: argparse.Namespace) -> RpcSettings:
+    """The table [rpc], which all processes share, with the gateway's own ports."""
+    port = rpc.port or settings.port if options.port is None else options.port
+    metrics_port = options.metrics_port
+    if metrics_port is None:
+        metrics_port = rpc.metrics_port
+    if metrics_port is None:
+        metrics_port = settings.metrics_port if port == settings.port else None
+    return replace(rpc, host=options.host or rpc.host, port=port, metrics_port=metrics_port)

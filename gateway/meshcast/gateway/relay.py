@@ -1,0 +1,125 @@
+"""Relay: passes the messages of one stream between caller and backend, both ways at once, holding one message each way.
+
+Nothing is buffered here: a message is read only when the one before has been taken, so HTTP/2's windows push back from
+one end to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+
+from meshcast.rpc import Cancelled
+
+from .forwarding import Context, pass_head
+from .wire import ReceiptFragment
+
+_PENDING_MAX = 1024  # requests without answer; a stream beyond it is not one answer a request
+
+
+class Pace:
+    """Times from requests to their answers in a stream, where the n-th answer belongs to the n-th request.
+
+    Streams of another shape, as one request with many answers, are timed from their start.
+    """
+
+    __slots__ = ("_arrivals", "_started")
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._arrivals: deque[float] | None = deque()
+
+    def request(self) -> None:
+        """Notes that a request has arrived."""
+        if self._arrivals is not None:
+            self._arrivals.append(time.perf_counter())
+            if len(self._arrivals) > _PENDING_MAX:
+                self._arrivals = None
+
+    def answer_us(self) -> int:
+        """Microseconds from the request to its answer, which leaves now."""
+        since = self._arrivals.popleft() if self._arrivals else self._started
+        return int((time.perf_counter() - since) * 1e6)
+
+
+async def relay_both(
+    call: Any,
+    context: Context,
+    read: Callable[[], Awaitable[Any]],
+    write: Callable[[bytes], Awaitable[None]],
+    *,
+    fragment: ReceiptFragment | None,
+    pace: Pace,
+    first: Any = None,
+) -> grpc.aio.AioRpcError | None:
+    """Passes messages both ways until the backend has ended the call; returns its failure, None when it ended well.
+
+    Args:
+        call: to the backend.
+        context: of the caller's call.
+        read: gives the caller's messages, then EOF.
+        write: takes the backend's messages.
+        fragment: encodes what is appended to each message; None appends nothing.
+        pace: times the answers.
+        first: what was read from the caller already; None when nothing was.
+
+    Raises:
+        Cancelled: the caller is gone.
+    """
+    failure: grpc.aio.AioRpcError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            up = group.create_task(_relay_up(call, read, pace, first), name="relay-up")
+            try:
+                failure = await relay_down(call, context, write, fragment=fragment, pace=pace)
+            finally:
+                up.cancel()  # what the caller still sends has nobody to read it
+    except* grpc.aio.BaseError as lost:
+        # The way up ends so when the caller has gone; the server's own cancellation is then on its way to this task.
+        raise Cancelled("the caller has left the stream") from lost
+    return failure
+
+
+async def relay_down(
+    call: Any,
+    context: Context,
+    write: Callable[[bytes], Awaitable[None]],
+    *,
+    fragment: ReceiptFragment | None,
+    pace: Pace,
+) -> grpc.aio.AioRpcError | None:
+    """Passes the backend's messages on until the call has ended; returns its failure, None when it ended well.
+
+    Arguments as in `relay_both`.
+    """
+    receive, end = call.read, grpc.aio.EOF
+    try:
+        message = await receive()
+        if message is not end:
+            await pass_head(call, context)
+        while message is not end:
+            if fragment is not None:
+                message += fragment.encode(pace.answer_us())
+            await write(message)
+            message = await receive()
+    except grpc.aio.AioRpcError as error:
+        return error
+    return None
+
+
+async def _relay_up(call: Any, read: Callable[[], Awaitable[Any]], pace: Pace, first: Any) -> None:
+    send, end = call.write, grpc.aio.EOF
+    message = await read() if first is None else first
+    try:
+        while message is not end:
+            pace.request()
+            await send(message)
+            message = await read()
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        pass  # the backend has ended the call; the way down tells how

@@ -1,0 +1,94 @@
+"""Settings of the gateway: the `[gateway]` table of meshcast.toml and its routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+_OIP = "inference.GRPCInferenceService"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """One route: a model service, the gRPC services that it answers and where its replicas are.
+
+    A table `[gateway.routes.<name>]`.
+    """
+
+    services: tuple[str, ...] = ()
+    """Full names of its gRPC services, as in `meshcast.api.predictor.v1.PredictorService`."""
+    endpoints: tuple[str, ...] = ()
+    """Its replicas, each as `host:port`."""
+    health_name: str = ""
+    """Health name that tells whether a replica takes calls. Empty: the first of `services`."""
+    default_deadline_s: float = 5.0
+    """Deadline of unary calls whose caller set none."""
+    stream_deadline_s: float = 3600.0
+    """Deadline of streams whose caller set none. A million rows take minutes; nothing may stay for ever."""
+
+    @property
+    def health(self) -> str:
+        """The health name that is watched to tell whether a replica takes calls."""
+        return self.health_name or (self.services[0] if self.services else "")
+
+
+_SHIPPED = {
+    "predictor": RouteSettings(
+        services=("meshcast.api.predictor.v1.PredictorService", _OIP), endpoints=("127.0.0.1:8101",)
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """What the gateway routes to, and how it budgets time. The table `[gateway]`."""
+
+    port: int = 8001
+    """Port of the gRPC server; 0 takes any free one."""
+    metrics_port: int = 8002
+    """Port of /metrics; 0 takes any free one."""
+    routes: dict[str, RouteSettings] = field(default_factory=lambda: dict(_SHIPPED))
+    """Routes by name. A route of ours that is given in part keeps its services and endpoints."""
+    deadline_margin_ms: float = 5.0
+    """Time of a call that the gateway keeps for its own hop; a call with no more than this is refused at once."""
+    part_deadline_s: float = 3.0
+    """Longest time for one part of a composite answer."""
+    questions_max: int = 8
+    """Questions of one PredictComprehensiveStream that are under way at a time."""
+    models_poll_s: float = 0.5
+    """How often the backends' models are listed; services follow their Watch at once."""
+    reconnect_s: float = 0.25
+    """Pause before a lost backend is tried again."""
+    first_contact_s: float = 2.0
+    """Longest wait at start for the backends' first word; the gateway serves without those that are late."""
+
+    def __post_init__(self) -> None:
+        """Completes our own routes and checks all values; raises ValueError naming the field."""
+        routes = {name: _completed(name, route) for name, route in self.routes.items()}
+        object.__setattr__(self, "routes", routes)  # the one change before anyone has seen the value
+        for name, route in routes.items():
+            _check_route(name, route)
+        for name in ("part_deadline_s", "models_poll_s", "reconnect_s", "questions_max"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0, is {getattr(self, name)}")
+        for name in ("deadline_margin_ms", "first_contact_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, is {getattr(self, name)}")
+
+
+def _completed(name: str, route: RouteSettings) -> RouteSettings:
+    shipped = _SHIPPED.get(name)
+    if shipped is None:
+        return route
+    return replace(route, services=route.services or shipped.services, endpoints=route.endpoints or shipped.endpoints)
+
+
+def _check_route(name: str, route: RouteSettings) -> None:
+    if not route.services:
+        raise ValueError(f"routes.{name}.services is empty; name the gRPC services of the route")
+    for endpoint in route.endpoints:
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"routes.{name}.endpoints: {endpoint!r} is not host:port")
+    for field_name in ("default_deadline_s", "stream_deadline_s"):
+        if getattr(route, field_name) <= 0:
+            raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
