@@ -28,6 +28,7 @@ _METHODS_KEPT = 4_096  # wrapped handlers that are remembered; more are wrapped 
 _OK = grpc.StatusCode.OK
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 Handler = Callable[[Any, Any], Any]
+Serializer = Callable[[Any], bytes]
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -87,9 +88,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         parse, serialize = around.deserializer(handler.request_deserializer), handler.response_serializer
         match kind:
             case (False, False):
-                return grpc.unary_unary_rpc_method_handler(around.unary(handler.unary_unary, False), parse, serialize)
+                return grpc.unary_unary_rpc_method_handler(around.unary(handler.unary_unary, serialize, False), parse)
             case (True, False):
-                return grpc.stream_unary_rpc_method_handler(around.unary(handler.stream_unary, True), parse, serialize)
+                return grpc.stream_unary_rpc_method_handler(around.unary(handler.stream_unary, serialize, True), parse)
             case (False, True):
                 return grpc.unary_stream_rpc_method_handler(
                     around.stream(handler.unary_stream, False), parse, serialize
@@ -126,8 +127,8 @@ class _Around:
 
         return parse_or_mark
 
-    def unary(self, handler: Handler, is_request_streamed: bool) -> Handler:
-        """The handler of a call with one answer."""
+    def unary(self, handler: Handler, serialize: Serializer | None, is_request_streamed: bool) -> Handler:
+        """The handler of a call with one answer; it serializes by itself, so that a wrong answer is masked as well."""
         run = _as_coroutine(handler)
         counts, metrics, owner = self._counts, self._metrics, self._owner
         is_counted = not self._is_quiet
@@ -152,6 +153,8 @@ class _Around:
                 response = await run(request, context)
                 if response is None:
                     raise TypeError("the handler returned no response")
+                if serialize is not None:
+                    response = serialize(response)
                 code = _code_of(context)
                 counts.sent += 1
                 return response
@@ -263,10 +266,11 @@ _GARBAGE = _Garbage()
 class _Received:
     """A caller's messages, counted and checked as they arrive."""
 
-    __slots__ = ("_counts", "_method", "_next")
+    __slots__ = ("_counts", "_messages", "_method", "_next")
 
     def __init__(self, messages: AsyncIterator[Any], counts: MethodCounts, method: str) -> None:
-        self._next = messages.__aiter__().__anext__
+        self._messages = messages
+        self._next: Callable[[], Awaitable[Any]] | None = None
         self._counts = counts
         self._method = method
 
@@ -274,6 +278,9 @@ class _Received:
         return self
 
     async def __anext__(self) -> Any:
+        if self._next is None:
+            # Not before: grpc's iterator warns when it is made and never used, as by handlers that read().
+            self._next = self._messages.__aiter__().__anext__
         message = await self._next()
         self._counts.received += 1
         if message is _GARBAGE:

@@ -52,7 +52,13 @@ class Descriptions:
         try:
             return self._pool.FindFileContainingSymbol(symbol).name
         except KeyError:
+            pass
+        service_name, _, method = symbol.rpartition(".")
+        try:  # the pool does not look methods up
+            service = self._pool.FindServiceByName(service_name)
+        except KeyError:
             return self._symbols.get(symbol)
+        return service.file.name if method in service.methods_by_name else None
 
     def file_of_extension(self, message: str, number: int) -> str | None:
         """Name of the file that declares an extension; None when it is not known."""

@@ -86,6 +86,7 @@ class Server:
         self._descriptions = descriptions
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._drains = asyncio.Lock()
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
         self._signals: list[signal.Signals] = []
@@ -111,8 +112,8 @@ class Server:
             add_reflection(server, self._listed, self._descriptions)
         for path, kind in _known_methods(self.service_names):
             self.metrics.method(path, kind)
-        self.port = self._bind(server)
         try:
+            self.port = self._bind(server)
             if self.settings.metrics:
                 self._metrics_server = serve_metrics(
                     self.registry, self.settings.host, self.settings.metrics_port_asked
@@ -121,7 +122,7 @@ class Server:
             await server.start()
         except BaseException:
             await server.stop(None)
-            self._close_metrics()
+            await self._close_metrics()
             raise
         self._server = server
         log.info("serving", address=self.address, metrics_port=self.metrics_port, services=list(self.service_names))
@@ -134,7 +135,7 @@ class Server:
             await self.drain()
         finally:
             self._forget_signals()
-            self._close_metrics()
+            await self._close_metrics()
 
     async def wait(self) -> None:
         """Waits until SIGTERM or SIGINT arrives, or `stop` is called. A second signal cuts the drain short."""
@@ -150,19 +151,28 @@ class Server:
         self._stop.set()
 
     async def drain(self) -> None:
-        """Drains and stops the server, in order; does nothing the second time."""
-        server, self._server = self._server, None
-        if server is None:
-            return
+        """Drains and stops the server, in order; a second caller waits for the first."""
         self._stop.set()
+        async with self._drains:
+            server, self._server = self._server, None
+            if server is None:
+                return
+            try:
+                await self._drain(server)
+            except BaseException:
+                await server.stop(None)
+                raise
+        log.info("drained", address=self.address, in_flight=self.interceptor.in_flight)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
         self.health.shutdown()
         log.info("draining", address=self.address, in_flight=self.interceptor.in_flight)
-        await self._pause(self.settings.drain_delay_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self.settings.drain_delay_s)
         self.interceptor.is_draining = True
         self.draining.set()
         self.health.close()
-        grace_s = 0.0 if self._hurry.is_set() else self.settings.drain_s
-        stopping = asyncio.create_task(server.stop(grace_s), name="server-stop")
+        stopping = asyncio.create_task(server.stop(self.settings.drain_s), name="server-stop")
         hurrying = asyncio.create_task(self._hurry.wait(), name="server-hurry")
         try:
             await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,7 +181,6 @@ class Server:
             await stopping
         finally:
             hurrying.cancel()
-        log.info("drained", address=self.address, in_flight=self.interceptor.in_flight)
 
     def _listed(self) -> tuple[str, ...]:
         return (*self.service_names, HEALTH_SERVICE_NAME, *REFLECTION_SERVICE_NAMES)
@@ -182,19 +191,15 @@ class Server:
             self._hurry.set()
         self._stop.set()
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
-
     def _forget_signals(self) -> None:
         for number in self._signals:
             asyncio.get_running_loop().remove_signal_handler(number)
         self._signals.clear()
 
-    def _close_metrics(self) -> None:
-        if self._metrics_server is not None:
-            self._metrics_server.close()
-            self._metrics_server = None
+    async def _close_metrics(self) -> None:
+        metrics_server, self._metrics_server = self._metrics_server, None
+        if metrics_server is not None:
+            await asyncio.to_thread(metrics_server.close)  # its thread looks up twice a second
 
     def _bind(self, server: grpc.aio.Server) -> int:
         host, port = self.settings.host, self.settings.port
