@@ -1,0 +1,102 @@
+"""Questions out of requests: messages become columns, and nothing is computed yet."""
+
+import numpy as np
+
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.posts import (
+    history_range,
+    planned_from_columns,
+    planned_from_message,
+    posts_from_columns,
+    posts_from_messages,
+)
+from meshcast.rpc import InvalidInput, Violation
+from meshcast.services.predictor.prepare import Naming, Question
+
+ID_CHARACTERS_MAX = 128
+CHANNEL_CHARACTERS_MAX = 256
+
+
+def _message_field(column: str) -> str:
+    return "published_time" if column == "published_unix_s" else column
+
+
+MESSAGES = Naming(
+    planned=lambda row, column: f"planned.{_message_field(column)}",
+    history=lambda post, column: f"history[{post}].{_message_field(column)}",
+    range=lambda row: "history",
+)
+COLUMNS = Naming(
+    planned=MESSAGES.planned,
+    history=lambda post, column: f"history_columns.{column}[{post}]",
+    range=lambda row: "history_columns",
+)
+CHUNK = Naming(
+    planned=lambda row, column: f"planned.{column}[{row}]",
+    history=lambda post, column: f"history.{column}[{post}]",
+    range=lambda row: f"history_start[{row}]",
+)
+
+
+def single_question(request: pb.PredictEngagementRequest) -> Question:
+    """The one row of a unary request.
+
+    Raises:
+        InvalidInput: a required field is missing, both forms of history are given, or columns differ in length.
+    """
+    violations = _name_violations(request.request_id, request.channel)
+    if bool(request.history) == request.HasField("history_columns"):
+        given = "both are" if request.history else "neither is"
+        violations.append(Violation("history", f"give either history or history_columns; {given} given"))
+    if not request.HasField("planned"):
+        violations.append(Violation("planned", "is required"))
+    if violations:
+        raise InvalidInput("The request breaks the contract.", violations=violations)
+    if request.history:
+        posts, naming = posts_from_messages(request.history, field="history"), MESSAGES
+    else:
+        posts, naming = posts_from_columns(request.history_columns, field="history_columns"), COLUMNS
+    planned = planned_from_message(request.planned)
+    start, stop = np.array([0], dtype=np.int64), np.array([len(posts)], dtype=np.int64)
+    return Question(posts=posts, planned=planned, start=start, stop=stop, naming=naming)
+
+
+def chunk_question(request: pb.PredictEngagementStreamRequest, *, rows_max: int) -> Question:
+    """The rows of a chunk.
+
+    Raises:
+        InvalidInput: columns differ in length, the chunk is empty or larger than `rows_max`, or the rows' own ids do
+            not match the rows.
+    """
+    violations = _name_violations(request.request_id, request.channel)
+    rows = request.planned.posts
+    if not 1 <= rows <= rows_max:
+        violations.append(Violation("planned.posts", f"a chunk has 1 to {rows_max} rows, this one has {rows}"))
+    if request.row_request_ids and len(request.row_request_ids) != rows:
+        violations.append(
+            Violation("row_request_ids", f"needs none or one a row ({rows}), has {len(request.row_request_ids)}")
+        )
+    violations += [
+        Violation(f"row_request_ids[{row}]", f"has more than {ID_CHARACTERS_MAX} characters")
+        for row, own in enumerate(request.row_request_ids)
+        if len(own) > ID_CHARACTERS_MAX
+    ][:50]
+    if violations:
+        raise InvalidInput("The chunk breaks the contract.", violations=violations)
+    start, stop = history_range(request.history_start, request.history_stop, rows)
+    return Question(
+        posts=posts_from_columns(request.history),
+        planned=planned_from_columns(request.planned),
+        start=start,
+        stop=stop,
+        naming=CHUNK,
+    )
+
+
+def _name_violations(request_id: str, channel: str) -> list[Violation]:
+    violations = []
+    if len(request_id) > ID_CHARACTERS_MAX:
+        violations.append(Violation("request_id", f"has {len(request_id)} characters, at most {ID_CHARACTERS_MAX}"))
+    if len(channel) > CHANNEL_CHARACTERS_MAX:
+        violations.append(Violation("channel", f"has {len(channel)} characters, at most {CHANNEL_CHARACTERS_MAX}"))
+    return violations
