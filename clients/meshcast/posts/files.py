@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.posts.rows import check_names, table_from_columns
 from meshcast.posts.table import COUNTS, PostTable
 from meshcast.rpc.errors import InvalidInput, NotFound, Precondition
-from numpy.typing import NDArray
 
 __all__ = ["read_posts", "write_posts"]
 

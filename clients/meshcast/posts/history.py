@@ -1,8 +1,9 @@
 """Histories: for each post of a table, the settled posts of its channel that a prediction may use."""
 
 import numpy as np
-from meshcast.posts.table import HistoryIndex, PostTable
 from numpy.typing import NDArray
+
+from meshcast.posts.table import HistoryIndex, PostTable
 
 __all__ = ["POSTS_MAX", "POSTS_MIN", "SETTLE_S", "settled_history", "share_ranges"]
 

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from meshcast.posts.rules import RULES as RULE_TEXTS
 from meshcast.posts.rules import bad_values, show
 from meshcast.posts.table import COUNTS, POST_COLUMNS, PostTable
 from meshcast.rpc.errors import InvalidInput
-from numpy.typing import NDArray
 
 __all__ = ["IGNORED_COLUMNS", "KNOWN_COLUMNS", "table_from_columns"]
 
@@ -144,7 +145,7 @@ class _Reader:
             return np.zeros(n, dtype="<U1")
         if isinstance(raw, np.ndarray) and raw.dtype.kind == "U":
             return raw
-        return np.asarray(["" if v is None else str(v) for v in raw], dtype=np.str_)
+        return np.asarray(["" if v is None or v != v else str(v) for v in raw], dtype=np.str_)
 
     def _times(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Seconds, and hour and weekday on the posts' own clock (NaN without one)."""
@@ -225,7 +226,12 @@ class _Reader:
             values = raw.astype(np.float64)
             missing = np.isnan(values) if self._nan_is_unknown else np.zeros(n, dtype=np.bool_)
         else:
-            missing = np.fromiter((v is None or v == "" for v in raw), dtype=np.bool_, count=n)
+            # In memory NaN and pandas' NA are gaps too, and neither equals itself; in a file "nan" is a fault.
+            if self._nan_is_unknown:
+                gaps = (v is None or (v != v) is not False or v == "" for v in raw)
+            else:
+                gaps = (v is None or v == "" for v in raw)
+            missing = np.fromiter(gaps, dtype=np.bool_, count=n)
             try:
                 values = np.array(
                     ["nan" if m else v for v, m in zip(raw, missing.tolist(), strict=True)], dtype=np.float64
@@ -234,8 +240,6 @@ class _Reader:
                 values = np.full(n, np.nan)
                 for row in np.flatnonzero(~missing).tolist():
                     values[row] = _number(raw[row])
-            if self._nan_is_unknown:
-                missing |= np.fromiter((isinstance(v, float) and v != v for v in raw), dtype=np.bool_, count=n)
         bad = (bad_values(name, values) | np.isnan(values)) & ~missing
         for row in np.flatnonzero(bad).tolist():
             self._fault(row, name, f"{RULE_TEXTS[name]}, is {_quoted(raw[row])}")

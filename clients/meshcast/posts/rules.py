@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from meshcast.posts.history import POSTS_MAX, POSTS_MIN, SETTLE_S
 from meshcast.posts.table import COUNTS, POST_COLUMNS, Planned, PostTable
-from numpy.typing import NDArray
 
 __all__ = ["UNIX_S_MAX", "UNIX_S_MIN", "Problem", "bad_values", "problems", "row_violations", "show"]
 

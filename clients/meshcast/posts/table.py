@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
-from meshcast.rpc.errors import InvalidInput
 from numpy.typing import NDArray
+
+from meshcast.rpc.errors import InvalidInput
 
 __all__ = ["COUNTS", "PLAN_COLUMNS", "POST_COLUMNS", "HistoryIndex", "Planned", "PostTable"]
 
@@ -71,7 +72,7 @@ class HistoryIndex:
         return HistoryIndex(row=self.row[rows], start=self.start[rows], stop=self.stop[rows])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class PostTable:
     """Posts as columns, each of shape (n,), the posts of one channel adjacent and oldest first.
 

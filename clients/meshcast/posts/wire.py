@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.posts.table import COUNTS, PLAN_COLUMNS, POST_COLUMNS, Planned, PostTable
 from meshcast.rpc.errors import InvalidInput
-from numpy.typing import NDArray
 
 __all__ = [
     "PackedPosts",

@@ -1,0 +1,471 @@
+"""Answers of the mesh as values: predictions, chunks, receipts and their summary."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.api.gateway.v1 import gateway_pb2
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.api.type.v1 import receipt_pb2
+from meshcast.posts import unpack_floats
+from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item
+
+Floats = NDArray[np.float32]
+
+_CLOSES: Mapping[int, str] = {
+    number: name.removeprefix("BATCH_CLOSE_").lower() for name, number in receipt_pb2.BatchClose.items() if number
+}
+
+
+def prediction_id(request_id: str) -> str:
+    """Id under which the prediction of a request can be read back, as the servers derive it: BLAKE2b-128, in hex.
+
+    >>> prediction_id("order-17") == prediction_id("order-17")
+    True
+    """
+    return hashlib.blake2b(request_id.encode(), digest_size=16).hexdigest()
+
+
+class Interval(NamedTuple):
+    """A central prediction interval: `level` of the posts end inside."""
+
+    level: float
+    """Share, as in 0.8."""
+    lower_log: float
+    """Lower end, log1p(count)."""
+    upper_log: float
+    """Upper end, log1p(count)."""
+
+    @property
+    def lower(self) -> float:
+        """Lower end as a count."""
+        return float(np.expm1(self.lower_log))
+
+    @property
+    def upper(self) -> float:
+        """Upper end as a count."""
+        return float(np.expm1(self.upper_log))
+
+
+class Receipt:
+    """How an answer came about: a view of the contract's message, with the id of this very prediction.
+
+    Rows that travelled together share the message.
+    """
+
+    __slots__ = ("message", "prediction_id")
+
+    def __init__(self, message: receipt_pb2.Receipt, prediction_id: str | None = None) -> None:
+        self.message = message
+        """The contract's message, gateway's part included."""
+        self.prediction_id = message.prediction_id if prediction_id is None else prediction_id
+        """Id under which the prediction can be read back; of a chunk, the common part of its rows' ids."""
+
+    @property
+    def model(self) -> str:
+        """Model that computed the answer."""
+        return self.message.model
+
+    @property
+    def model_version(self) -> int:
+        """Version that computed the answer."""
+        return self.message.model_version
+
+    @property
+    def backend(self) -> str:
+        """Runtime, device and precision, as in `onnxruntime/cpu/f32`."""
+        return self.message.backend
+
+    @property
+    def queue_us(self) -> int:
+        """Microseconds in the queue."""
+        return self.message.queue_us
+
+    @property
+    def compute_us(self) -> int:
+        """Microseconds of the model runs that computed the answer; runs are shared with other callers' rows."""
+        return self.message.compute_us
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of the largest batch that held rows of this answer."""
+        return self.message.batch_rows
+
+    @property
+    def batch_close(self) -> str:
+        """Why that batch was closed: full, idle, wait, deadline or drain; empty when there was none."""
+        return _CLOSES.get(self.message.batch_close, "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks of the server, as in `views missing`."""
+        return tuple(self.message.notes)
+
+    def __repr__(self) -> str:
+        return (
+            f"Receipt(prediction_id={self.prediction_id!r}, model={self.model!r}, model_version={self.model_version}, "
+            f"backend={self.backend!r}, queue_us={self.queue_us}, compute_us={self.compute_us}, "
+            f"batch_rows={self.batch_rows}, batch_close={self.batch_close!r})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Receipt):
+            return NotImplemented
+        return self.prediction_id == other.prediction_id and self.message == other.message
+
+    def __hash__(self) -> int:
+        return hash(self.prediction_id)
+
+
+@dataclass(frozen=True, slots=True)
+class EngagementPrediction:
+    """What is expected of one planned post.
+
+    Attributes:
+        log_engagement: expected engagement, log1p(count).
+        intervals: ascending by level.
+        confidence: calibrated probability that the post ends above the median of the last 20 settled posts.
+        recent_median_log: that median, log1p(count).
+        receipt: how it came about.
+    """
+
+    log_engagement: float
+    intervals: tuple[Interval, ...]
+    confidence: float
+    recent_median_log: float
+    receipt: Receipt
+
+    @property
+    def engagement(self) -> float:
+        """Expected engagement as a count."""
+        return float(np.expm1(self.log_engagement))
+
+    @property
+    def prediction_id(self) -> str:
+        """Id under which it can be read back."""
+        return self.receipt.prediction_id
+
+    @classmethod
+    def of(cls, prediction: pb.Prediction, receipt: receipt_pb2.Receipt) -> "EngagementPrediction":
+        """The value of a message."""
+        return cls(
+            prediction.log_engagement,
+            tuple([Interval(i.level, i.lower_log, i.upper_log) for i in prediction.intervals]),
+            prediction.confidence,
+            prediction.recent_median_log,
+            Receipt(receipt),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EngagementChunk:
+    """Predictions of one chunk of rows as columns; a failed row holds NaN in each.
+
+    Attributes:
+        sequence: number of the chunk, from 0.
+        rows: shape (n,), int64: the rows asked about, as positions in the table, or counted from 0 for questions.
+        log_engagement: shape (n,), float32, log1p(count).
+        levels: levels of the intervals, ascending.
+        lower_log: shape (levels, n), float32, lower ends in log1p units.
+        upper_log: shape (levels, n), float32, upper ends in log1p units.
+        confidence: shape (n,), float32.
+        recent_median_log: shape (n,), float32, log1p(count).
+        failed: errors of failed rows by their place in the chunk, from 0.
+        error: why the chunk as a whole was refused; None when it was not. Then every row is NaN.
+        receipt: one for the chunk.
+        row_request_ids: the rows' own request ids, where the caller gave them.
+    """
+
+    sequence: int
+    rows: NDArray[np.int64]
+    log_engagement: Floats
+    levels: tuple[float, ...]
+    lower_log: Floats
+    upper_log: Floats
+    confidence: Floats
+    recent_median_log: Floats
+    failed: Mapping[int, MeshError]
+    error: MeshError | None
+    receipt: Receipt
+    row_request_ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def engagement(self) -> NDArray[np.float64]:
+        """Expected engagement as counts; shape (n,)."""
+        return np.expm1(self.log_engagement.astype(np.float64))
+
+    @property
+    def is_ok(self) -> NDArray[np.bool_]:
+        """Which rows were predicted; shape (n,)."""
+        ok = np.full(len(self.rows), self.error is None)
+        ok[list(self.failed)] = False
+        return ok
+
+    def prediction_id(self, row: int) -> str:
+        """Id under which a row of the chunk, counted from 0, can be read back."""
+        if self.row_request_ids:
+            return prediction_id(self.row_request_ids[row])
+        return f"{self.receipt.prediction_id}.{row}"
+
+    def predictions(self) -> "list[EngagementPrediction | MeshError]":
+        """The rows one by one, a failed one as its error."""
+        n = len(self.rows)
+        if self.error is not None:
+            return [self.error] * n
+        receipt = self.receipt.message
+        levels = self.levels
+        lows, highs = self.lower_log.T.tolist(), self.upper_log.T.tolist()
+        columns = zip(
+            self.log_engagement.tolist(),
+            lows,
+            highs,
+            self.confidence.tolist(),
+            self.recent_median_log.tolist(),
+            strict=True,
+        )
+        answers: list[EngagementPrediction | MeshError] = [
+            EngagementPrediction(
+                log,
+                tuple(map(Interval, levels, low, high)),
+                confidence,
+                median,
+                Receipt(receipt, self.prediction_id(row)),
+            )
+            for row, (log, low, high, confidence, median) in enumerate(columns)
+        ]
+        for row, error in self.failed.items():
+            answers[row] = error
+        return answers
+
+    @classmethod
+    def of(
+        cls,
+        response: pb.PredictEngagementStreamResponse,
+        rows: NDArray[np.int64],
+        sequence: int,
+        row_request_ids: tuple[str, ...] = (),
+    ) -> "EngagementChunk":
+        """The value of a message.
+
+        Args:
+            response: the message.
+            rows: the rows asked about.
+            sequence: number of the chunk, as callers count.
+            row_request_ids: the rows' own request ids; empty when they had none.
+
+        Raises:
+            Internal: the columns are not of as many rows as were asked about.
+        """
+        n = len(rows)
+        error = from_item(response.status) if response.status.code else None
+        failed = {status.row: from_item(status.status) for status in response.failed}
+        levels = tuple(response.levels)
+        if error is not None:
+            nothing = np.full(n, np.nan, dtype=np.float32)
+            empty = np.empty((0, n), dtype=np.float32)
+            log, low, high, confidence, median, levels = nothing, empty, empty, nothing, nothing, ()
+        else:
+            try:
+                log = unpack_floats(response.log_engagement, (n,), "log_engagement")
+                low = unpack_floats(response.lower_log, (len(levels), n), "lower_log")
+                high = unpack_floats(response.upper_log, (len(levels), n), "upper_log")
+                confidence = unpack_floats(response.confidence, (n,), "confidence")
+                median = unpack_floats(response.recent_median_log, (n,), "recent_median_log")
+                if any(not 0 <= row < n for row in failed):
+                    raise InvalidInput("failed rows are outside of the chunk")
+            except InvalidInput as wrong:
+                text = f"the server answered a chunk of {n} rows with {response.rows}: {wrong}"
+                raise Internal(text) from wrong
+        return cls(
+            sequence=sequence,
+            rows=rows,
+            log_engagement=log,
+            levels=levels,
+            lower_log=low,
+            upper_log=high,
+            confidence=confidence,
+            recent_median_log=median,
+            failed=failed,
+            error=error,
+            receipt=Receipt(response.receipt),
+            row_request_ids=row_request_ids,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPrediction:
+    """A prediction that was read back."""
+
+    prediction_id: str
+    """Id that was asked for."""
+    prediction: EngagementPrediction
+    """The prediction as it was answered; its receipt is of this read."""
+    channel: str
+    """The channel that the caller named."""
+    published_at: datetime
+    """When the planned post was to be published, UTC."""
+    predicted_at: datetime
+    """When it was predicted, UTC."""
+    model_version: int
+    """Version that predicted it."""
+    backend: str
+    """Runtime, device and precision that computed it."""
+
+    @classmethod
+    def of(cls, response: pb.ReadPredictionResponse) -> "StoredPrediction":
+        """The value of a message."""
+        return cls(
+            prediction_id=response.prediction_id,
+            prediction=EngagementPrediction.of(response.prediction, response.receipt),
+            channel=response.channel,
+            published_at=response.published_time.ToDatetime(tzinfo=UTC),
+            predicted_at=response.predicted_time.ToDatetime(tzinfo=UTC),
+            model_version=response.model_version,
+            backend=response.backend,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """The outcome of a check."""
+
+    valid: bool
+    """Whether the predictor would take the question."""
+    violations: tuple[Violation, ...]
+    """Rules that it breaks."""
+    remarks: tuple[Violation, ...]
+    """What is legal but unusual."""
+
+    @classmethod
+    def of(cls, response: pb.ValidateFeaturesResponse) -> "Validation":
+        """The value of a message."""
+        return cls(
+            valid=response.valid,
+            violations=tuple(Violation(v.field, v.description) for v in response.violations),
+            remarks=tuple(Violation(v.field, v.description) for v in response.remarks),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComprehensivePart:
+    """One part of a composite answer, or the summary that ends it."""
+
+    sequence: int
+    """Number of the question; 0 for a single one."""
+    part: str
+    """engagement, growth, content or drift; empty in the summary."""
+    prediction: EngagementPrediction | None
+    """The answer of the part engagement, where it was given."""
+    error: MeshError | None
+    """Why the part was not answered; None when it was."""
+    summary: gateway_pb2.ComprehensiveSummary | None
+    """Ends the answer; None in the parts."""
+    receipt: Receipt
+    """The gateway's receipt."""
+
+    @classmethod
+    def of(cls, response: gateway_pb2.PredictComprehensiveResponse, sequence: int = 0) -> "ComprehensivePart":
+        """The value of a message."""
+        part = gateway_pb2.Part.Name(response.part).removeprefix("PART_").lower() if response.part else ""
+        answer = response.engagement
+        has_answer = response.WhichOneof("answer") == "engagement"
+        return cls(
+            sequence=sequence,
+            part=part,
+            prediction=EngagementPrediction.of(answer.prediction, answer.receipt) if has_answer else None,
+            error=from_item(response.status) if response.status.code else None,
+            summary=response.summary if response.HasField("summary") else None,
+            receipt=Receipt(response.receipt),
+        )
+
+
+@dataclass(slots=True)
+class ReceiptSummary:
+    """What many receipts say together.
+
+    >>> summary = ReceiptSummary()
+    >>> summary.add(Receipt(receipt_pb2.Receipt(model_version=3, queue_us=40)), rows=256)
+    >>> summary.rows, dict(summary.versions), summary.queue_us
+    (256, {3: 256}, 40)
+    """
+
+    answers: int = 0
+    """Receipts that were added."""
+    rows: int = 0
+    """Rows that they stand for."""
+    versions: Counter[int] = field(default_factory=Counter)
+    """Rows by the version that computed them."""
+    backends: Counter[str] = field(default_factory=Counter)
+    """Rows by back-end."""
+    batch_closes: Counter[str] = field(default_factory=Counter)
+    """Answers by why their batch was closed."""
+    queue_us: int = 0
+    """Sum of the queue times, in microseconds."""
+    compute_us: int = 0
+    """Sum of the runs' times, in microseconds; a run that several answers shared counts for each."""
+    batch_rows_max: int = 0
+    """Rows of the largest batch."""
+    shared_doors: int = 0
+    """Answers whose batch held rows of both doors."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Answers by remark."""
+    attempts: int = 0
+    """Calls that the gateway made to replicas."""
+    hedged: int = 0
+    """Answers for which a second replica was asked."""
+    degraded: int = 0
+    """Answers that are not what was asked for."""
+    from_cache: int = 0
+    """Answers out of the gateway's cache."""
+
+    def add(self, receipt: Receipt, *, rows: int = 1) -> None:
+        """Takes a receipt in that stands for so many rows."""
+        message = receipt.message
+        self.answers += 1
+        self.rows += rows
+        self.versions[message.model_version] += rows
+        self.backends[message.backend] += rows
+        self.batch_closes[receipt.batch_close] += 1
+        self.queue_us += message.queue_us
+        self.compute_us += message.compute_us
+        self.batch_rows_max = max(self.batch_rows_max, message.batch_rows)
+        self.shared_doors += message.batch_doors > 1
+        self.notes.update(message.notes)
+        if message.HasField("gateway"):
+            self.attempts += message.gateway.attempts
+            self.hedged += message.gateway.hedged
+            self.degraded += message.gateway.degraded
+            self.from_cache += message.gateway.from_cache
+
+    def lines(self) -> list[str]:
+        """The summary for a person, one fact a line."""
+        lines = [
+            f"{self.rows} rows in {self.answers} answers",
+            f"versions: {_counted(self.versions)}",
+            f"back-ends: {_counted(self.backends)}",
+            f"batches closed: {_counted(self.batch_closes)}; largest of {self.batch_rows_max} rows",
+            f"queue {self.queue_us / 1e3:.1f} ms, compute {self.compute_us / 1e3:.1f} ms in all",
+        ]
+        if self.shared_doors:
+            lines.append(f"{self.shared_doors} answers shared a batch with the other door")
+        if self.attempts:
+            lines.append(
+                f"gateway: {self.attempts} attempts, {self.hedged} hedged, {self.degraded} degraded, "
+                f"{self.from_cache} from cache"
+            )
+        if self.notes:
+            lines.append(f"notes: {_counted(self.notes)}")
+        return lines
+
+
+def _counted(counter: Counter[int] | Counter[str]) -> str:
+    return ", ".join(f"{key or 'none'} ({count})" for key, count in counter.most_common())

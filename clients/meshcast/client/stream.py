@@ -1,0 +1,208 @@
+"""Streaming batch: chunks of rows over one stream, answered in order, few in flight, resumed when the stream breaks."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.client.answers import EngagementChunk
+from meshcast.rpc import (
+    DeadlineExceeded,
+    Internal,
+    MeshError,
+    NotReady,
+    Overloaded,
+    from_item,
+    mesh_errors,
+)
+
+Call = grpc.aio.StreamStreamCall[pb.PredictEngagementStreamRequest, pb.PredictEngagementStreamResponse]
+OpenCall = Callable[[float], Call]
+"""Opens the stream with a timeout in seconds."""
+
+RESUMES_MAX = 5
+"""Times that a stream is opened again without an answer in between before its failure is the caller's."""
+BACKOFF_S = 0.05
+"""Wait before the first of them; it doubles up to `BACKOFF_MAX_S`."""
+BACKOFF_MAX_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A chunk that is to be sent: its message, and the rows it asks about."""
+
+    request: pb.PredictEngagementStreamRequest
+    rows: NDArray[np.int64]
+    row_request_ids: tuple[str, ...] = ()
+
+
+def may_resume(error: MeshError) -> bool:
+    """Whether the same chunk may be sent again after this failure: the peer was away, drained or had a full queue."""
+    return isinstance(error, NotReady | Overloaded) and error.is_retryable
+
+
+def backoff_s(failures: int, error: MeshError) -> float:
+    """Seconds to wait before the next try: what the server asked for, else doubling with jitter.
+
+    Args:
+        failures: tries that failed in a row, at least 1.
+        error: the last failure.
+    """
+    if error.retry_after_s is not None:
+        return min(error.retry_after_s, BACKOFF_MAX_S)
+    return min(BACKOFF_S * 2.0 ** (failures - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
+
+
+async def read(call: Call) -> pb.PredictEngagementStreamResponse | None:
+    """The next answer of a stream; None when the server has ended it in peace.
+
+    Raises:
+        MeshError: the stream broke.
+    """
+    with mesh_errors():
+        answer = await call.read()
+    return None if answer is grpc.aio.EOF else cast(pb.PredictEngagementStreamResponse, answer)
+
+
+class ChunkStream:
+    """Sends chunks, yields their answers in order.
+
+    At most `window` chunks are unanswered at a time; the source is asked for the next one only when there is room.
+    When the stream breaks with UNAVAILABLE, or a chunk is refused for a full queue, the stream is opened again and the
+    unanswered chunks are sent again as they were, so that their prediction ids do not change.
+
+    Args:
+        open_call: opens the stream.
+        chunks: the source; an error that it raises is raised after the chunks before it were answered.
+        window: chunks in flight at most.
+        timeout_s: seconds for the whole.
+    """
+
+    def __init__(
+        self, open_call: OpenCall, chunks: Iterator[Chunk] | AsyncIterator[Chunk], *, window: int, timeout_s: float
+    ) -> None:
+        self._open_call = open_call
+        self._chunks = chunks
+        self._window = window
+        self._ends_at = time.monotonic() + timeout_s
+        self._room = asyncio.Event()
+        self._unanswered: deque[Chunk] = deque()
+        self._fetching: asyncio.Task[Chunk | None] | None = None
+        self._fetched_all = False
+        self._source_error: Exception | None = None
+        self.resumes = 0
+        """Times that the stream was opened again."""
+
+    async def answers(self) -> AsyncGenerator[EngagementChunk, None]:
+        """The answers, in the order of the chunks.
+
+        Raises:
+            MeshError: the stream failed for good; chunks that were answered before are not lost.
+        """
+        failures = answered = 0
+        try:
+            while True:
+                failure: MeshError | None = None
+                call = self._open_call(self._remaining_s())
+                writer = asyncio.create_task(self._write(call), name="stream-writer")
+                try:
+                    while True:
+                        response = await read(call)
+                        if response is None:
+                            if not (self._fetched_all and not self._unanswered):
+                                failure = NotReady("the server ended the stream before its last answer")
+                            break
+                        if response.status.code and failures < RESUMES_MAX:
+                            refusal = from_item(response.status)
+                            if may_resume(refusal):
+                                failure = refusal
+                                break
+                        chunk = self._take(response)
+                        answer = EngagementChunk.of(response, chunk.rows, answered, chunk.row_request_ids)
+                        failures = 0
+                        answered += 1
+                        yield answer
+                except MeshError as error:
+                    failure = error
+                finally:
+                    writer.cancel()
+                    call.cancel()
+                    await asyncio.gather(writer, return_exceptions=True)
+                if failure is None:
+                    break
+                failures += 1
+                wait_s = backoff_s(failures, failure)
+                if not may_resume(failure) or failures > RESUMES_MAX or wait_s >= self._remaining_s():
+                    raise failure
+                await asyncio.sleep(wait_s)
+                self.resumes += 1
+        finally:
+            if self._fetching is not None:
+                self._fetching.cancel()
+                await asyncio.gather(self._fetching, return_exceptions=True)
+        if self._source_error is not None:
+            raise self._source_error
+
+    def _take(self, response: pb.PredictEngagementStreamResponse) -> Chunk:
+        if not self._unanswered or self._unanswered[0].request.sequence != response.sequence:
+            wanted = self._unanswered[0].request.sequence if self._unanswered else "none"
+            raise Internal(f"the server answered chunk {response.sequence}, expected was {wanted}")
+        self._room.set()
+        return self._unanswered.popleft()
+
+    async def _write(self, call: Call) -> None:
+        """Sends what is unanswered, then what is new, until the source or the call ends; the reader learns why."""
+        try:
+            for chunk in tuple(self._unanswered):
+                await call.write(chunk.request)
+            while not self._fetched_all:
+                while len(self._unanswered) >= self._window:
+                    self._room.clear()
+                    await self._room.wait()
+                fetched = await self._fetch()
+                if fetched is not None:
+                    self._unanswered.append(fetched)
+                    await call.write(fetched.request)
+            await call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            return  # the call ended under the writer: its status is what the reader gets
+
+    async def _fetch(self) -> Chunk | None:
+        """The next chunk of the source; None when it has ended. A break of the stream does not cancel the source."""
+        if isinstance(self._chunks, Iterator):
+            await asyncio.sleep(0)  # building chunks takes the loop: the reader gets its turn between two
+            try:
+                return next(self._chunks)
+            except StopIteration:
+                self._fetched_all = True
+            except Exception as error:
+                self._fetched_all, self._source_error = True, error
+            return None
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._await_next(self._chunks), name="stream-source")
+        await asyncio.wait({self._fetching})
+        fetched, self._fetching = self._fetching.result(), None
+        return fetched
+
+    async def _await_next(self, chunks: AsyncIterator[Chunk]) -> Chunk | None:
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            self._fetched_all = True
+        except Exception as error:
+            self._fetched_all, self._source_error = True, error
+        return None
+
+    def _remaining_s(self) -> float:
+        remaining = self._ends_at - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineExceeded("the stream's time is over; give a larger timeout_s", where="client")
+        return remaining

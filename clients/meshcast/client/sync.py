@@ -1,0 +1,301 @@
+"""The typed client for plain code: the asynchronous client on an event loop of its own, in a thread of its own."""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from meshcast.api.gateway.v1 import gateway_pb2
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.client.answers import (
+    ComprehensivePart,
+    EngagementChunk,
+    EngagementPrediction,
+    StoredPrediction,
+    Validation,
+)
+from meshcast.client.mesh import CHUNK_ROWS, STREAM_TIMEOUT_S, TIMEOUT_S, WINDOW, MeshClient, Progress
+from meshcast.client.questions import HistoryLike, PlannedPost, PostsLike, Priority, Question
+from meshcast.posts import HistoryIndex
+from meshcast.rpc import ChannelSettings, ServingStatus, TlsSettings
+
+T = TypeVar("T")
+
+
+class SyncMeshClient:
+    """`MeshClient` without `await`: the same calls, arguments, answers and errors. Threads may share one.
+
+    With `coalesce=True` the single predictions of several threads travel together.
+
+    ```python
+    with SyncMeshClient("127.0.0.1:8001") as mesh:
+        posts = read_posts("posts.csv")
+        for chunk in mesh.predict_posts(posts):
+            print(chunk.rows, chunk.engagement)
+    ```
+
+    Args:
+        target: `host:port` of a gateway or of a service, or a gRPC target.
+        tls: certificates; None for plaintext.
+        timeout_s: deadline of single calls that name none, in seconds.
+        coalesce: let single predictions that are awaited at the same time travel together on one stream.
+        settings: of the channel; None for the defaults.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:8001",
+        *,
+        tls: TlsSettings | None = None,
+        timeout_s: float = TIMEOUT_S,
+        coalesce: bool = False,
+        settings: ChannelSettings | None = None,
+    ) -> None:
+        self._mesh = MeshClient(target, tls=tls, timeout_s=timeout_s, coalesce=coalesce, settings=settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        # A daemon: an interpreter that ends without close() must not wait for it.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mesh-client", daemon=True)
+        self._thread.start()
+        self._run(self._mesh.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every call that is under way, closes the channel and the thread. May be called twice."""
+        if self._loop is None or self._thread is None or self._loop.is_closed():
+            return
+        self._run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def predict_engagement(
+        self,
+        planned: PlannedPost,
+        history: HistoryLike,
+        *,
+        request_id: str | None = None,
+        channel: str = "",
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> EngagementPrediction:
+        """Predicts one planned post; see `MeshClient.predict_engagement`."""
+        return self._run(
+            self._mesh.predict_engagement(
+                planned,
+                history,
+                request_id=request_id,
+                channel=channel,
+                version=version,
+                priority=priority,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def predict_posts(
+        self,
+        posts: PostsLike,
+        rows: HistoryIndex | None = None,
+        *,
+        chunk_rows: int = CHUNK_ROWS,
+        window: int = WINDOW,
+        progress: Progress | None = None,
+        request_id: str | None = None,
+        channel: str = "",
+        version: int = 0,
+        priority: Priority = "low",
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Generator[EngagementChunk, None, None]:
+        """Predicts many posts of a table, in order; see `MeshClient.predict_posts`. Progress is told in this thread."""
+        answers = self._mesh.predict_posts(
+            posts,
+            rows,
+            chunk_rows=chunk_rows,
+            window=window,
+            request_id=request_id,
+            channel=channel,
+            version=version,
+            priority=priority,
+            timeout_s=timeout_s,
+            progress=(told := _Told(progress)),
+        )
+        return self._each(answers, told.tell)
+
+    def predict_many(
+        self,
+        questions: Iterable[Question],
+        *,
+        chunk_rows: int = CHUNK_ROWS,
+        window: int = WINDOW,
+        progress: Progress | None = None,
+        version: int = 0,
+        priority: Priority = "low",
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Generator[EngagementChunk, None, None]:
+        """Predicts a stream of questions, in order; see `MeshClient.predict_many`.
+
+        The questions are taken in the client's own thread, and other calls of the client wait while one is made; they
+        must not use this client themselves.
+        """
+        answers = self._mesh.predict_many(
+            questions,
+            chunk_rows=chunk_rows,
+            window=window,
+            version=version,
+            priority=priority,
+            timeout_s=timeout_s,
+            progress=(told := _Told(progress)),
+        )
+        return self._each(answers, told.tell)
+
+    def read_prediction(self, prediction_id: str, *, timeout_s: float | None = None) -> StoredPrediction:
+        """Reads a prediction back by its id; see `MeshClient.read_prediction`."""
+        return self._run(self._mesh.read_prediction(prediction_id, timeout_s=timeout_s))
+
+    def validate_features(
+        self, planned: PlannedPost, history: HistoryLike, *, channel: str = "", timeout_s: float | None = None
+    ) -> Validation:
+        """Asks whether the predictor would take a question; see `MeshClient.validate_features`."""
+        return self._run(self._mesh.validate_features(planned, history, channel=channel, timeout_s=timeout_s))
+
+    def describe_model(self, *, version: int = 0, timeout_s: float | None = None) -> pb.DescribeModelResponse:
+        """Describes the predictor's model; see `MeshClient.describe_model`."""
+        return self._run(self._mesh.describe_model(version=version, timeout_s=timeout_s))
+
+    def predict_comprehensive(
+        self,
+        planned: PlannedPost,
+        history: HistoryLike,
+        *,
+        request_id: str | None = None,
+        channel: str = "",
+        version: int = 0,
+        timeout_s: float | None = None,
+    ) -> Generator[ComprehensivePart, None, None]:
+        """Asks every service about a planned post; see `MeshClient.predict_comprehensive`."""
+        return self._each(
+            self._mesh.predict_comprehensive(
+                planned, history, request_id=request_id, channel=channel, version=version, timeout_s=timeout_s
+            )
+        )
+
+    def predict_comprehensive_stream(
+        self, questions: Iterable[Question], *, version: int = 0, timeout_s: float = STREAM_TIMEOUT_S
+    ) -> Generator[ComprehensivePart, None, None]:
+        """Asks every service about a stream of questions; see `MeshClient.predict_comprehensive_stream`."""
+        return self._each(self._mesh.predict_comprehensive_stream(questions, version=version, timeout_s=timeout_s))
+
+    def route_prediction(
+        self,
+        planned: PlannedPost,
+        history: HistoryLike,
+        *,
+        request_id: str | None = None,
+        channel: str = "",
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> EngagementPrediction:
+        """Asks the gateway for the service that the question's kind names; see `MeshClient.route_prediction`."""
+        return self._run(
+            self._mesh.route_prediction(
+                planned,
+                history,
+                request_id=request_id,
+                channel=channel,
+                version=version,
+                priority=priority,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
+        """The services that the gateway routes to, by name."""
+        return self._run(self._mesh.list_services(timeout_s=timeout_s))
+
+    def read_mesh_health(self, *, timeout_s: float | None = None) -> gateway_pb2.MeshHealth:
+        """The state of every service and replica, as the gateway sees it."""
+        return self._run(self._mesh.read_mesh_health(timeout_s=timeout_s))
+
+    def watch_mesh(
+        self, *, interval_s: float = 5.0, timeout_s: float = STREAM_TIMEOUT_S
+    ) -> Generator[gateway_pb2.MeshHealth, None, None]:
+        """The state of the mesh as it changes; see `MeshClient.watch_mesh`."""
+        return self._each(self._mesh.watch_mesh(interval_s=interval_s, timeout_s=timeout_s))
+
+    def health(self, name: str = "", *, timeout_s: float | None = None) -> ServingStatus:
+        """State of a health name of the target; see `MeshClient.health`."""
+        return self._run(self._mesh.health(name, timeout_s=timeout_s))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the client's loop and waits; a wait that is interrupted cancels it."""
+        is_inside = threading.current_thread() is self._thread
+        if self._loop is None or self._loop.is_closed() or is_inside:
+            work.close()
+            where = "inside of its own calls" if is_inside else "outside of its with block"
+            raise RuntimeError(f"the client is used {where}")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():  # Ctrl-C, here: the call must not live on
+                future.cancel()
+                with suppress(concurrent.futures.CancelledError):
+                    future.result()
+            raise
+
+    def _each(
+        self, answers: AsyncGenerator[T, None], tell: Callable[[], None] = lambda: None
+    ) -> Generator[T, None, None]:
+        try:
+            while True:
+                try:
+                    answer = self._run(_next(answers))
+                except StopAsyncIteration:
+                    return
+                tell()
+                yield answer
+        finally:
+            if self._loop is not None and not self._loop.is_closed():
+                self._run(answers.aclose())
+
+    async def _end(self) -> None:
+        await self._mesh.close()
+        me = asyncio.current_task()
+        others = [task for task in asyncio.all_tasks() if task is not me]
+        for task in others:  # calls of other threads that still wait
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+class _Told:
+    """Holds what a stream tells of its progress until the caller's own thread can be told."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last: tuple[int, int | None] | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._last = (done, total)
+
+    def tell(self) -> None:
+        """Tells the caller, in the thread that runs this."""
+        if self._progress is not None and self._last is not None:
+            self._progress(*self._last)
+
+
+async def _next(answers: AsyncGenerator[T, None]) -> T:
+    return await anext(answers)
