@@ -1,5 +1,6 @@
 """The command tree: names, options, help and examples. Every body is one lazy import, so that `--help` stays fast."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -94,6 +95,7 @@ def root(
     ] = False,
 ) -> None:
     """A gRPC model-serving mesh: start it, ask it, look after it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when grpc is imported, which no command has done yet
     invocation = context.find_object(Invocation)
     if invocation is not None:
         invocation.debug = debug

@@ -63,7 +63,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
         wrong = translate(error)
     ports = [] if settings is None else _ports(settings, running)
     choices = host_choices(folder.root)
-    cpu = {"name": _cpu_name(), "cores": os.cpu_count(), "features": _cpu_features()}
+    cpu: dict[str, object] = {"name": _cpu_name(), "cores": os.cpu_count(), "features": _cpu_features()}
     services = sorted(installed_services())
     if as_json:
         document = {
@@ -187,9 +187,12 @@ def _print_choices(console: Console, choices: list[HostChoice]) -> None:
     if not choices:
         console.print("[bold]back-ends[/] none chosen yet: the first load of a model measures them")
         return
-    table = Table("model", "back-end", "candidates", title="Back-ends chosen on this host", title_justify="left")
+    table = Table(
+        "back-end", "measured, rows/s", "kept in", title="Back-ends chosen on this host", title_justify="left"
+    )
     for choice in choices:
-        table.add_row(choice.model, f"[green]{choice.backend}[/]", "\n".join(choice.candidates))
+        speeds = "\n".join(f"{name} {rate:,.0f}" for name, rate in choice.rows_per_s.items())
+        table.add_row(f"[green]{choice.backend}[/]", speeds, choice.file)
     console.print(table)
 
 

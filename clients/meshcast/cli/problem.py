@@ -1,5 +1,6 @@
 """Problems as a person reads them: a line, the fields at fault, the way out, and an exit code for scripts."""
 
+import re
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -77,8 +78,8 @@ def report(error: BaseException) -> int:
 
 def translate(error: BaseException) -> Problem:
     """Turns any error into a Problem; what is not known is said to be a bug, without its traceback."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]  # several processes fail for one reason, as a rule
     if isinstance(error, Problem):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -134,6 +135,10 @@ def _from_mesh(error: BaseException) -> Problem:
     elif isinstance(error, NotReady) and error.reason == ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE:
         code = ExitCode.UNREACHABLE
         way_out = "`meshcast up` starts a mesh on this machine; --target names another one"
+        # grpc's own sentence ends in address and cause, after two wrappings that say nothing more.
+        tail = re.search(r"ipv[46]:(\S+): (?:Failed to connect to remote host: )?(.*)$", error.message)
+        if tail is not None:
+            return Problem(f"cannot reach {tail[1]}: {tail[2]}", exit_code=code, way_out=way_out)
     elif error.retry_after_s is not None:
         way_out = f"again in {error.retry_after_s:.1f} s"
     return Problem(error.message, exit_code=code, details=details, way_out=way_out)

@@ -1,18 +1,21 @@
 """What the command line reads from `meshcast.toml` and the environment, and where that leads: addresses and folders."""
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+import structlog
 
 from meshcast.cli.problem import Problem
 from meshcast.cli.state import StateFolder
 from meshcast.gateway.settings import GatewaySettings
 from meshcast.rpc import RpcSettings, TlsSettings, load
 
-__all__ = ["CliSettings", "Connection", "UpSettings", "connect", "read_settings", "state_folder"]
+__all__ = ["CliSettings", "Connection", "UpSettings", "connect", "log_to_stderr", "read_settings", "state_folder"]
 
 DEFAULT_FILE = Path("meshcast.toml")
 
@@ -90,6 +93,7 @@ def connect(target: str | None, *, config: Path | None, state_dir: Path | None) 
         InvalidInput: the settings are wrong.
         Problem: the target is no address.
     """
+    log_to_stderr()
     settings = read_settings(config)
     if target is None:
         running = state_folder(state_dir).running()
@@ -98,3 +102,12 @@ def connect(target: str | None, *, config: Path | None, state_dir: Path | None) 
     elif ":" not in target:
         raise Problem(f"--target {target!r} names no port", way_out=f"--target {target}:{settings.gateway.port}")
     return Connection(target=target, tls=settings.tls)
+
+
+def log_to_stderr() -> None:
+    """Keeps what the rooms below log out of a command's output: warnings and worse go to stderr."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        # Looked up at each line: whoever replaces sys.stderr, as a test does, gets it.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )

@@ -16,7 +16,7 @@ from rich.table import Table
 from meshcast.cli.keeper import Keeper, KeeperLimits
 from meshcast.cli.mesh_plan import MeshPlan, check_ports, plan
 from meshcast.cli.problem import ExitCode, Problem
-from meshcast.cli.settings import CliSettings, read_settings, state_folder
+from meshcast.cli.settings import CliSettings, log_to_stderr, read_settings, state_folder
 from meshcast.cli.state import RUNNING_WAY_OUT, MeshState, PartState, StateFolder, alive, birth_of
 from meshcast.cli.supervisor import Supervisor
 from meshcast.rpc import MeshError, TlsSettings
@@ -48,6 +48,7 @@ def up(
     if detach:
         _detach(folder, ready_s)
         return
+    log_to_stderr()
     settings = read_settings(config)
     with folder.locked():
         _refuse_orphans(folder)
