@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from meshcast.rpc import RpcSettings, Server, ServingStatus
@@ -18,6 +19,13 @@ Act = Callable[[str, Context], Awaitable[str]]
 
 KINDS_SERVICE = "meshcast.test.KindsService"
 KINDS = ("Unary", "ClientStream", "ServerStream", "BidiStream")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Plain tracebacks in captured logs: the rich ones take up to a second each, and print whole arrays."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 
 
 @pytest.fixture
