@@ -1,1 +1,68 @@
+"""Runtime of model services: sessions over exported models, batching, versions that swap under load."""
 
+from meshcast.runtime.batcher import HIGH, LOW, NORMAL, Batcher, Batching, RunFailed
+from meshcast.runtime.candidates import Candidate, Chooser, VersionPaths
+from meshcast.runtime.evidence import Evidence, Proof, Recorded
+from meshcast.runtime.ids import prediction_base, row_id
+from meshcast.runtime.model import Model, Models, ModelState
+from meshcast.runtime.ordered import answer_in_order
+from meshcast.runtime.prediction_log import PredictionLog, Record, SqlitePredictionLog, StoredPrediction
+from meshcast.runtime.queueing import Answer, RunFacts
+from meshcast.runtime.receipts import receipt_of
+from meshcast.runtime.repository import Repository, VersionPolicy
+from meshcast.runtime.service import ServiceContext, ServiceSpec, find_service, find_services
+from meshcast.runtime.session import Backend, Session, SessionOptions
+from meshcast.runtime.settings import RuntimeSettings
+from meshcast.runtime.signature import Arrays, Signature, TensorSpec
+from meshcast.runtime.tap import Tap, TapRecord
+from meshcast.runtime.versions import Versions
+
+__all__ = [
+    # a model
+    "Signature",
+    "TensorSpec",
+    "Arrays",
+    "Model",
+    "Models",
+    "ModelState",
+    "Versions",
+    # artefacts
+    "Repository",
+    "VersionPolicy",
+    "VersionPaths",
+    "Evidence",
+    "Proof",
+    "Recorded",
+    # back-ends
+    "Backend",
+    "Session",
+    "SessionOptions",
+    "Candidate",
+    "Chooser",
+    # batching
+    "Batcher",
+    "Batching",
+    "HIGH",
+    "NORMAL",
+    "LOW",
+    "Answer",
+    "RunFacts",
+    "RunFailed",
+    "Tap",
+    "TapRecord",
+    # services
+    "ServiceSpec",
+    "ServiceContext",
+    "find_service",
+    "find_services",
+    "RuntimeSettings",
+    "answer_in_order",
+    "receipt_of",
+    # predictions
+    "prediction_base",
+    "row_id",
+    "Record",
+    "StoredPrediction",
+    "PredictionLog",
+    "SqlitePredictionLog",
+]

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,6 +157,7 @@ class Chooser:
         allow_bf16: True to let reduced precision compete where the signature states a tolerance for it.
         budget_s: most time to measure speeds; they are kept by host and graph.
         cache_dir: where they are kept; None: nowhere.
+        opening: runs the opening of a session, on a thread whose priority the session's own threads may inherit.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Chooser:
         allow_bf16: bool = False,
         budget_s: float = 1.5,
         cache_dir: Path | None = None,
+        opening: Callable[[Callable[[], Session]], Session] = lambda function: function(),
     ) -> None:
         self._asked = asked
         self._options = options
@@ -175,6 +177,7 @@ class Chooser:
         self._allow_bf16 = allow_bf16
         self._budget_s = budget_s
         self._cache_dir = cache_dir
+        self._opening = opening
 
     def backends(self) -> tuple[Backend, ...]:
         """The back-ends that compete here."""
@@ -235,7 +238,7 @@ class Chooser:
         self, backend: Backend, paths: VersionPaths, evidence: Evidence, signature: Signature, recorded: Recorded
     ) -> tuple[Session | None, Candidate]:
         try:
-            session = open_candidate(backend, paths, evidence, signature, self._options)
+            session = self._opening(lambda: open_candidate(backend, paths, evidence, signature, self._options))
         except MeshError as error:
             return None, Candidate(backend=str(backend), accepted=False, refusal=error.message)
         candidate = gate(session, signature, recorded)

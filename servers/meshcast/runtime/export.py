@@ -229,10 +229,10 @@ def prove(session: Session, signature: Signature, recorded: Recorded) -> Proof:
 def _check_outputs(signature: Signature, recorded: Recorded) -> None:
     for spec in signature.outputs:
         array = recorded.outputs[spec.name]
-        if array.dtype != spec.dtype or array.shape[1:] != spec.shape:
+        if array.dtype != spec.numpy_dtype or array.shape[1:] != spec.shape:
             raise InvalidInput(
                 f"Output {spec.name} of the module is {array.dtype}{list(array.shape)}, "
-                f"its signature says {spec.datatype}[rows, {', '.join(map(str, spec.shape))}].",
+                f"its signature says {spec.dtype}[rows, {', '.join(map(str, spec.shape))}].",
                 field=spec.name,
             )
 

@@ -38,32 +38,30 @@ class TensorSpec:
 
     Attributes:
         name: name in the graph.
-        datatype: Open Inference Protocol datatype, a key of `DTYPES`.
+        dtype: Open Inference Protocol datatype, a key of `DTYPES`, as in `FP32`.
         shape: dimensions after the batch dimension.
         description: what it holds, with units.
     """
 
     name: str
-    datatype: str = "FP32"
+    dtype: str = "FP32"
     shape: tuple[int, ...] = ()
     description: str = ""
 
     def __post_init__(self) -> None:
-        if self.datatype not in DTYPES:
-            raise InvalidInput(
-                f"Tensor {self.name}: {self.datatype!r} is none of {', '.join(DTYPES)}.", field="datatype"
-            )
+        if self.dtype not in DTYPES:
+            raise InvalidInput(f"Tensor {self.name}: {self.dtype!r} is none of {', '.join(DTYPES)}.", field="dtype")
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def numpy_dtype(self) -> np.dtype[Any]:
         """The numpy dtype of the elements."""
-        return DTYPES[self.datatype]
+        return DTYPES[self.dtype]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "name": self.name,
-            "datatype": self.datatype,
+            "dtype": self.dtype,
             "shape": list(self.shape),
             "description": self.description,
         }
@@ -73,7 +71,7 @@ class TensorSpec:
         """The spec that `to_dict` wrote."""
         return cls(
             name=str(values["name"]),
-            datatype=str(values["datatype"]),
+            dtype=str(values["dtype"]),
             shape=tuple(int(size) for size in values["shape"]),
             description=str(values.get("description", "")),
         )
@@ -112,8 +110,10 @@ class Signature:
             array = arrays.get(spec.name)
             if array is None:
                 raise _mismatch(model, spec.name, f"is missing; the model takes {', '.join(self.input_names)}")
-            if array.dtype != spec.dtype:
-                raise _mismatch(model, spec.name, f"is {array.dtype}, the model takes {spec.datatype} ({spec.dtype})")
+            if array.dtype != spec.numpy_dtype:
+                raise _mismatch(
+                    model, spec.name, f"is {array.dtype}, the model takes {spec.dtype} ({spec.numpy_dtype})"
+                )
             if array.ndim != 1 + len(spec.shape) or array.shape[1:] != spec.shape:
                 wanted = ["rows", *map(str, spec.shape)]
                 raise _mismatch(
@@ -144,13 +144,13 @@ class Signature:
         """True when both take and give the same names, dtypes and shapes."""
 
         def tensors(signature: Signature) -> list[tuple[str, str, tuple[int, ...]]]:
-            return [(spec.name, spec.datatype, spec.shape) for spec in (*signature.inputs, *signature.outputs)]
+            return [(spec.name, spec.dtype, spec.shape) for spec in (*signature.inputs, *signature.outputs)]
 
         return len(self.inputs) == len(other.inputs) and tensors(self) == tensors(other)
 
     def example(self, rows: int) -> dict[str, NDArray[Any]]:
         """Inputs of `rows` rows of ones, for a first run where nothing recorded is at hand."""
-        return {spec.name: np.ones((rows, *spec.shape), dtype=spec.dtype) for spec in self.inputs}
+        return {spec.name: np.ones((rows, *spec.shape), dtype=spec.numpy_dtype) for spec in self.inputs}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,0 +1,364 @@
+"""Model: one name that serves; its versions come and go while it answers."""
+
+import asyncio
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Self
+
+import structlog
+
+from meshcast.api.type.v1 import error_reason_pb2, model_pb2
+from meshcast.rpc.errors import CorruptData, MeshError, NotFound, NotReady, Precondition
+from meshcast.runtime.batcher import Batcher, Batching
+from meshcast.runtime.candidates import Candidate, Choice, Chooser, Pace
+from meshcast.runtime.evidence import Evidence
+from meshcast.runtime.loader import Loader
+from meshcast.runtime.repository import Repository, VersionPolicy, model_unknown
+from meshcast.runtime.session import Backend, SessionOptions
+from meshcast.runtime.settings import RuntimeSettings
+from meshcast.runtime.signature import Signature
+from meshcast.runtime.tap import TapRecord
+from meshcast.runtime.versions import LoadedVersion, Versions
+
+__all__ = ["Model", "ModelState", "Models"]
+
+log = structlog.get_logger()
+
+
+class ModelState(enum.Enum):
+    """Where a model stands; the words of the Open Inference Protocol's repository index."""
+
+    UNAVAILABLE = "UNAVAILABLE"
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+
+
+class Model:
+    """One model of a process: loads versions, swaps them under load, answers through its batcher. Use as `async with`.
+
+    A swap loads, proves and warms the new version off the serving threads, in the back-end that serves already; then
+    new batches run on it, and the old session closes when its last run has ended. A version that cannot be loaded
+    leaves the present one serving.
+
+    Args:
+        name: in the repository.
+        signature: of the model.
+        repository: where its versions lie.
+        settings: of the table `[runtime]`.
+        taps: see `Batcher`.
+        on_health: told a health name, `model/<name>` or `model/<name>/<version>`, and whether it serves; None: the
+            name is gone. Called on the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        signature: Signature,
+        repository: Repository,
+        settings: RuntimeSettings,
+        taps: Sequence[Callable[[TapRecord], None]] = (),
+        on_health: Callable[[str, bool | None], None] = lambda name, serves: None,
+    ) -> None:
+        self.name = name
+        self.signature = signature
+        self.repository = repository
+        self.state = ModelState.UNAVAILABLE
+        self.reason = "not loaded"
+        self._settings = settings
+        self._on_health = on_health
+        self._versions = Versions(name, self._close)
+        self._loader = Loader(name, nice=settings.load_nice)
+        self._chooser = Chooser(
+            asked=settings.backend,
+            options=SessionOptions(
+                threads_per_run=settings.threads_per_run,
+                runs_max=settings.runs,
+                gpu_memory_bytes_max=settings.gpu_memory_bytes_max,
+                device_id=settings.device_id,
+            ),
+            device=settings.device,
+            allow_bf16=settings.allow_bf16,
+            budget_s=settings.choose_s,
+            cache_dir=settings.state / "cache",
+            opening=self._loader.open,
+        )
+        self.batcher = Batcher(
+            model=name,
+            signature=signature,
+            versions=self._versions,
+            batching=Batching(
+                rows_max=settings.rows_max,
+                runs_max=settings.runs,
+                queue_rows_max=settings.queue_rows_max,
+                wait_ms_max=settings.wait_ms_max,
+            ),
+            taps=taps,
+        )
+        self._changing = asyncio.Lock()
+        self._choices: dict[int, Choice] = {}
+        self._evidence: dict[int, Evidence] = {}
+        self._serving: Backend | None = None  # what the live version was asked for
+        self._closing = 0
+        self._closed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._loader.__aenter__()
+        await self.batcher.__aenter__()
+        self._on_health(f"model/{self.name}", False)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.batcher.__aexit__(*exception)
+        async with self._changing:
+            self._let_go(self._versions.loaded)
+        await self._loader.__aexit__(*exception)
+
+    @property
+    def live(self) -> int:
+        """Version that answers calls which name none; 0 when there is none."""
+        return self._versions.live
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Versions that can be asked for, ascending."""
+        return tuple(loaded.version for loaded in self._versions.loaded)
+
+    @property
+    def is_ready(self) -> bool:
+        """True when a call would be answered."""
+        return self.state is ModelState.READY or (self.state is ModelState.LOADING and self.live > 0)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Back-ends of the live version, the one that serves first."""
+        choice = self._choices.get(self.live)
+        return () if choice is None else choice.candidates
+
+    def require(self, version: int = 0) -> None:
+        """Checks that a call for a version (0: any) would be answered.
+
+        Raises:
+            NotReady: it loads, or has never been loaded.
+            Precondition: it was unloaded.
+            NotFound: VERSION_UNKNOWN.
+        """
+        if not self.is_ready:
+            raise self._not_ready()
+        if version and version not in self._choices:
+            raise self._version_unknown(version)
+
+    async def load(self, policy: VersionPolicy | None = None) -> None:
+        """Brings the loaded versions in line with the repository; the highest of them becomes live.
+
+        Args:
+            policy: which versions; None: what the model's configuration says.
+
+        Raises:
+            NotFound: the repository has no version that the policy asks for.
+            CorruptData: a version cannot be loaded; those that served go on.
+        """
+        async with self._changing:
+            before, self.state, self.reason = self.state, ModelState.LOADING, ""
+            try:
+                await self._load(policy)
+            except BaseException as error:
+                self.reason = error.message if isinstance(error, MeshError) else "the load was interrupted"
+                self.state = ModelState.READY if self.live else ModelState.UNAVAILABLE
+                if before is not ModelState.READY or not self.live:
+                    self._on_health(f"model/{self.name}", self.live > 0)
+                raise
+            self.state, self.reason = ModelState.READY, ""
+            self._on_health(f"model/{self.name}", True)
+
+    async def unload(self) -> None:
+        """Stops answering: questions that wait are answered still, then every session is closed.
+
+        Returns when the memory has been given back.
+        """
+        async with self._changing:
+            if not self._versions.loaded:
+                self.state, self.reason = ModelState.UNAVAILABLE, "unloaded"
+                return
+            self.state, self.reason = ModelState.UNLOADING, "unloaded"
+            self._on_health(f"model/{self.name}", False)
+            await self.batcher.settle()
+            self._let_go(self._versions.loaded)
+            self._serving = None
+            await self.closed()
+            self.state = ModelState.UNAVAILABLE
+
+    async def closed(self) -> None:
+        """Waits until every retired session has been closed."""
+        while self._closing:
+            self._closed.clear()
+            await self._closed.wait()
+
+    def evidence(self, version: int = 0) -> Evidence:
+        """The export's evidence of a loaded version; 0 is the live one.
+
+        Raises:
+            NotFound: the version is not loaded.
+            NotReady: none is.
+        """
+        self.require(version)
+        return self._evidence[version or self.live]
+
+    def describe(self, version: int = 0) -> model_pb2.ModelDescription:
+        """A loaded version in the words of the contract; 0 is the live one.
+
+        Raises:
+            NotFound: the version is not loaded.
+            NotReady: none is.
+        """
+        self.require(version)
+        version = version or self.live
+        choice, evidence = self._choices[version], self._evidence[version]
+        description = model_pb2.ModelDescription(
+            name=self.name,
+            version=version,
+            loaded_versions=self.versions,
+            backend=choice.session.backend,
+            batch_rows_max=self.batcher.rows_max,
+            tolerance=self.signature.tolerance,
+            card=self.repository.card(self.name, version),
+            metrics=self.repository.metrics(self.name, version),
+        )
+        for specs, target in (
+            (self.signature.inputs, description.inputs),
+            (self.signature.outputs, description.outputs),
+        ):
+            for spec in specs:
+                target.add(name=spec.name, datatype=spec.dtype, shape=(-1, *spec.shape), description=spec.description)
+        for candidate in choice.candidates:
+            description.candidates.add(
+                backend=candidate.backend,
+                accepted=candidate.accepted,
+                refusal=candidate.refusal,
+                parity_error=candidate.parity_error,
+                rows_per_second=candidate.rows_per_s,
+            )
+        description.exported_time.FromDatetime(datetime.fromisoformat(evidence.exported_at))
+        return description
+
+    async def _load(self, policy: VersionPolicy | None) -> None:
+        def look() -> tuple[int, ...]:
+            versions = self.repository.versions(self.name)
+            if not versions:
+                raise model_unknown(self.name)
+            return (policy or self.repository.policy(self.name)).pick(versions)
+
+        wanted = await self._loader.prove(look)
+        if not wanted:
+            raise NotFound(
+                f"Model {self.name} has no version in the repository that its policy asks for.",
+                reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN,
+                model=self.name,
+                version=0,
+            )
+        for version in wanted:
+            if version not in self._choices:
+                choice, evidence = await self._open(version)
+                self._choices[version], self._evidence[version] = choice, evidence
+                self._versions.publish(version, choice.session)
+                self._on_health(f"model/{self.name}/{version}", True)
+                log.info("version loaded", model=self.name, version=version, backend=choice.session.backend)
+        was, now = self.live, wanted[-1]
+        self._versions.make_live(now)
+        self._serving = self._choices[now].asked
+        if was != now:
+            log.info("version live", model=self.name, version=now, before=was)
+        self._let_go([loaded for loaded in self._versions.loaded if loaded.version not in wanted], keep_live=True)
+
+    async def _open(self, version: int) -> tuple[Choice, Evidence]:
+        keep = self._serving if self.live else None
+        pace = Pace(self._settings.load_rest if self.live else 0.0)
+
+        def choose() -> tuple[Choice, Evidence]:
+            paths = self.repository.paths(self.name, version)
+            choice = self._chooser.choose(paths, self.signature, keep=keep, rows_max=self.batcher.rows_max, pace=pace)
+            return choice, self.repository.evidence(self.name, version)
+
+        try:
+            return await self._loader.prove(choose)
+        except CorruptData as error:
+            error.facts |= {"model": self.name, "version": str(version)}
+            log.error("a version was refused", model=self.name, version=version, why=error.message)
+            raise
+
+    def _let_go(self, loaded: Sequence[LoadedVersion], *, keep_live: bool = False) -> None:
+        if not keep_live:
+            self._versions.make_live(0)
+        for version in loaded:
+            self._closing += 1
+            self._choices.pop(version.version)
+            self._evidence.pop(version.version)
+            self._versions.retire(version.version)
+            self._on_health(f"model/{self.name}/{version.version}", None)
+
+    def _close(self, loaded: LoadedVersion) -> None:
+        """Closes a retired session; called on whichever thread gave the last lease back."""
+        log.debug("version closed", model=self.name, version=loaded.version)
+        self._loader.close(loaded.session, self._count_closed)
+
+    def _count_closed(self) -> None:
+        def count() -> None:
+            self._closing -= 1
+            self._closed.set()
+
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(count)
+        except RuntimeError:  # the loop has ended before the session: nobody waits
+            return
+
+    def _not_ready(self) -> MeshError:
+        if self.state is ModelState.LOADING or self.reason == "not loaded":
+            return NotReady(
+                f"Model {self.name} is loading.",
+                retry_after_s=1.0,
+                reason=error_reason_pb2.ERROR_REASON_MODEL_LOADING,
+                model=self.name,
+            )
+        return Precondition(
+            f"Model {self.name} does not serve: {self.reason}.",
+            reason=error_reason_pb2.ERROR_REASON_MODEL_STATE,
+            model=self.name,
+        )
+
+    def _version_unknown(self, version: int) -> NotFound:
+        return NotFound(
+            f"Model {self.name} has no version {version}; loaded: {', '.join(map(str, self.versions))}.",
+            reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN,
+            model=self.name,
+            version=version,
+        )
+
+
+class Models:
+    """Every model of a process, by name."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self._models = {model.name: model for model in models}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(sorted(self._models))
+
+    def get(self, name: str) -> Model:
+        """The model of this name, ready or not.
+
+        Raises:
+            NotFound: MODEL_UNKNOWN.
+        """
+        found = self._models.get(name)
+        if found is None:
+            raise model_unknown(name)
+        return found

@@ -1,0 +1,105 @@
+"""Service: what a model service states about itself, and what its servicer gets to work with."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.rpc.errors import NotFound
+from meshcast.rpc.health import Health
+from meshcast.runtime.batcher import Batcher
+from meshcast.runtime.model import Model, Models
+from meshcast.runtime.prediction_log import PredictionLog
+from meshcast.runtime.settings import RuntimeSettings
+from meshcast.runtime.signature import Signature
+
+__all__ = ["GROUP", "ServiceContext", "ServiceSpec", "find_service", "find_services"]
+
+GROUP = "meshcast.services"
+"""Entry-point group by which services are found; one may live in another distribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceContext:
+    """What a servicer gets.
+
+    Attributes:
+        model: the service's model.
+        models: every model of the process.
+        log: where predictions are kept.
+        settings: of the table `[runtime]`.
+        default_deadline_s: budget of a call whose caller set none.
+        health: states by name.
+        registry: for metrics of the service's own.
+        draining: set when endless streams must end.
+    """
+
+    model: Model
+    models: Models
+    log: PredictionLog
+    settings: RuntimeSettings
+    default_deadline_s: float
+    health: Health
+    registry: CollectorRegistry
+    draining: asyncio.Event
+
+    @property
+    def batcher(self) -> Batcher:
+        """The batcher of the service's model."""
+        return self.model.batcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """A model service.
+
+    Attributes:
+        name: of the service and of its model, as in `predictor`.
+        model: the torch module as `module:Class`; named, since a serving process never imports it.
+        signature: of the model.
+        register: the stub's `add_…Servicer_to_server`.
+        servicer: makes the servicer; it may be an async context manager, which is then entered before it serves.
+        service_name: full gRPC name.
+        port: that it listens on unless told otherwise.
+        shipped: a repository inside the package, for the first run; None where nothing ships.
+        train: what trains the model, as `module:function`; None where nothing does.
+    """
+
+    name: str
+    model: str
+    signature: Signature
+    register: Callable[[Any, Any], None]
+    servicer: Callable[[ServiceContext], Any]
+    service_name: str
+    port: int = 0
+    shipped: Path | None = None
+    train: str | None = None
+
+
+def find_services() -> dict[str, metadata.EntryPoint]:
+    """Every service that is installed, by name, in order; none is imported yet."""
+    return {entry.name: entry for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)}
+
+
+def find_service(name: str) -> ServiceSpec:
+    """The service of this name.
+
+    Raises:
+        NotFound: none is installed under it; the message names those that are.
+    """
+    found = find_services()
+    if name not in found:
+        raise NotFound(
+            f"There is no service {name!r}; installed: {', '.join(found) or 'none'}.",
+            reason=error_reason_pb2.ERROR_REASON_MODEL_UNKNOWN,
+            model=name[:128],
+        )
+    service = found[name].load()
+    if not isinstance(service, ServiceSpec):
+        raise NotFound(f"The entry point {name!r} of {GROUP} is no ServiceSpec.", model=name)
+    return service

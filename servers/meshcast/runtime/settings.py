@@ -1,0 +1,84 @@
+"""Settings of the runtime: the table `[runtime]`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+__all__ = ["RuntimeSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
+    """How a process loads and runs models.
+
+    Attributes:
+        model_repository: folder with `models/` and `meta/`; None: `repository` in the state directory. A model that it
+            holds wins over the one that ships with its service.
+        state_dir: where measured speeds and the prediction log are kept; None: the user's state directory.
+        backend: `auto` for the fastest that proves itself, or one as in `openvino/cpu/f32`.
+        device: `auto`, `cpu` or `cuda`.
+        device_id: which GPU.
+        gpu_memory_bytes_max: most memory of a model on the GPU; None: no limit.
+        threads_per_run: threads of one run; `threads_per_run` times `runs_max` should be the cores given.
+        runs_max: runs under way at once; 0: one a core.
+        rows_max: most rows of a run; the model's own bound holds too.
+        wait_ms_max: how long a batch may wait for more rows while a run slot is free; 0 runs at once.
+        queue_rows_max: rows that may wait for a run; more are refused.
+        allow_bf16: True to let bf16 compete where a model states a tolerance for it.
+        choose_s: most seconds to measure back-ends, once a host and graph.
+        load_nice: how far proving and warming a version step back from serving, 0 to 19.
+        load_rest: seconds of rest for each second of work while a version loads beside another.
+        control_mode: `explicit` loads on request, `poll` also looks for new versions by itself.
+        poll_s: how often it looks.
+        log_predictions: True to keep predictions so that they can be read back.
+    """
+
+    model_repository: Path | None = None
+    state_dir: Path | None = None
+    backend: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device_id: int = 0
+    gpu_memory_bytes_max: int | None = None
+    threads_per_run: int = 1
+    runs_max: int = 0
+    rows_max: int = 256
+    wait_ms_max: float = 0.0
+    queue_rows_max: int = 8192
+    allow_bf16: bool = False
+    choose_s: float = 1.5
+    load_nice: int = 10
+    load_rest: float = 1.0
+    control_mode: Literal["explicit", "poll"] = "explicit"
+    poll_s: float = 5.0
+    log_predictions: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("threads_per_run", "rows_max", "queue_rows_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+        for name in ("runs_max", "wait_ms_max", "choose_s", "load_rest"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more")
+        if self.poll_s <= 0:
+            raise ValueError("poll_s must be more than 0")
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return self.state_dir or Path(platformdirs.user_state_dir("meshcast"))
+
+    @property
+    def repository(self) -> Path:
+        """The user's own repository."""
+        return self.model_repository or self.state / "repository"
+
+    @property
+    def runs(self) -> int:
+        """Run slots: as set, or one for each `threads_per_run` cores."""
+        if self.runs_max:
+            return self.runs_max
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.threads_per_run)
