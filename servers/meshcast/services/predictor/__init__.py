@@ -51,6 +51,7 @@ SERVICE = ServiceSpec(
     register=add_PredictorServiceServicer_to_server,
     servicer=PredictorServicer,
     service_name="meshcast.api.predictor.v1.PredictorService",
+    port=8101,
     shipped=Path(__file__).parent / "repository",
     train="meshcast.services.predictor.train:train_file",
 )
