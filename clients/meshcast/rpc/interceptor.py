@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal
@@ -17,12 +18,15 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from .call import Call, Context, Observer, enter_call
 from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented
 from .metrics import KINDS, MethodCounts, Metrics
-from .status import trailers
+from .status import message_too_large, trailers
 
 log = structlog.get_logger(__name__)
 
 QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 """Prefixes of methods that are served while draining, and left out of access log and traces: probes, not work."""
+
+BULK_SERVICES = ("/inference.",)
+"""Prefixes of methods whose single messages are as large as others' streams: tensors of the Open Inference Protocol."""
 
 _METHODS_KEPT = 4_096  # wrapped handlers that are remembered; more are wrapped anew at each call
 _OK = grpc.StatusCode.OK
@@ -44,6 +48,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         metrics: where calls are counted; None counts into nothing.
         access: which calls get a log line; health and reflection never do, except for bugs.
         observers: told of every call but those of health and reflection.
+        control_message_bytes_max: largest request of calls that do not stream their requests, in bytes, `BULK_SERVICES`
+            left out; None for the transport's limit alone. The transport's limit holds for all.
     """
 
     def __init__(
@@ -52,8 +58,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         *,
         access: Literal["none", "errors", "all"] = "errors",
         observers: Sequence[Observer] = (),
+        control_message_bytes_max: int | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
+        self.control_message_bytes_max = control_message_bytes_max
         self.is_draining = False
         self._access = access
         self._observers = tuple(observers)
@@ -85,7 +93,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         kind = (bool(handler.request_streaming), bool(handler.response_streaming))
         around = _Around(self, method, self.metrics.method(method, KINDS[kind]), handler)
-        parse, serialize = around.deserializer(handler.request_deserializer), handler.response_serializer
+        parse, serialize = around.deserializer(handler.request_deserializer, kind[0]), handler.response_serializer
         match kind:
             case (False, False):
                 return grpc.unary_unary_rpc_method_handler(around.unary(handler.unary_unary, serialize, False), parse)
@@ -114,16 +122,22 @@ class _Around:
         self._logs_ok = owner._access == "all" and not self._is_quiet
         self._logs_errors = owner._access != "none" and not self._is_quiet
 
-    def deserializer(self, parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    def deserializer(self, parse: Callable[[bytes], Any] | None, is_streamed: bool) -> Callable[[bytes], Any] | None:
         """`parse`, but garbage becomes a marker: what grpc makes of an exception there tells callers of our inside."""
-        if parse is None:
+        limit = self._owner.control_message_bytes_max
+        if is_streamed or self._method.startswith(BULK_SERVICES):
+            limit = None
+        if parse is None and limit is None:
             return None
+        bytes_max = sys.maxsize if limit is None else limit
 
         def parse_or_mark(data: bytes) -> Any:
+            if len(data) > bytes_max:
+                return _Unusable(message_too_large(len(data), bytes_max, "rpc.control_message_bytes_max"))
             try:
-                return parse(data)
+                return data if parse is None else parse(data)
             except Exception:
-                return _GARBAGE
+                return _Unusable(_garbage(self._method))
 
         return parse_or_mark
 
@@ -145,11 +159,11 @@ class _Around:
                 if owner.is_draining and is_counted:
                     raise _draining()
                 if is_request_streamed:
-                    request = _Received(request, counts, self._method)
+                    request = _Received(request, counts)
                 else:
                     counts.received += 1
-                    if request is _GARBAGE:
-                        raise _garbage(self._method)
+                    if type(request) is _Unusable:
+                        raise request.why
                 response = await run(request, context)
                 if response is None:
                     raise TypeError("the handler returned no response")
@@ -189,12 +203,12 @@ class _Around:
                 if owner.is_draining and is_counted:
                     raise _draining()
                 if is_request_streamed:
-                    request = _Received(request, counts, self._method)
+                    request = _Received(request, counts)
                 else:
                     counts.received += 1
-                    if request is _GARBAGE:
-                        raise _garbage(self._method)
-                await run(request, context, counts, self._method)
+                    if type(request) is _Unusable:
+                        raise request.why
+                await run(request, context, counts)
                 code = _code_of(context)
             except BaseException as error:
                 failure = error
@@ -223,7 +237,12 @@ class _Around:
         elif not isinstance(error, Exception):
             return grpc.StatusCode.UNKNOWN, None
         refusal = _refusal(error, context)
-        if refusal is None or isinstance(refusal, Internal):
+        if isinstance(refusal, Internal):
+            # A peer's bug: its log has the traceback, under the id that it gave. Its words may be anything.
+            request_id = refusal.facts.get("request_id") or call.request_id
+            log.error("bug in a peer", method=self._method, request_id=request_id, error=refusal.message)
+            refusal = Internal("internal error", request_id=request_id)
+        elif refusal is None:
             request_id = call.request_id
             log.error("bug in a handler", method=self._method, request_id=request_id, exc_info=error, peer=call.peer())
             refusal = Internal("internal error", request_id=request_id)
@@ -256,23 +275,24 @@ class _Around:
         call.end()
 
 
-class _Garbage:
-    """Stands for bytes that are no message of the method's type."""
+class _Unusable:
+    """Stands for bytes that are no message of the method's type, or too many of them."""
 
+    __slots__ = ("why",)
 
-_GARBAGE = _Garbage()
+    def __init__(self, why: MeshError) -> None:
+        self.why = why
 
 
 class _Received:
     """A caller's messages, counted and checked as they arrive."""
 
-    __slots__ = ("_counts", "_messages", "_method", "_next")
+    __slots__ = ("_counts", "_messages", "_next")
 
-    def __init__(self, messages: AsyncIterator[Any], counts: MethodCounts, method: str) -> None:
+    def __init__(self, messages: AsyncIterator[Any], counts: MethodCounts) -> None:
         self._messages = messages
         self._next: Callable[[], Awaitable[Any]] | None = None
         self._counts = counts
-        self._method = method
 
     def __aiter__(self) -> _Received:
         return self
@@ -283,21 +303,20 @@ class _Received:
             self._next = self._messages.__aiter__().__anext__
         message = await self._next()
         self._counts.received += 1
-        if message is _GARBAGE:
-            raise _garbage(self._method)
+        if type(message) is _Unusable:
+            raise message.why
         return message
 
 
 class _CountingContext:
     """grpc's context for a handler that reads and writes by itself; counts the messages."""
 
-    __slots__ = ("_context", "_counts", "_method", "_write")
+    __slots__ = ("_context", "_counts", "_write")
 
-    def __init__(self, context: Context, counts: MethodCounts, method: str) -> None:
+    def __init__(self, context: Context, counts: MethodCounts) -> None:
         self._context = context
         self._write = context.write
         self._counts = counts
-        self._method = method
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -310,8 +329,8 @@ class _CountingContext:
         message = await self._context.read()
         if message is not grpc.aio.EOF:
             self._counts.received += 1
-            if message is _GARBAGE:
-                raise _garbage(self._method)
+            if type(message) is _Unusable:
+                raise message.why
         return message
 
 
@@ -326,10 +345,10 @@ def _as_coroutine(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     return threaded
 
 
-def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts, str], Awaitable[None]]:
+def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts], Awaitable[None]]:
     if inspect.isasyncgenfunction(handler) or inspect.isasyncgenfunction(getattr(handler, "__call__", None)):  # noqa: B004
 
-        async def generate(request: Any, context: Context, counts: MethodCounts, method: str) -> None:
+        async def generate(request: Any, context: Context, counts: MethodCounts) -> None:
             responses: AsyncGenerator[Any, None] = handler(request, context)
             write = context.write
             # Closed inside the call's own task, so that the generator's `finally` runs there (facts/grpc.md, 1).
@@ -341,8 +360,8 @@ def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts, str], Awai
         return generate
     run = _as_coroutine(handler)
 
-    async def write_itself(request: Any, context: Context, counts: MethodCounts, method: str) -> None:
-        answer = await run(request, _CountingContext(context, counts, method))
+    async def write_itself(request: Any, context: Context, counts: MethodCounts) -> None:
+        answer = await run(request, _CountingContext(context, counts))
         if answer is not None:
             raise TypeError("a streaming handler must yield or write its responses, not return one")
 

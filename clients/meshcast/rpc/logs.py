@@ -29,7 +29,8 @@ def setup_logs(
         processors: add facts to every line, such as tracing's ids.
         stream: where lines go; None is stderr.
     """
-    # grpc's own C lines bypass us; what matters of them reaches us as errors. A value set by the user wins.
+    # grpc's own C lines bypass us; what matters of them reaches us as errors. grpc reads this when it is imported, so
+    # here it reaches child processes only: whoever starts processes sets it as well. A value set by the user wins.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     out = stream or sys.stderr
     level = logging.getLevelNamesMapping()[settings.level.upper()]

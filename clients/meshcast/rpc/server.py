@@ -75,7 +75,12 @@ class Server:
         self.health = health or Health()
         self.registry = registry or CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.interceptor = ServerInterceptor(self.metrics, access=access, observers=observers)
+        self.interceptor = ServerInterceptor(
+            self.metrics,
+            access=access,
+            observers=observers,
+            control_message_bytes_max=settings.control_message_bytes_max,
+        )
         self.draining = asyncio.Event()
         self.port = 0
         self.metrics_port: int | None = None

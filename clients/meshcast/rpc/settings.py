@@ -31,7 +31,8 @@ class RpcSettings:
         host: address to listen on; beyond loopback only with TLS or behind something that gives it.
         port: TCP port; 0 takes a free one. Each process has its own default, so main passes it in.
         message_bytes_max: largest message that is taken or sent, in bytes; one byte more is RESOURCE_EXHAUSTED.
-        control_message_bytes_max: the same for calls that carry no bulk data; checked by the gateway.
+        control_message_bytes_max: the same for requests of calls that carry no bulk data: those that do not stream
+            their requests, the Open Inference Protocol left out.
         max_concurrent_streams: calls in flight on one connection.
         default_deadline_s: budget of a call whose caller set none.
         drain_delay_s: seconds between health NOT_SERVING and refusing calls, so that watchers have left by then.

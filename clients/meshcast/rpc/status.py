@@ -157,7 +157,7 @@ def from_rpc_error(error: grpc.RpcError) -> MeshError:
                 return from_status(status)
     too_large = _TOO_LARGE.search(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
-        return _message_too_large(too_large)
+        return _transport_limit(too_large)
     return _make(code, text or code.name, None, {}, [], None)
 
 
@@ -178,6 +178,17 @@ def mesh_errors() -> AbstractContextManager[None]:
     Local cancellation stays asyncio's CancelledError.
     """
     return _MESH_ERRORS
+
+
+def message_too_large(size_bytes: int, limit_bytes: int, setting: str, *, what: str = "the request") -> Overloaded:
+    """The error for a message over a limit, which names the setting that raises it."""
+    return Overloaded(
+        f"{what} has {size_bytes:,} bytes, the limit is {limit_bytes:,}: send less in a message, or raise {setting}",
+        reason=ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
+        limit_bytes=limit_bytes,
+        size_bytes=size_bytes,
+        setting=setting,
+    )
 
 
 def trailers(error: MeshError) -> tuple[tuple[str, str | bytes], ...]:
@@ -207,18 +218,11 @@ def _make(
     return error
 
 
-def _message_too_large(match: re.Match[str]) -> MeshError:
+def _transport_limit(match: re.Match[str]) -> Overloaded:
     side, verb, size, limit = match.group(1) or "CLIENT", match.group(2), int(match.group(3)), int(match.group(4))
-    what = "the answer" if (side, verb) in {("CLIENT", "Received"), ("SERVER", "Sent")} else "the request"
-    where = "client's [channel]" if side == "CLIENT" else "server's [rpc]"
-    return Overloaded(
-        f"{what} has {size:,} bytes, the limit is {limit:,}: send fewer rows a message, or raise"
-        f" message_bytes_max in the {where} table",
-        reason=ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
-        limit_bytes=limit,
-        size_bytes=size,
-        setting="channel.message_bytes_max" if side == "CLIENT" else "rpc.message_bytes_max",
-    )
+    is_answer = (side, verb) in {("CLIENT", "Received"), ("SERVER", "Sent")}
+    setting = "channel.message_bytes_max" if side == "CLIENT" else "rpc.message_bytes_max"
+    return message_too_large(size, limit, setting, what="the answer" if is_answer else "the request")
 
 
 def _sendable(violations: Sequence[Violation]) -> Sequence[Violation]:

@@ -209,6 +209,66 @@ async def test_a_message_one_byte_over_the_limit_says_the_limit_and_the_server_s
         assert (await ask(to_server, kind, [fits]))[0] == str(len(fits))
 
 
+@pytest.mark.parametrize(
+    ("path", "is_refused"),
+    [("/a.B/Unary", True), ("/a.B/ServerStream", True), ("/a.B/BidiStream", False), ("/inference.I/Unary", False)],
+)
+async def test_calls_that_carry_no_bulk_data_have_a_smaller_limit(serve: Serve, path: str, is_refused: bool) -> None:
+    async def whole(request: bytes, context: Any) -> bytes:
+        return b"ok"
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+        if not isinstance(request, bytes):
+            _ = [message async for message in request]
+        yield b"ok"
+
+    handlers: dict[str, Any] = {
+        "Unary": grpc.unary_unary_rpc_method_handler(whole),
+        "ServerStream": grpc.unary_stream_rpc_method_handler(stream),
+        "BidiStream": grpc.stream_stream_rpc_method_handler(stream),
+    }
+    services = [grpc.method_handlers_generic_handler(name, handlers) for name in ("a.B", "inference.I")]
+    settings = RpcSettings(metrics=False, drain_delay_s=0, control_message_bytes_max=1_000)
+    server = await serve(generic_handlers=services, settings=settings)
+
+    async def send(size: int) -> Any:
+        with mesh_errors():
+            if path.endswith("Unary"):
+                return await raw(to_server).unary_unary(path)(b"x" * size, timeout=5)
+            if path.endswith("ServerStream"):
+                return [answer async for answer in raw(to_server).unary_stream(path)(b"x" * size, timeout=5)]
+            return [answer async for answer in raw(to_server).stream_stream(path)(iter([b"x" * size]), timeout=5)]
+
+    async with channel(server.address, settings=PLAIN) as to_server:
+        await send(1_000)
+        if not is_refused:
+            await send(1_001)
+            return
+        with pytest.raises(Overloaded) as caught:
+            await send(1_001)
+    assert caught.value.facts == {
+        "limit_bytes": "1000",
+        "size_bytes": "1001",
+        "setting": "rpc.control_message_bytes_max",
+    }
+
+
+async def test_a_peers_bug_is_passed_on_with_the_id_under_which_the_peer_logged_it(
+    serve: Serve, kinds_service: Any, ask: Any
+) -> None:
+    async def relay(text: str, context: object) -> str:
+        if text == "ours":
+            raise Internal("internal error", request_id="theirs")
+        raise Internal("secret words of a foreign peer")
+
+    server = await serve(kinds_service(relay))
+    async with channel(server.address, settings=PLAIN) as to_server:
+        for text, request_id in (("ours", "theirs"), ("foreign", "mine")):
+            with pytest.raises(Internal) as caught, mesh_errors():
+                await ask(to_server, "Unary", [text], metadata=(("x-request-id", "mine"),))
+            assert (caught.value.message, caught.value.facts) == ("internal error", {"request_id": request_id})
+
+
 async def test_an_answer_over_the_clients_limit_names_the_clients_setting(
     serve: Serve, kinds_service: Any, ask: Any
 ) -> None:
