@@ -1,0 +1,134 @@
+"""Calibration of intervals and confidence on posts that training did not see, and the scores that check it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "area_under_curve",
+    "confidence_line",
+    "expected_calibration_error",
+    "interval_coverage",
+    "interval_factors",
+    "rank_correlation",
+    "rank_correlation_within",
+]
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+def interval_factors(target: Floats, middle: Floats, bounds: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
+    """Factors that stretch each bound's distance from the middle until its level holds.
+
+    One-sided conformal quantiles of the normalised score (target - middle) / (bound - middle).
+
+    Args:
+        target: shape (n,), what happened, log1p(count).
+        middle: shape (n,), the point predictions.
+        bounds: shape (n, k), uncalibrated quantiles, below the middle for levels under .5 and above it otherwise.
+        levels: the k levels.
+
+    Returns:
+        Shape (k,); 1 = as it was.
+
+    Source: Romano, Patterson, Candes, Conformalized Quantile Regression (NeurIPS 2019), with normalised scores.
+    """
+    n = len(target)
+    factors = []
+    for k, level in enumerate(levels):
+        scores = np.sort((target - middle) / (bounds[:, k] - middle))
+        share = max(level, 1 - level)
+        factors.append(float(scores[min(int(np.ceil((n + 1) * share)), n) - 1]))
+    return np.array(factors)
+
+
+def confidence_line(logits: Floats, labels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept that turn log odds into calibrated ones, by maximum likelihood.
+
+    Args:
+        logits: shape (n,), uncalibrated log odds.
+        labels: shape (n,), what happened.
+
+    Returns:
+        Slope, at least .01 so that the order is kept, and intercept.
+
+    Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), with its smoothed targets.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    goal = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.stack([z, np.ones_like(z)], axis=1)
+    line = np.array([1.0, 0.0])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(design @ line, -30, 30)))
+        slope = design.T @ (p - goal) + 1e-6 * line
+        curve = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curve, slope)
+        line = line - step
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    return max(float(line[0]), 0.01), float(line[1])
+
+
+def expected_calibration_error(confidence: Floats, labels: NDArray[np.bool_], *, bins: int = 15) -> float:
+    """Mean distance of stated from observed frequency, over bins of equally many rows; 0 = calibrated.
+
+    Args:
+        confidence: shape (n,), stated probabilities.
+        labels: shape (n,), what happened.
+        bins: number of bins.
+
+    Source: Naeini, Cooper, Hauskrecht, Obtaining Well Calibrated Probabilities (AAAI 2015), with equal-mass bins.
+    """
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    gaps = [len(part) * abs(float(confidence[part].mean()) - float(labels[part].mean())) for part in parts]
+    return float(sum(gaps) / len(order))
+
+
+def interval_coverage(target: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    """Whether each target lies in its interval, ends included; all of shape (n,)."""
+    return np.asarray((target >= low) & (target <= high))
+
+
+def area_under_curve(score: Floats, labels: NDArray[np.bool_]) -> float:
+    """Probability that a positive row scores above a negative one, ties counting half; NaN with one class alone."""
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if not positives or not negatives:
+        return float("nan")
+    ranks = _ranks(score)
+    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant."""
+    x, y = _ranks(a), _ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum() / scale) if scale > 0 else float("nan")
+
+
+def rank_correlation_within(a: Floats, b: Floats, groups: NDArray[np.int64], *, rows_min: int = 20) -> float:
+    """Mean of the groups' own Spearman correlations; groups that are small or constant are left out.
+
+    Args:
+        a: shape (n,).
+        b: shape (n,).
+        groups: shape (n,), the group of each row.
+        rows_min: rows that a group needs to count.
+    """
+    values = [
+        rank_correlation(a[rows], b[rows])
+        for rows in (np.flatnonzero(groups == group) for group in np.unique(groups))
+        if len(rows) >= rows_min
+    ]
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _ranks(values: Floats) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    middle = (last - counts + 1 + last) / 2
+    return np.asarray(middle[inverse], dtype=np.float64)
