@@ -52,7 +52,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
     Raises:
         Problem: the settings are wrong, or a base package is missing.
     """
-    folder = state_folder(state_dir)
+    folder = state_folder(state_dir, config)
     running = folder.running()
     extras = _extras()
     wrong: Problem | None = None

@@ -21,14 +21,14 @@ def down(*, config: Path | None, state_dir: Path | None, timeout_s: float) -> No
     """Stops the mesh and returns when every process has ended; nothing to stop is no error.
 
     Args:
-        config: unused but accepted, so that scripts pass the same options to `up` and `down`.
+        config: as given to `up`.
         state_dir: as given to `up`.
         timeout_s: longest wait for the drain.
 
     Raises:
         Problem: processes are left after `timeout_s`.
     """
-    folder = state_folder(state_dir)
+    folder = state_folder(state_dir, config)
     state = folder.read()
     console = Console()
     if state is None or not (state.is_running or any(map(_lives, state.parts))):

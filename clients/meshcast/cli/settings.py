@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +76,20 @@ def read_settings(config: Path | None, environ: Mapping[str, str] = os.environ) 
     Raises:
         InvalidInput: the file is missing or wrong; names the key.
     """
-    path = config if config is not None else (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    path = _settings_file(config)
     tables = {"rpc": RpcSettings, "tls": TlsSettings, "gateway": GatewaySettings, "up": UpSettings}
     return CliSettings(path=path, **load(tables, path=path, environ=environ))
 
 
-def state_folder(state_dir: Path | None, environ: Mapping[str, str] = os.environ) -> StateFolder:
-    """The folder of this user's mesh: the one given, else `MESHCAST_RUNTIME_STATE_DIR`, else the platform's."""
-    given = state_dir or environ.get("MESHCAST_RUNTIME_STATE_DIR")
+def state_folder(state_dir: Path | None, config: Path | None, environ: Mapping[str, str] = os.environ) -> StateFolder:
+    """The folder of this user's mesh: the one given, else `runtime.state_dir` of the settings, else the platform's.
+
+    Args:
+        state_dir: given by hand.
+        config: settings file, as in `read_settings`.
+        environ: variables that win over the file.
+    """
+    given = state_dir or environ.get("MESHCAST_RUNTIME_STATE_DIR") or _state_dir_of(_settings_file(config))
     return StateFolder(Path(given or platformdirs.user_state_dir("meshcast")).expanduser().absolute())
 
 
@@ -96,12 +103,25 @@ def connect(target: str | None, *, config: Path | None, state_dir: Path | None) 
     log_to_stderr()
     settings = read_settings(config)
     if target is None:
-        running = state_folder(state_dir).running()
+        running = state_folder(state_dir, config).running()
         gateway = running.part("gateway") if running is not None else None
         target = gateway.address if gateway is not None else f"127.0.0.1:{settings.gateway.port}"
     elif ":" not in target:
         raise Problem(f"--target {target!r} names no port", way_out=f"--target {target}:{settings.gateway.port}")
     return Connection(target=target, tls=settings.tls)
+
+
+def _settings_file(config: Path | None) -> Path | None:
+    return config if config is not None else (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+
+
+def _state_dir_of(path: Path | None) -> str:
+    """One key of a table that is the servers' own: they check it, and importing them here would cost more than this."""
+    try:
+        document = {} if path is None else tomllib.loads(path.read_text("utf-8"))
+        return str(document.get("runtime", {}).get("state_dir", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""  # read_settings says what is wrong with the file
 
 
 def log_to_stderr() -> None:

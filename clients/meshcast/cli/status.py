@@ -32,7 +32,7 @@ def status(*, target: str | None, config: Path | None, state_dir: Path | None, t
     if as_json:
         print(json.dumps(json_format.MessageToDict(health, preserving_proto_field_name=True), indent=2))
     else:
-        running = state_folder(state_dir).running() if target is None else None
+        running = state_folder(state_dir, config).running() if target is None else None
         _print(health, connection.target, running)
     if not health.serving:
         raise Problem(f"{connection.target}: no service of the mesh can be asked", exit_code=ExitCode.REFUSED)

@@ -44,7 +44,7 @@ def up(
     Raises:
         Problem: a mesh runs already, a port is in use, or a process does not come up.
     """
-    folder = state_folder(state_dir)
+    folder = state_folder(state_dir, config)
     if detach:
         _detach(folder, ready_s)
         return

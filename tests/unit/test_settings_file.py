@@ -1,0 +1,53 @@
+"""meshcast.toml at the repository's root: it loads, and it shows every key with its default."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshcast.cli.settings import UpSettings
+from meshcast.gateway import GatewaySettings, RouteSettings
+from meshcast.rpc import ChannelSettings, LogSettings, RpcSettings, TlsSettings, TracingSettings, load
+from meshcast.runtime.settings import RuntimeSettings
+
+FILE = Path(__file__).resolve().parents[2] / "meshcast.toml"
+TABLES: dict[str, type[Any]] = {
+    "rpc": RpcSettings,
+    "tls": TlsSettings,
+    "channel": ChannelSettings,
+    "logs": LogSettings,
+    "tracing": TracingSettings,
+    "gateway": GatewaySettings,
+    "runtime": RuntimeSettings,
+    "up": UpSettings,
+}
+
+
+@pytest.fixture
+def uncommented(tmp_path: Path) -> Path:
+    text = re.sub(r"^# (\w+ = )", r"\1", FILE.read_text("utf-8"), flags=re.MULTILINE)
+    path = tmp_path / "meshcast.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_file_changes_nothing_as_it_is() -> None:
+    loaded = load(TABLES, path=FILE, environ={}, other_tables=())
+    assert loaded == {name: table() for name, table in TABLES.items()}
+
+
+def test_every_key_stands_with_its_default(uncommented: Path) -> None:
+    loaded = load(TABLES, path=uncommented, environ={}, other_tables=())
+    assert loaded == {name: table() for name, table in TABLES.items()}
+
+
+def test_no_key_is_left_out(uncommented: Path) -> None:
+    document = tomllib.loads(uncommented.read_text("utf-8"))
+    for name, table in TABLES.items():
+        assert set(document[name]) == {field.name for field in dataclasses.fields(table)}, name
+    assert set(document["gateway"]["routes"]["predictor"]) == {
+        field.name for field in dataclasses.fields(RouteSettings)
+    }
