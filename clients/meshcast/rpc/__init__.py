@@ -1,5 +1,6 @@
 """gRPC as the mesh speaks it: errors, deadlines, channels, health and the server around every service."""
 
+from . import quiet as quiet  # first: it comes before grpc
 from .call import Call, Observer, current_call
 from .channel import ChannelSettings, channel
 from .deadline import Deadline

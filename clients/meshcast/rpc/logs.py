@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -29,9 +29,6 @@ def setup_logs(
         processors: add facts to every line, such as tracing's ids.
         stream: where lines go; None is stderr.
     """
-    # grpc's own C lines bypass us; what matters of them reaches us as errors. grpc reads this when it is imported, so
-    # here it reaches child processes only: whoever starts processes sets it as well. A value set by the user wins.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     out = stream or sys.stderr
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     is_console = settings.format == "console" or (settings.format == "auto" and out.isatty())
@@ -54,7 +51,7 @@ def setup_logs(
         plain = structlog.dev.plain_traceback
         renderer = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
     else:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        renderer = [structlog.processors.format_exc_info, _to_json]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -75,6 +72,14 @@ def setup_logs(
         "root": {"level": level, "handlers": ["mesh"]},
     }
     logging.config.dictConfig(config)
+
+
+_encode = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _to_json(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    # structlog's own renderer makes an encoder for each line.
+    return _encode(event)
 
 
 def add_call(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
