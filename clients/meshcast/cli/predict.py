@@ -10,13 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from meshcast.cli.predictions import PredictionTable, no_history
+from meshcast.cli.predictions import PredictionTable, no_history, posts_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.score import engagement_log
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import open_sink
 from meshcast.client import MeshClient
-from meshcast.posts import HistoryIndex, PostTable, read_posts, settled_history
+from meshcast.posts import HistoryIndex, PostTable, settled_history
 
 __all__ = ["predict"]
 
@@ -40,7 +40,7 @@ def predict(
         MeshError: the mesh refused, or cannot be reached.
     """
     connection = connect(target, config=config, state_dir=state_dir)
-    table = _one_channel(read_posts(file), channel, file.name)
+    table = _one_channel(posts_of(file), channel, file.name)
     rows = settled_history(table)[slice(-posts, None)]
     if not len(rows):
         raise no_history(file.name)

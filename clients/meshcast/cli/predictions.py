@@ -1,15 +1,17 @@
 """Predictions of a posts file as a table of columns: what both `predict` and `stream` print, write and score."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.problem import ExitCode, Problem, translate
 from meshcast.client import EngagementChunk
-from meshcast.posts import POSTS_MIN, PostTable
+from meshcast.posts import POSTS_MIN, PostTable, read_posts
+from meshcast.rpc import MeshError
 
-__all__ = ["PredictionTable", "no_history"]
+__all__ = ["PredictionTable", "no_history", "posts_of"]
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +68,21 @@ class PredictionTable:
         lower = np.concatenate([chunk.lower_log for chunk in self.chunks], axis=1).astype(np.float64)
         upper = np.concatenate([chunk.upper_log for chunk in self.chunks], axis=1).astype(np.float64)
         return rows, log, np.array(self.chunks[0].levels), lower, upper
+
+
+def posts_of(file: Path) -> PostTable:
+    """The posts of a file that the person at the terminal named.
+
+    Raises:
+        Problem: the file is missing, or breaks a rule: bad input, whatever class the rule has elsewhere.
+    """
+    try:
+        return read_posts(file)
+    except MeshError as error:
+        problem = translate(error)
+        if problem.exit_code is ExitCode.REFUSED:
+            problem.exit_code = ExitCode.USAGE
+        raise problem from error
 
 
 def no_history(name: str) -> Problem:

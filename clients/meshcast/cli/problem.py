@@ -137,6 +137,10 @@ def _from_mesh(error: BaseException) -> Problem:
         way_out = "`meshcast up` starts a mesh on this machine; --target names another one"
         # grpc's own sentence ends in address and cause, after two wrappings that say nothing more.
         tail = re.search(r"ipv[46]:(\S+): (?:Failed to connect to remote host: )?(.*)$", error.message)
+        if tail is not None and tail[2] == "backend unhealthy":
+            return Problem(
+                f"{tail[1]} takes no calls now: its health says NOT_SERVING", exit_code=code, way_out=way_out
+            )
         if tail is not None:
             return Problem(f"cannot reach {tail[1]}: {tail[2]}", exit_code=code, way_out=way_out)
     elif error.retry_after_s is not None:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from meshcast.cli.predictions import PredictionTable, no_history
+from meshcast.cli.predictions import PredictionTable, no_history, posts_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.score import BASELINES, Score, baselines, engagement_log, score
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import Sink, open_sink
 from meshcast.client import MeshClient, ReceiptSummary
-from meshcast.posts import HistoryIndex, read_posts, settled_history
+from meshcast.posts import HistoryIndex, settled_history
 
 __all__ = ["stream"]
 
@@ -52,7 +52,7 @@ def stream(
     since = None if score_from is None else _time(score_from)
     connection = connect(target, config=config, state_dir=state_dir)
     console = Console(stderr=as_json)
-    posts = read_posts(file)
+    posts = posts_of(file)
     rows = settled_history(posts)
     if not len(rows):
         raise no_history(file.name)
