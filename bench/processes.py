@@ -1,0 +1,129 @@
+"""Processes under measurement: real services and the gateway on free ports of 127.0.0.1, ended with their block."""
+
+import asyncio
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshcast.rpc import MeshError, ServingStatus, probe
+
+START_S = 60.0
+PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    target: str
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and of which commit."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    model = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return {"cores": os.cpu_count(), "cpu": model, "python": platform.python_version(), "commit": commit}
+
+
+@contextlib.asynccontextmanager
+async def predictor(state: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
+    """A predictor with its state in `state`; `settings` are MESHCAST_… variables."""
+    port = free_port()
+    command = [sys.executable, "-m", "meshcast.services", "predictor"]
+    async with _running(command, port, PREDICTOR, state, settings or {}) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def gateway(backend: str, state: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
+    """A gateway in front of one predictor at `backend`."""
+    config = state / "gateway.toml"
+    config.write_text(
+        "[gateway.routes.predictor]\n"
+        f'services = ["{PREDICTOR}", "inference.GRPCInferenceService"]\nendpoints = ["{backend}"]\n'
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "meshcast.gateway", "--config", str(config)]
+    extra = {"MESHCAST_GATEWAY_PORT": str(port), **(settings or {})}
+    async with _running(command, port, PREDICTOR, state, extra) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    command: list[str], port: int, service: str, state: Path, settings: Mapping[str, str]
+) -> AsyncIterator[Running]:
+    environment = {
+        **os.environ,
+        "MESHCAST_RPC_PORT": str(port),
+        "MESHCAST_RPC_METRICS": "false",
+        "MESHCAST_RUNTIME_STATE_DIR": str(state),
+        **settings,
+    }
+    log = state / f"log-{port}.txt"
+    process = _started(command, environment, log)
+    try:
+        target = f"127.0.0.1:{port}"
+        await _serving(process, target, service, log)
+        yield Running(process, target)
+    finally:
+        await asyncio.to_thread(_end, process)
+
+
+def _started(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def _serving(process: subprocess.Popen[bytes], target: str, service: str, log: Path) -> None:
+    async with asyncio.timeout(START_S):
+        while True:
+            if process.poll() is not None:
+                said = await asyncio.to_thread(log.read_text)
+                raise RuntimeError(f"the process ended with {process.returncode}:\n{said[-2000:]}")
+            with contextlib.suppress(MeshError):
+                if await probe(target, service, timeout_s=1.0) is ServingStatus.SERVING:
+                    return
+            await asyncio.sleep(0.1)
