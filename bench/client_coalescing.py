@@ -20,9 +20,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.client import EngagementPrediction, History, MeshClient, PlannedPost
 from meshcast.posts import (
     PostTable,
@@ -39,8 +39,8 @@ LEVELS = (0.8, 0.95)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ArithmeticPredictor(pb_grpc.PredictorServiceServicer):
-    """Answers with sums over the columns: a predictor whose model costs nothing."""
+class ArithmeticPredictor:
+    """Two rpcs of the predictor: answers with sums over the columns: a predictor whose model costs nothing."""
 
     async def PredictEngagement(
         self, request: pb.PredictEngagementRequest, context: Context
@@ -55,7 +55,7 @@ class ArithmeticPredictor(pb_grpc.PredictorServiceServicer):
         prediction = pb.Prediction(log_engagement=log, intervals=intervals, confidence=0.5, recent_median_log=log)
         return pb.PredictEngagementResponse(prediction=prediction)
 
-    async def PredictEngagementStream(  # type: ignore[override]  # a generator
+    async def PredictEngagementStream(
         self, request_iterator: AsyncIterator[pb.PredictEngagementStreamRequest], context: Context
     ) -> AsyncIterator[pb.PredictEngagementStreamResponse]:
         async for request in request_iterator:
@@ -78,16 +78,30 @@ class ArithmeticPredictor(pb_grpc.PredictorServiceServicer):
             )
 
 
-def _sums(posts: PostTable, start: np.ndarray[Any, Any], stop: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _sums(posts: PostTable, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
     total = np.concatenate([[0.0], np.cumsum(posts.reactions, dtype=np.float64)])
-    return np.log1p(total[stop] - total[start]).astype(np.float32)
+    logs: NDArray[np.float32] = np.log1p(total[stop] - total[start]).astype(np.float32)
+    return logs
 
 
 async def serve() -> None:
     """Serves the arithmetic until standard input closes; prints the address."""
     settings = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0)
-    register = pb_grpc.add_PredictorServiceServicer_to_server
-    async with Server(settings, services=[lambda server: register(ArithmeticPredictor(), server)]) as server:
+    predictor: Any = ArithmeticPredictor()
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "PredictEngagement": grpc.unary_unary_rpc_method_handler(
+            predictor.PredictEngagement,
+            request_deserializer=pb.PredictEngagementRequest.FromString,
+            response_serializer=pb.PredictEngagementResponse.SerializeToString,
+        ),
+        "PredictEngagementStream": grpc.stream_stream_rpc_method_handler(
+            predictor.PredictEngagementStream,
+            request_deserializer=pb.PredictEngagementStreamRequest.FromString,
+            response_serializer=pb.PredictEngagementStreamResponse.SerializeToString,
+        ),
+    }
+    handler = grpc.method_handlers_generic_handler("meshcast.api.predictor.v1.PredictorService", handlers)
+    async with Server(settings, generic_handlers=[handler]) as server:
         server.health.set("", ServingStatus.SERVING)
         print("address", server.address, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

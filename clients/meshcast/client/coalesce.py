@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-import grpc
 import numpy as np
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
@@ -25,7 +24,7 @@ from meshcast.client.questions import (
     chunk_request,
     planned_columns,
 )
-from meshcast.client.stream import Call, OpenCall, backoff_s, read
+from meshcast.client.stream import Call, OpenCall, backoff_s, read, write
 from meshcast.rpc import (
     Cancelled,
     DeadlineExceeded,
@@ -215,13 +214,11 @@ class _Lane:
                 self._wake.clear()
                 while self._waiting and len(self._in_flight) < self._window:
                     request = self._next_chunk()
-                    if request is not None:
-                        await call.write(request)
+                    if request is not None and not await write(call, request):
+                        return  # the call ended under the writer: its status is what the reader gets
                 if not self._wake.is_set() and not await self._is_woken():
                     break
             await call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-            return  # the call ended under the writer: its status is what the reader gets
         except Exception:
             call.cancel()  # wakes the reader, which looks here for the reason
             raise

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -99,7 +100,11 @@ class MeshClient:
 
     async def __aenter__(self) -> Self:
         self._channel = channel(self.target, settings=self._settings, tls=self._tls)
+        # Streams are resumed by us, chunk by chunk; the channel's own retries below that would multiply the tries.
+        streams = replace(self._settings or ChannelSettings(), attempts_max=1)
+        self._streams = channel(self.target, settings=streams, tls=self._tls)
         self._predictor = pb_grpc.PredictorServiceStub(self._channel)
+        self._streaming_predictor = pb_grpc.PredictorServiceStub(self._streams)
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._coalescer = Coalescer(self._open_stream) if self._coalesce else None
@@ -116,6 +121,7 @@ class MeshClient:
             if self._coalescer is not None:
                 await self._coalescer.close()
             await self._channel.close()
+            await self._streams.close()
 
     async def predict_engagement(
         self,
@@ -416,7 +422,7 @@ class MeshClient:
         return self._timeout_s if timeout_s is None else timeout_s
 
     def _open_stream(self, timeout_s: float) -> Call:
-        return self._predictor.PredictEngagementStream(timeout=timeout_s)
+        return self._streaming_predictor.PredictEngagementStream(timeout=timeout_s)
 
     def _comprehensive(
         self, planned: PlannedPost, history: HistoryLike, request_id: str | None, channel: str, version: int

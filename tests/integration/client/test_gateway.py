@@ -1,0 +1,142 @@
+"""The gateway's own rpcs through the client, against a small gateway that answers some parts and fails others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from meshcast.api.gateway.v1 import gateway_pb2 as pb
+from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
+from meshcast.api.predictor.v1 import predictor_pb2
+from meshcast.client import MeshClient, Question, SyncMeshClient
+from meshcast.rpc import InvalidInput, NotReady, Server, to_item
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def engagement(request: predictor_pb2.PredictEngagementRequest) -> predictor_pb2.PredictEngagementResponse:
+    prediction = predictor_pb2.Prediction(log_engagement=request.planned.content_length)
+    return predictor_pb2.PredictEngagementResponse(prediction=prediction)
+
+
+def parts(request: pb.PredictComprehensiveRequest) -> list[pb.PredictComprehensiveResponse]:
+    return [
+        pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, status=to_item(NotReady("no forecaster here"))),
+        pb.PredictComprehensiveResponse(part=pb.PART_ENGAGEMENT, engagement=engagement(request.engagement)),
+        pb.PredictComprehensiveResponse(
+            summary=pb.ComprehensiveSummary(answered=[pb.PART_ENGAGEMENT], failed=[pb.PART_GROWTH], elapsed_us=5)
+        ),
+    ]
+
+
+class Gateway(pb_grpc.GatewayServiceServicer):
+    def __init__(self) -> None:
+        self.watches = 0
+        self.unwatched = asyncio.Event()
+
+    async def PredictComprehensive(
+        self, request: pb.PredictComprehensiveRequest, context: Context
+    ) -> AsyncIterator[pb.PredictComprehensiveResponse]:
+        for part in parts(request):
+            yield part
+
+    async def PredictComprehensiveStream(
+        self, request_iterator: AsyncIterator[pb.PredictComprehensiveStreamRequest], context: Context
+    ) -> AsyncIterator[pb.PredictComprehensiveStreamResponse]:
+        async for question in request_iterator:
+            for part in parts(question.request):
+                yield pb.PredictComprehensiveStreamResponse(sequence=question.sequence, response=part)
+
+    async def RoutePrediction(self, request: pb.RoutePredictionRequest, context: Context) -> pb.RoutePredictionResponse:
+        return pb.RoutePredictionResponse(engagement=engagement(request.engagement))
+
+    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
+        return pb.ListServicesResponse(services=[pb.ServiceEntry(name="predictor")])
+
+    async def ReadMeshHealth(self, request: pb.ReadMeshHealthRequest, context: Context) -> pb.ReadMeshHealthResponse:
+        return pb.ReadMeshHealthResponse(health=pb.MeshHealth(serving=True))
+
+    async def WatchMesh(self, request: pb.WatchMeshRequest, context: Context) -> AsyncIterator[pb.WatchMeshResponse]:
+        self.watches += 1
+        try:
+            while True:
+                yield pb.WatchMeshResponse(
+                    health=pb.MeshHealth(serving=True, meshcast_version=str(request.interval_ms))
+                )
+                await asyncio.sleep(request.interval_ms / 1e3)
+        finally:
+            self.unwatched.set()
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+@pytest.fixture
+async def address(serve: Callable[..., Awaitable[Server]], gateway: Gateway) -> str:
+    server = await serve(lambda server: pb_grpc.add_GatewayServiceServicer_to_server(gateway, server))
+    return server.address
+
+
+async def test_parts_come_as_they_arrive_and_failed_ones_carry_their_error(address: str, kit: Any) -> None:
+    async with MeshClient(address) as mesh:
+        asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30))
+        growth, answer, summary = [part async for part in asked]
+    assert (growth.part, answer.part, summary.part) == ("growth", "engagement", "")
+    assert isinstance(growth.error, NotReady)
+    assert growth.prediction is None
+    assert answer.prediction is not None
+    assert answer.prediction.log_engagement == 7
+    assert summary.summary is not None
+    assert summary.summary.elapsed_us == 5
+
+
+async def test_a_stream_of_questions_is_answered_by_number(address: str, kit: Any) -> None:
+    posts = kit.channel_posts(30)
+    questions = [Question(planned=kit.plan(n), history=posts) for n in range(5)]
+    async with MeshClient(address) as mesh:
+        answers = [part async for part in mesh.predict_comprehensive_stream(questions)]
+        found = {part.sequence: part.prediction.log_engagement for part in answers if part.prediction is not None}
+        assert found == {n: n for n in range(5)}
+        with pytest.raises(InvalidInput, match="history"):
+            bad = Question(planned=kit.plan(), history=posts[:3])
+            async for part in mesh.predict_comprehensive_stream([questions[0], bad]):
+                assert part.sequence == 0
+
+
+async def test_routes_services_and_health_are_read(address: str, kit: Any) -> None:
+    async with MeshClient(address) as mesh:
+        routed = await mesh.route_prediction(kit.plan(9), kit.channel_posts(30))
+        assert routed.log_engagement == 9
+        assert [service.name for service in await mesh.list_services()] == ["predictor"]
+        assert (await mesh.read_mesh_health()).serving
+
+
+async def test_a_watch_ends_when_its_reader_does(address: str, gateway: Gateway) -> None:
+    async with MeshClient(address) as mesh:
+        watch = mesh.watch_mesh(interval_s=0.2)
+        assert (await anext(watch)).meshcast_version == "200"
+        await watch.aclose()
+        async with asyncio.timeout(5):
+            await gateway.unwatched.wait()
+
+
+async def test_the_plain_client_has_the_same_calls(address: str, kit: Any) -> None:
+    posts = kit.channel_posts(30)
+
+    def work() -> None:
+        with SyncMeshClient(address) as mesh:
+            assert [part.part for part in mesh.predict_comprehensive(kit.plan(), posts)] == ["growth", "engagement", ""]
+            questions = [Question(planned=kit.plan(n), history=posts) for n in range(2)]
+            assert len(list(mesh.predict_comprehensive_stream(questions))) == 6
+            assert mesh.route_prediction(kit.plan(3), posts).log_engagement == 3
+            assert mesh.list_services()[0].name == "predictor"
+            assert mesh.read_mesh_health().serving
+            watch = mesh.watch_mesh(interval_s=0.2)
+            assert next(watch).serving
+            watch.close()
+
+    await asyncio.to_thread(work)
