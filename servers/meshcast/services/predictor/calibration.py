@@ -18,15 +18,14 @@ __all__ = [
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
-def interval_factors(target: Floats, middle: Floats, bounds: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
+def interval_factors(misses: Floats, offsets: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
     """Factors that stretch each bound's distance from the middle until its level holds.
 
-    One-sided conformal quantiles of the normalised score (target - middle) / (bound - middle).
+    One-sided conformal quantiles of the normalised score miss / offset.
 
     Args:
-        target: shape (n,), what happened, log1p(count).
-        middle: shape (n,), the point predictions.
-        bounds: shape (n, k), uncalibrated quantiles, below the middle for levels under .5 and above it otherwise.
+        misses: shape (n,), what happened less the point prediction, log1p(count).
+        offsets: shape (n, k), uncalibrated quantiles less the point prediction, never 0; negative for levels under .5.
         levels: the k levels.
 
     Returns:
@@ -34,10 +33,10 @@ def interval_factors(target: Floats, middle: Floats, bounds: Floats, levels: Seq
 
     Source: Romano, Patterson, Candes, Conformalized Quantile Regression (NeurIPS 2019), with normalised scores.
     """
-    n = len(target)
+    n = len(misses)
     factors = []
     for k, level in enumerate(levels):
-        scores = np.sort((target - middle) / (bounds[:, k] - middle))
+        scores = np.sort(misses / offsets[:, k])
         share = max(level, 1 - level)
         factors.append(float(scores[min(int(np.ceil((n + 1) * share)), n) - 1]))
     return np.array(factors)
@@ -62,9 +61,12 @@ def confidence_line(logits: Floats, labels: NDArray[np.bool_]) -> tuple[float, f
     line = np.array([1.0, 0.0])
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(design @ line, -30, 30)))
-        slope = design.T @ (p - goal) + 1e-6 * line
+        slope = design.T @ (p - goal)
         curve = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
         step = np.linalg.solve(curve, slope)
+        # A full Newton step overshoots where log odds are far off; half steps until the loss falls always arrive.
+        while _log_loss(design @ (line - step), goal) > _log_loss(design @ line, goal) and np.abs(step).max() > 1e-9:
+            step = step / 2
         line = line - step
         if float(np.abs(step).max()) < 1e-9:
             break
@@ -125,6 +127,10 @@ def rank_correlation_within(a: Floats, b: Floats, groups: NDArray[np.int64], *, 
     ]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def _log_loss(odds: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
+    return float((np.logaddexp(0, odds) - goal * odds).mean())
 
 
 def _ranks(values: Floats) -> NDArray[np.float64]:

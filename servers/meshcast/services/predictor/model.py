@@ -135,7 +135,7 @@ class EngagementModel(nn.Module):
         read, _ = self.lstm(sequence.clamp(-_CLIP, _CLIP) * mask[:, :, None])
         out = self.head(torch.cat([read[:, -1], self.plan(plan.clamp(-_CLIP, _CLIP))], dim=1))
         spread = planned[:, _SPREAD : _SPREAD + 1].clamp(*_SPREAD_RANGE)
-        return Residual(out[:, :1], nn.functional.softplus(out[:, 1:-1] + 0.5) * spread, out[:, -1])
+        return Residual(out[:, :1], (nn.functional.softplus(out[:, 1:-1] + 0.5) + 1e-3) * spread, out[:, -1])
 
     @torch.no_grad()
     def fit_scaling(self, history: Tensor, mask: Tensor, planned: Tensor) -> None:
