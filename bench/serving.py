@@ -57,24 +57,24 @@ def tensors_of(posts: PostTable, index: HistoryIndex) -> dict[str, NDArray[np.fl
     return tensors(posts, posts.planned(index.row), index.start, index.stop)
 
 
-def repository_of(state: Path) -> Any:
-    """The repository that the predictor serves from."""
-    from meshcast.runtime import RuntimeSettings
-    from meshcast.runtime.main import repository_of as found
-    from meshcast.services.predictor import SERVICE
-
-    return found(SERVICE, RuntimeSettings(state_dir=state))
-
-
-def in_process(state: Path, backend: str, version: int) -> Any:
+def in_process(root: Path, backend: str, version: int) -> Any:
     """The session that the predictor serves, one thread, in this process."""
-    from meshcast.runtime import Backend, SessionOptions
+    from meshcast.runtime import Backend, Repository, SessionOptions
     from meshcast.runtime.candidates import open_candidate
 
-    repository = repository_of(state)
+    repository = Repository(root)
     evidence = repository.evidence("predictor", version)
     paths = repository.paths("predictor", version)
     return open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, SessionOptions())
+
+
+def shipped() -> Path:
+    """The repository that ships with the predictor."""
+    from meshcast.services.predictor import SERVICE
+
+    if SERVICE.shipped is None:
+        raise SystemExit("no repository ships with the predictor; give one with --repository")
+    return SERVICE.shipped
 
 
 def rows_per_second(step: Callable[[], int], seconds: float) -> float:
@@ -137,7 +137,9 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     index = settled_history(posts)
     history = History(posts)
     tensors = tensors_of(posts, index[slice(0, 1024)])
+    root = arguments.repository or shipped()
     settings = {
+        "MESHCAST_RUNTIME_MODEL_REPOSITORY": str(root),
         "MESHCAST_RUNTIME_RUNS_MAX": str(arguments.runs),
         "MESHCAST_RUNTIME_THREADS_PER_RUN": "1",
         "MESHCAST_RUNTIME_BACKEND": arguments.backend,
@@ -155,7 +157,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         gathered = await stack.enter_async_context(MeshClient(server.target, coalesce=True))
         routed = await stack.enter_async_context(MeshClient(front.target))
         described = (await direct.describe_model()).model
-        session = in_process(folder, described.backend, described.version)
+        session = in_process(root, described.backend, described.version)
         ask, ask_gathered, ask_routed = (asking(client, history, posts) for client in (direct, gathered, routed))
 
         def in_process_step(rows: int) -> Callable[[], int]:
@@ -221,6 +223,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each figure in a round (default: 1)")
     parser.add_argument("--runs", type=int, default=1, help="runs at once in the server (default: 1)")
     parser.add_argument("--backend", default="onnxruntime/cpu/f32", help="back-end, or auto (default: onnxruntime)")
+    parser.add_argument("--repository", type=Path, help="model repository (default: what ships with the predictor)")
     parser.add_argument("--set", action="append", default=[], metavar="MESHCAST_X=Y", help="a setting of the server")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meshcast-serving-") as folder:
