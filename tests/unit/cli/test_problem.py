@@ -1,0 +1,96 @@
+"""Errors as a person reads them, and the exit codes that scripts read."""
+
+import subprocess
+import sys
+
+import pytest
+
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+from meshcast.cli.problem import ExitCode, Problem, report, translate
+from meshcast.rpc import CorruptData, InvalidInput, MeshError, NotFound, NotReady, Overloaded, Precondition
+
+UNREACHABLE = ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE
+GRPC_TEXT = (
+    "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8001: Failed to connect to remote host: "
+    "Connection refused"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidInput("hour_of_day is 24", field="planned.hour_of_day"), ExitCode.USAGE),
+        (NotFound("no version 9", reason=ErrorReason.ERROR_REASON_VERSION_UNKNOWN), ExitCode.REFUSED),
+        (NotReady("loading", retry_after_s=1.0), ExitCode.REFUSED),
+        (NotReady(GRPC_TEXT, reason=UNREACHABLE), ExitCode.UNREACHABLE),
+        (Overloaded("full", retry_after_s=0.2), ExitCode.REFUSED),
+        (CorruptData("truncated"), ExitCode.REFUSED),
+        (
+            Precondition("no pyarrow", reason=ErrorReason.ERROR_REASON_EXTRA_MISSING, command="pip install x"),
+            ExitCode.EXTRA_MISSING,
+        ),
+    ],
+)
+def test_every_class_of_error_has_its_exit_code(error: MeshError, code: ExitCode) -> None:
+    assert translate(error).exit_code is code
+
+
+def test_fields_at_fault_are_listed_under_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = InvalidInput("2 fields are wrong", violations=[("a", "must be 1"), ("b[3]", "is missing")])
+    assert report(error) == 2
+    assert capsys.readouterr().err == "error: 2 fields are wrong\n  a: must be 1\n  b[3]: is missing\n"
+
+
+def test_an_address_that_nobody_listens_on_is_named_without_grpcs_wrapping() -> None:
+    assert (
+        translate(NotReady(GRPC_TEXT, reason=UNREACHABLE)).message == "cannot reach 127.0.0.1:8001: Connection refused"
+    )
+
+
+def test_the_missing_extra_is_named_with_its_pip_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ModuleNotFoundError("No module named 'torch'", name="torch._C")
+    assert report(error) == ExitCode.EXTRA_MISSING
+    assert "pip install 'meshcast[train]'" in capsys.readouterr().err
+
+
+def test_a_bug_is_called_one_and_shows_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(ZeroDivisionError("division by zero")) == ExitCode.REFUSED
+    shown = capsys.readouterr().err
+    assert "internal error: ZeroDivisionError" in shown
+    assert "Traceback" not in shown
+
+
+def test_one_failure_of_several_processes_speaks_for_all() -> None:
+    group = ExceptionGroup("tasks", [ExceptionGroup("inner", [Problem("no port")]), ValueError("x")])
+    assert translate(group).message == "no port"
+
+
+def test_help_is_there_without_loading_grpc() -> None:
+    code = (
+        "import sys\n"
+        "from meshcast.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit(any(name.split('.')[0] in ('grpc', 'numpy', 'torch') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "meshcast predict posts.csv" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "down", "status", "predict", "stream", "train", "export", "call", "probe", "doctor"),
+        *("models list", "models metadata", "models load", "models unload"),
+    ],
+)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from meshcast.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"$ meshcast {command}" in shown
+    assert "Exit codes: 0 done" in shown
