@@ -5,7 +5,7 @@ burns one core for that long a chunk, as a model run does) and a gateway, each a
 between the two ways, and medians of the rounds are compared, so that both see the same machine.
 
     python bench/gateway_overhead.py
-    python bench/gateway_overhead.py --direct 127.0.0.1:8101 --gateway 127.0.0.1:8001 --request req.bin --chunk chunk.bin
+    python bench/gateway_overhead.py --direct 127.0.0.1:8101 --gateway 127.0.0.1:8001 --request a.bin --chunk b.bin
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ import grpc
 import numpy as np
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.rpc import ChannelSettings, RpcSettings, Server, ServingStatus, channel, run
 
 _SERVICE = "meshcast.api.predictor.v1.PredictorService"
@@ -41,12 +40,28 @@ _STREAM = f"/{_SERVICE}/PredictEngagementStream"
 _POSTS_BEFORE = 100  # settled posts that a chunk carries beside its rows
 
 
-class StandIn(pb_grpc.PredictorServiceServicer):
+class StandIn:
     """Answers with messages of the predictor's size; spends `iterations` of a hash, off the loop, per chunk."""
 
     def __init__(self, iterations: int) -> None:
         self._iterations = iterations
         self._pool = ThreadPoolExecutor(1)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the two methods that are measured."""
+        handlers = {
+            "PredictEngagement": grpc.unary_unary_rpc_method_handler(
+                self.PredictEngagement,
+                pb.PredictEngagementRequest.FromString,
+                pb.PredictEngagementResponse.SerializeToString,
+            ),
+            "PredictEngagementStream": grpc.stream_stream_rpc_method_handler(
+                self.PredictEngagementStream,
+                pb.PredictEngagementStreamRequest.FromString,
+                pb.PredictEngagementStreamResponse.SerializeToString,
+            ),
+        }
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, handlers)])
 
     async def PredictEngagement(
         self, request: pb.PredictEngagementRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -100,7 +115,7 @@ def _iterations_for(compute_ms: float) -> int:
 async def _serve_stand_in(compute_ms: float) -> None:
     server = Server(
         RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0),
-        services=[lambda s: pb_grpc.add_PredictorServiceServicer_to_server(StandIn(_iterations_for(compute_ms)), s)],
+        services=[StandIn(_iterations_for(compute_ms)).register],
         service_names=[_SERVICE],
     )
     async with server:
@@ -187,7 +202,7 @@ def _fill(columns: pb.PostColumns, posts: int) -> None:
 
 
 async def _unary_ms(to: grpc.aio.Channel, request: bytes, calls: int) -> float:
-    ask = to.unary_unary(_UNARY)
+    ask: Any = to.unary_unary(_UNARY)
     times = []
     for _ in range(calls):
         began = time.perf_counter()
@@ -198,7 +213,7 @@ async def _unary_ms(to: grpc.aio.Channel, request: bytes, calls: int) -> float:
 
 async def _stream_chunks_per_s(to: grpc.aio.Channel, chunk: bytes, chunks: int, window: int) -> float:
     """Chunks per second with at most `window` chunks under way, as the client sends them."""
-    call = to.stream_stream(_STREAM)(timeout=120)
+    call: Any = to.stream_stream(_STREAM)(timeout=120)
     slots = asyncio.Semaphore(window)
 
     async def send() -> None:

@@ -34,6 +34,7 @@ class Backend:
         settings: the route's settings.
         load: calls and latencies.
         replicas: by endpoint, in the order of the endpoint source.
+        is_listed: True once the endpoint source has told its replicas.
         was_reached: True once any replica was reached.
     """
 
@@ -42,9 +43,15 @@ class Backend:
         self.settings = settings
         self.load = RouteLoad()
         self.replicas: dict[str, Replica] = {}
+        self.is_listed = False
         self.was_reached = False
         self._ready: dict[str, tuple[Replica, ...]] = {}
         self._turn = 0
+
+    @property
+    def is_known(self) -> bool:
+        """True once each replica was reached or found unreachable."""
+        return self.is_listed and all(replica.is_known for replica in self.replicas.values())
 
     def pick(self, service: str, avoid: Iterable[Replica] = ()) -> Replica | None:
         """The replica that takes the next call: least in flight, in turn among equals; None when none can be reached.
@@ -152,7 +159,7 @@ class Backends:
             try:
                 async with asyncio.timeout(timeout_s):
                     async for _ in changes:
-                        if all(r.is_known for b in self.by_name.values() for r in b.replicas.values()):
+                        if all(backend.is_known for backend in self.by_name.values()):
                             return
             except TimeoutError:
                 log.warning("backends silent at start", waited_s=timeout_s)
@@ -211,6 +218,7 @@ class Backends:
                         followers[endpoint] = group.create_task(
                             self._follow(backend, replica), name=f"watch:{backend.name}:{endpoint}"
                         )
+                backend.is_listed = True
                 for endpoint in backend.replicas.keys() - set(endpoints):
                     followers.pop(endpoint).cancel()
                     gone = backend.replicas.pop(endpoint)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -46,16 +47,13 @@ async def follow(
         publish: called after every change.
     """
     stub = health_pb2_grpc.HealthStub(replica.channel)
+    names = tuple(dict.fromkeys(("", route.health, *route.services)))
     while True:
-        problem = ""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for name in dict.fromkeys(("", route.health, *route.services)):
-                    group.create_task(_watch(stub, replica, name, publish), name=f"watch:{replica.endpoint}:{name}")
-                group.create_task(_list_models(stub, replica, settings, publish), name=f"models:{replica.endpoint}")
-                group.create_task(_learn(replica, route, contracts), name=f"contracts:{replica.endpoint}")
-        except* (grpc.aio.AioRpcError, _Lost) as lost:
-            problem = _describe(lost.exceptions[0])
+        problem = await _until_lost(
+            [_watch(stub, replica, name, names, publish) for name in names]
+            + [_list_models(stub, replica, settings, publish), _learn(replica, route, contracts)],
+            name=f"watch:{replica.endpoint}",
+        )
         if replica.is_reachable or not replica.is_known:
             log.warning("replica lost", endpoint=replica.endpoint, problem=problem)
             replica.changed_time = datetime.now(UTC)
@@ -67,11 +65,32 @@ async def follow(
         await asyncio.sleep(settings.reconnect_s)
 
 
-async def _watch(stub: health_pb2_grpc.HealthStub, replica: Replica, name: str, publish: Callable[[], None]) -> None:
+async def _until_lost(following: Sequence[Coroutine[Any, Any, None]], *, name: str) -> str:
+    """Runs all at once until one finds the replica lost; returns what it found. Nothing of them is left behind.
+
+    No TaskGroup: on Python 3.11 one that fails while it is cancelled forgets the latter, and the gateway would not end.
+    """
+    tasks = [asyncio.create_task(each, name=name) for each in following]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [end for end in ends if isinstance(end, Exception)]
+    for failure in failures:
+        if not isinstance(failure, (grpc.aio.AioRpcError, _Lost)):
+            raise failure
+    return _describe(failures[0])
+
+
+async def _watch(
+    stub: health_pb2_grpc.HealthStub, replica: Replica, name: str, names: Sequence[str], publish: Callable[[], None]
+) -> None:
     call = stub.Watch(health_pb2.HealthCheckRequest(service=name))
     try:
         async for response in call:
-            _take(replica, name, _STATES.get(response.status, State.NOT_SERVING), publish)
+            _take(replica, name, _STATES.get(response.status, State.NOT_SERVING), names, publish)
         raise _Lost("it ended its health watch")
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
@@ -79,7 +98,7 @@ async def _watch(stub: health_pb2_grpc.HealthStub, replica: Replica, name: str, 
     finally:
         call.cancel()
     # A foreign backend without health service counts as serving while it is connected, as in gRPC's own balancers.
-    _take(replica, name, State.SERVING, publish)
+    _take(replica, name, State.SERVING, names, publish)
     state = replica.channel.get_state(try_to_connect=True)
     while state is grpc.ChannelConnectivity.READY:
         await replica.channel.wait_for_state_change(state)
@@ -87,7 +106,7 @@ async def _watch(stub: health_pb2_grpc.HealthStub, replica: Replica, name: str, 
     raise _Lost("the connection was lost")
 
 
-def _take(replica: Replica, name: str, state: State | None, publish: Callable[[], None]) -> None:
+def _take(replica: Replica, name: str, state: State | None, names: Sequence[str], publish: Callable[[], None]) -> None:
     if not replica.is_reachable:
         log.info("replica reached", endpoint=replica.endpoint)
         replica.problem = ""
@@ -97,7 +116,7 @@ def _take(replica: Replica, name: str, state: State | None, publish: Callable[[]
     else:
         return
     replica.services[name] = state
-    replica.is_known = True
+    replica.is_known = replica.is_known or len(replica.services) == len(names)
     replica.ask_models()
     publish()
 

@@ -1,0 +1,220 @@
+"""Fixtures of the gateway's tests: scripted predictors on free ports, and gateways before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+
+from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
+from meshcast.gateway import GatewaySettings, RouteSettings, serving
+from meshcast.rpc import ChannelSettings, Health, InvalidInput, RpcSettings, Server, ServingStatus, channel
+
+PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_OUR_TASKS = {
+    *("endpoints", "watch", "models", "contracts", "close"),
+    *("relay-up", "fanout", "part", "questions", "question", "end-watches"),
+}
+
+
+class ScriptedPredictor(pb_grpc.PredictorServiceServicer):
+    """A predictor that does what the request's channel says: `slow`, `stall`, `refuse`, `bug`, or else it answers.
+
+    Attributes:
+        calls: PredictEngagement calls that have begun.
+        cancelled: set when a stalled call was cancelled.
+        began: set when any call has begun.
+        ended: set when a stream has ended, however it did.
+        seconds_left: what each unary call was given.
+        metadata: of each unary call.
+        taken: chunks that streams have taken.
+    """
+
+    def __init__(self, name: str = "one") -> None:
+        self.name = name
+        self.calls = 0
+        self.cancelled = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.began = asyncio.Event()
+        self.seconds_left: list[float | None] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.taken = 0
+
+    async def PredictEngagement(
+        self, request: pb.PredictEngagementRequest, context: Context
+    ) -> pb.PredictEngagementResponse:
+        self.calls += 1
+        self.seconds_left.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.began.set()
+        await self._act(request.channel)
+        context.set_trailing_metadata((("x-served-by", self.name), ("endpoint-load-metrics-bin", b"load")))
+        answer = pb.PredictEngagementResponse(prediction=pb.Prediction(log_engagement=2.5))
+        answer.receipt.prediction_id = request.request_id
+        answer.receipt.model = self.name
+        answer.receipt.notes.append("views missing")
+        return answer
+
+    async def PredictEngagementStream(
+        self, request_iterator: AsyncIterator[pb.PredictEngagementStreamRequest], context: Context
+    ) -> AsyncIterator[pb.PredictEngagementStreamResponse]:
+        try:
+            async for request in request_iterator:
+                self.taken += 1
+                self.began.set()
+                await self._act(request.channel)
+                size = 1_000_000 if request.channel == "large" else 4
+                answer = pb.PredictEngagementStreamResponse(sequence=request.sequence, log_engagement=b"1" * size)
+                answer.receipt.model = self.name
+                yield answer
+        finally:
+            self.ended.set()
+
+    async def ReadPrediction(self, request: pb.ReadPredictionRequest, context: Context) -> pb.ReadPredictionResponse:
+        return pb.ReadPredictionResponse(prediction_id=request.prediction_id)
+
+    async def ValidateFeatures(
+        self, request: pb.ValidateFeaturesRequest, context: Context
+    ) -> pb.ValidateFeaturesResponse:
+        return pb.ValidateFeaturesResponse(valid=True)
+
+    async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
+        return pb.DescribeModelResponse()
+
+    async def _act(self, script: str) -> None:
+        match script:
+            case "slow":
+                await asyncio.sleep(0.2)
+            case "stall":
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+            case "refuse":
+                raise InvalidInput("hour_of_day must be 0 to 23, is 24", field="planned.hour_of_day", asked="24")
+            case "bug":
+                raise ValueError("secret db password")
+
+
+@dataclass
+class Replica:
+    """A predictor that runs: its script, its server and its health."""
+
+    script: ScriptedPredictor
+    server: Server
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return self.server.address
+
+    @property
+    def health(self) -> Health:
+        """States that its server tells."""
+        return self.server.health
+
+
+@dataclass
+class RunningGateway:
+    """A gateway that runs."""
+
+    server: Server
+    channel: grpc.aio.Channel
+    predictor: Any = field(init=False)
+    mesh: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.predictor = pb_grpc.PredictorServiceStub(self.channel)
+        self.mesh = gateway_pb2_grpc.GatewayServiceStub(self.channel)
+
+    async def health(self) -> gateway_pb2.MeshHealth:
+        """The mesh's state now."""
+        answer = await self.mesh.ReadMeshHealth(gateway_pb2.ReadMeshHealthRequest(), timeout=5)
+        health: gateway_pb2.MeshHealth = answer.health
+        return health
+
+    async def until_methods(self) -> None:
+        """Waits until the gateway knows the methods of its first service."""
+
+        async def are_known() -> bool:
+            return bool(
+                (await self.mesh.ListServices(gateway_pb2.ListServicesRequest(), timeout=5)).services[0].methods
+            )
+
+        async with asyncio.timeout(5):
+            while not await are_known():
+                await asyncio.sleep(0.01)
+
+    async def until(self, condition: Callable[[gateway_pb2.MeshHealth], bool]) -> None:
+        """Waits until the mesh's state fulfils the condition."""
+        watch = self.mesh.WatchMesh(gateway_pb2.WatchMeshRequest(interval_ms=200), timeout=10)
+        try:
+            async for update in watch:
+                if condition(update.health):
+                    return
+        finally:
+            watch.cancel()
+
+
+RunPredictor = Callable[..., AbstractAsyncContextManager[Replica]]
+RunGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
+
+
+@pytest.fixture
+def run_predictor() -> RunPredictor:
+    """Runs a scripted predictor: `async with run_predictor("one") as replica`."""
+
+    @asynccontextmanager
+    async def running(
+        name: str = "one", *, port: int = 0, reflection: bool = True, drain_s: float = 2.0
+    ) -> AsyncIterator[Replica]:
+        script = ScriptedPredictor(name)
+        rpc = RpcSettings(port=port, metrics=False, drain_delay_s=0.1, drain_s=drain_s, reflection=reflection)
+        server = Server(
+            rpc,
+            services=[lambda s: pb_grpc.add_PredictorServiceServicer_to_server(script, s)],
+            service_names=[PREDICTOR],
+        )
+        async with server:
+            for health_name in ("", PREDICTOR, "model/predictor", "model/predictor/1"):
+                server.health.set(health_name, ServingStatus.SERVING)
+            yield Replica(script, server)
+
+    return running
+
+
+@pytest.fixture
+def run_gateway() -> RunGateway:
+    """Runs a gateway: `async with run_gateway([address]) as gateway`; fails the test when it leaves a task behind."""
+
+    @asynccontextmanager
+    async def running(
+        endpoints: Sequence[str] = (),
+        *,
+        routes: Mapping[str, RouteSettings] | None = None,
+        tls: Any = None,
+        sources: Any = None,
+        tracing: Any = None,
+        **changes: Any,
+    ) -> AsyncIterator[RunningGateway]:
+        table = dict(routes or {"predictor": RouteSettings(services=(PREDICTOR,), endpoints=tuple(endpoints))})
+        timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
+        settings = GatewaySettings(routes=table, **timing)
+        rpc = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=2.0)
+        async with serving(settings, rpc, sources=sources, tracing=tracing) as server:
+            async with channel(server.address, settings=ChannelSettings(plain=True)) as to_gateway:
+                yield RunningGateway(server, to_gateway)
+        leaked = [task for task in asyncio.all_tasks() if task.get_name().split(":")[0] in _OUR_TASKS]
+        assert not leaked
+
+    return running

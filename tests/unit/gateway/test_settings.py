@@ -1,0 +1,60 @@
+"""Settings of the gateway: routes from the file and the environment, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshcast.gateway import GatewaySettings, RouteSettings
+from meshcast.rpc import InvalidInput, load
+
+
+def loaded(text: str, tmp_path: Path, **environ: str) -> GatewaySettings:
+    path = tmp_path / "meshcast.toml"
+    path.write_text(text, "utf-8")
+    settings = load({"gateway": GatewaySettings}, path=path, environ=environ)["gateway"]
+    assert isinstance(settings, GatewaySettings)
+    return settings
+
+
+def test_the_predictor_is_routed_by_default() -> None:
+    route = GatewaySettings().routes["predictor"]
+    assert route.health == "meshcast.api.predictor.v1.PredictorService"
+    assert route.endpoints == ("127.0.0.1:8101",)
+
+
+def test_a_route_of_ours_given_in_part_keeps_the_rest(tmp_path: Path) -> None:
+    settings = loaded('[gateway.routes.predictor]\nendpoints = ["predictor:8101"]', tmp_path)
+    assert settings.routes["predictor"].endpoints == ("predictor:8101",)
+    assert "inference.GRPCInferenceService" in settings.routes["predictor"].services
+
+
+def test_the_environment_moves_a_replica(tmp_path: Path) -> None:
+    settings = loaded("", tmp_path, MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS="a:1,b:2")
+    assert settings.routes["predictor"].endpoints == ("a:1", "b:2")
+
+
+def test_a_new_route_stands_beside_ours(tmp_path: Path) -> None:
+    text = '[gateway.routes.ranker]\nservices = ["acme.RankerService"]\nendpoints = ["ranker:9000"]'
+    assert {*loaded(text, tmp_path).routes} == {"predictor", "ranker"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[gateway.routes.ranker]\nendpoints = ["ranker:9000"]', "routes.ranker.services"),
+        ('[gateway.routes.predictor]\nendpoints = ["predictor"]', "'predictor' is not host:port"),
+        ("[gateway.routes.predictor]\ndefault_deadline_s = 0", "default_deadline_s"),
+        ("[gateway]\nquestions_max = 0", "questions_max"),
+        ("[gateway]\ndeadline_margin_ms = -1", "deadline_margin_ms"),
+        ("[gateway]\nquestion_max = 1", "questions_max"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=named):
+        loaded(text, tmp_path)
+
+
+def test_health_follows_the_name_that_is_set() -> None:
+    assert RouteSettings(services=("a.B",), health_name="model/x").health == "model/x"
