@@ -11,7 +11,7 @@ import pytest
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
-from meshcast.rpc import RpcSettings, Server, ServingStatus
+from meshcast.rpc import RpcSettings, Server, ServingStatus, mesh_errors
 
 Serve = Callable[..., Awaitable[Server]]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,7 +96,7 @@ class KindsService:
 
 
 async def ask_kind(channel: grpc.aio.Channel, kind: str, texts: Sequence[str] = ("a",), **options: Any) -> list[str]:
-    """The answers of one call to a KindsService; unary kinds send the first text only."""
+    """The answers of one call to a KindsService, or its MeshError; unary kinds send the first text only."""
     options.setdefault("timeout", 10)
     path = f"/{KINDS_SERVICE}/{kind}"
     codec: dict[str, Any] = {
@@ -104,15 +104,21 @@ async def ask_kind(channel: grpc.aio.Channel, kind: str, texts: Sequence[str] = 
         "response_deserializer": StringValue.FromString,
     }
     messages = [StringValue(value=text) for text in texts]
+    call: Any
     match kind:
         case "Unary":
-            return [(await channel.unary_unary(path, **codec)(messages[0], **options)).value]
+            with mesh_errors():
+                return [(await channel.unary_unary(path, **codec)(messages[0], **options)).value]
         case "ClientStream":
-            return [(await channel.stream_unary(path, **codec)(iter(messages), **options)).value]
+            call = channel.stream_unary(path, **codec)(iter(messages), **options)
+            with mesh_errors(call):
+                return [(await call).value]
         case "ServerStream":
-            return [answer.value async for answer in channel.unary_stream(path, **codec)(messages[0], **options)]
+            call = channel.unary_stream(path, **codec)(messages[0], **options)
         case _:
-            return [answer.value async for answer in channel.stream_stream(path, **codec)(iter(messages), **options)]
+            call = channel.stream_stream(path, **codec)(iter(messages), **options)
+    with mesh_errors(call):
+        return [answer.value async for answer in call]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from .call import Call, Observer
 from .errors import Precondition
 from .interceptor import QUIET_SERVICES
 from .settings import TracingSettings
+from .status import answer_now
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -223,14 +224,7 @@ def _end(span: Span, code: grpc.StatusCode, *, is_fault: bool) -> None:
 
 
 def _end_stream(span: Span, ended: Any) -> None:
-    # A call that has ended answers without waiting, so its coroutine can be driven by hand in this plain callback.
-    coroutine, code = ended.code(), grpc.StatusCode.UNKNOWN
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        code = done.value
-    finally:
-        coroutine.close()
+    code = answer_now(ended.code()) or grpc.StatusCode.UNKNOWN
     _end(span, code, is_fault=code is not grpc.StatusCode.OK)
 
 

@@ -253,6 +253,49 @@ async def test_calls_that_carry_no_bulk_data_have_a_smaller_limit(serve: Serve, 
     }
 
 
+@pytest.mark.parametrize("style", ["iterator", "write", "one answer"])
+async def test_a_refusal_is_seen_by_a_caller_that_is_still_writing(serve: Serve, style: str) -> None:
+    async def refuse(requests: Any, context: Any) -> bytes:
+        raise InvalidInput("the first chunk has no sequence", field="sequence")
+
+    async def refuse_stream(requests: Any, context: Any) -> AsyncIterator[bytes]:
+        raise InvalidInput("the first chunk has no sequence", field="sequence")
+        yield b""
+
+    handlers: dict[str, Any] = {
+        "Whole": grpc.stream_unary_rpc_method_handler(refuse),
+        "Stream": grpc.stream_stream_rpc_method_handler(refuse_stream),
+    }
+    server = await serve(generic_handlers=[grpc.method_handlers_generic_handler("a.B", handlers)], access="none")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 1_000
+
+    async def send(to_server: Any) -> None:
+        if style == "one answer":
+            call = to_server.stream_unary("/a.B/Whole")(chunks(), timeout=10)
+            with mesh_errors(call):
+                await call
+        elif style == "iterator":
+            call = to_server.stream_stream("/a.B/Stream")(chunks(), timeout=10)
+            with mesh_errors(call):
+                _ = [answer async for answer in call]
+        else:
+            call = to_server.stream_stream("/a.B/Stream")(timeout=10)
+            with mesh_errors(call):
+                async for chunk in chunks():
+                    await call.write(chunk)
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+
+    async with channel(server.address, settings=PLAIN) as to_server:
+        for _ in range(100):
+            with pytest.raises(InvalidInput) as caught:
+                await send(to_server)
+            assert caught.value.violations[0].field == "sequence"
+
+
 async def test_a_peers_bug_is_passed_on_with_the_id_under_which_the_peer_logged_it(
     serve: Serve, kinds_service: Any, ask: Any
 ) -> None:

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import pytest
 
 from meshcast.rpc import ChannelSettings, Server, channel

@@ -24,13 +24,14 @@ VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Serv
 
 async def answers(server: Server, version: str, *requests: pb.ServerReflectionRequest) -> list[Any]:
     async with channel(server.address, settings=PLAIN) as to_server:
-        call = to_server.stream_stream(
+        method = to_server.stream_stream(
             f"/{version}/ServerReflectionInfo",
             request_serializer=pb.ServerReflectionRequest.SerializeToString,
             response_deserializer=pb.ServerReflectionResponse.FromString,
         )
-        with mesh_errors():
-            return [answer async for answer in call(iter(requests), timeout=10)]
+        call = method(iter(requests), timeout=10)
+        with mesh_errors(call):
+            return [answer async for answer in call]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -159,6 +159,11 @@ def test_a_message_over_the_limit_says_the_limit_and_the_setting(text: str, sett
     assert not error.is_retryable
 
 
+def test_a_status_that_grpc_lost_is_no_bug_of_the_peer() -> None:
+    error = from_rpc_error(PeerFailed(grpc.StatusCode.INTERNAL, "Internal error from Core"))
+    assert isinstance(error, NotReady)
+
+
 def test_only_grpc_errors_are_turned() -> None:
     with pytest.raises(KeyError), mesh_errors():
         raise KeyError("ours")
