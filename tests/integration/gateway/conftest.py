@@ -152,7 +152,7 @@ class RunningGateway:
             )
 
         async with asyncio.timeout(5):
-            while not await are_known():
+            while not await are_known():  # noqa: ASYNC110  # learning a contract changes no state that could be watched
                 await asyncio.sleep(0.01)
 
     async def until(self, condition: Callable[[gateway_pb2.MeshHealth], bool]) -> None:
@@ -205,12 +205,13 @@ def run_gateway() -> RunGateway:
         tls: Any = None,
         sources: Any = None,
         tracing: Any = None,
+        drain_delay_s: float = 0.0,
         **changes: Any,
     ) -> AsyncIterator[RunningGateway]:
         table = dict(routes or {"predictor": RouteSettings(services=(PREDICTOR,), endpoints=tuple(endpoints))})
         timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
         settings = GatewaySettings(routes=table, **timing)
-        rpc = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=2.0)
+        rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)
         async with serving(settings, rpc, sources=sources, tracing=tracing) as server:
             async with channel(server.address, settings=ChannelSettings(plain=True)) as to_gateway:
                 yield RunningGateway(server, to_gateway)

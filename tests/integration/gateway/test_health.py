@@ -96,7 +96,7 @@ async def test_a_backend_without_health_service_serves_while_it_is_connected(run
         return request
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("acme.EchoService", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -239,7 +239,7 @@ async def test_foreign_services_are_relayed_untouched(serve: Any, run_gateway: A
     async def echo(request: bytes, context: Any) -> bytes:
         return request
 
-    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
     backend = await serve(
         lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("acme.EchoService", handlers)])
     )
@@ -261,7 +261,7 @@ async def test_open_inference_requests_find_the_route_that_has_their_model(serve
                 yield name.encode()
 
         methods = ("ModelInfer", "ModelReady", "RepositoryModelLoad", "ServerLive")
-        handlers = {method: grpc.unary_unary_rpc_method_handler(unary) for method in methods}
+        handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(unary) for method in methods}
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream)
         return lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(oip, handlers)])
 
