@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,7 +149,8 @@ def cost(trained: Trained, posts: PostTable) -> dict[str, Any]:
     chunk = posts.take(own.ravel())
     start = np.arange(256) * features.WINDOW + (own == own[:, :1]).sum(axis=1) - 1
     stop = (np.arange(256) + 1) * features.WINDOW
-    with tempfile.TemporaryDirectory() as folder:
+    # torch's exporter prints its progress; standard output is for the JSON alone
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         where = Path(folder)
         report = export_model(
             trained.module, SIGNATURE, recorded=trained.recorded, version_dir=where / "1", meta_dir=where / "meta"
