@@ -288,7 +288,7 @@ class ModelMetadataResponse(_message.Message):
     name: _builtins.str
     """Name of the model."""
     platform: _builtins.str
-    """What runs it, as in `onnxruntime/cpu/f32`."""
+    """What runs it, as in `onnxruntime_onnx`; the property `backend` says it exactly."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions that take inference."""
@@ -898,7 +898,7 @@ class RepositoryIndexResponse(_message.Message):
 
     @_typing.final
     class ModelIndex(_message.Message):
-        """One version of a model; or a model without a version, where none was ever asked for."""
+        """One version of a model; or a model that has no version at all."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -911,7 +911,7 @@ class RepositoryIndexResponse(_message.Message):
         version: _builtins.str
         """Version as a decimal number. Empty where none applies."""
         state: _builtins.str
-        """`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`; empty where none applies."""
+        """`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`."""
         reason: _builtins.str
         """Why it is in this state. Empty when it is ready."""
         def __init__(
