@@ -80,6 +80,8 @@ class Batcher:
         self.model = model
         self.rows_max = min(batching.rows_max, signature.rows_max)
         self.counts = BatcherCounts(model)
+        self.refusing: MeshError | None = None
+        """Set by the model while no version serves: what every new question is refused with."""
         self._names = signature.input_names
         self._versions = versions
         self._batching = batching
@@ -151,6 +153,8 @@ class Batcher:
         """
         loop = self._loop
         assert loop is not None, "enter the batcher first"
+        if self.refusing is not None:
+            raise copy.copy(self.refusing)
         now = time.monotonic()
         if deadline.at <= now:
             self.counts.expired += rows

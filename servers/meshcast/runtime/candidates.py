@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import structlog
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData, MeshError, Precondition
 from meshcast.runtime.evidence import ONNX, OPENVINO, OPENVINO_WEIGHTS, PROOF_ROWS, RECORDED, Evidence, Recorded
-from meshcast.runtime.session import Backend, Session, SessionOptions, buckets, parity_error
+from meshcast.runtime.session import Backend, Session, SessionOptions, parity_error
 from meshcast.runtime.signature import Signature
 
 __all__ = [
@@ -120,7 +120,9 @@ def gate(session: Session, signature: Signature, recorded: Recorded, *, rows: Se
         try:
             error = parity_error(session, signature, recorded.inputs, recorded.outputs, (size,))
         except Exception as failure:  # whatever a library raises on a graph that does not fit
-            why = f"fails at a batch of {size}: {(str(failure).splitlines() or [''])[0][:160]}"
+            frozen = f" but not at {rows[0]}: its batch is frozen" if size != rows[0] else ""
+            lines = [line for line in str(failure).splitlines() if not line.startswith("Exception from")] or [""]
+            why = f"fails at a batch of {size}{frozen}: {lines[0][:160]}"
             return Candidate(backend=session.backend, accepted=False, refusal=why)
         worst = max(worst, error)
         if bound is not None and not error <= bound:
@@ -141,7 +143,7 @@ def warm(session: Session, signature: Signature, recorded: Recorded, *, rows_max
     """Warms every batch bucket, one a step, so that the caller can pace it; yields the bucket."""
     inputs = recorded.inputs or signature.example(1)
     have = len(next(iter(inputs.values())))
-    for size in buckets(rows_max):
+    for size in session.buckets(rows_max):
         pick = [row % have for row in range(size)]
         session.warm({name: inputs[name][pick] for name in signature.input_names})
         yield size
@@ -157,7 +159,6 @@ class Chooser:
         allow_bf16: True to let reduced precision compete where the signature states a tolerance for it.
         budget_s: most time to measure speeds; they are kept by host and graph.
         cache_dir: where they are kept; None: nowhere.
-        opening: runs the opening of a session, on a thread whose priority the session's own threads may inherit.
     """
 
     def __init__(
@@ -169,7 +170,6 @@ class Chooser:
         allow_bf16: bool = False,
         budget_s: float = 1.5,
         cache_dir: Path | None = None,
-        opening: Callable[[Callable[[], Session]], Session] = lambda function: function(),
     ) -> None:
         self._asked = asked
         self._options = options
@@ -177,7 +177,6 @@ class Chooser:
         self._allow_bf16 = allow_bf16
         self._budget_s = budget_s
         self._cache_dir = cache_dir
-        self._opening = opening
 
     def backends(self) -> tuple[Backend, ...]:
         """The back-ends that compete here."""
@@ -238,7 +237,7 @@ class Chooser:
         self, backend: Backend, paths: VersionPaths, evidence: Evidence, signature: Signature, recorded: Recorded
     ) -> tuple[Session | None, Candidate]:
         try:
-            session = self._opening(lambda: open_candidate(backend, paths, evidence, signature, self._options))
+            session = open_candidate(backend, paths, evidence, signature, self._options)
         except MeshError as error:
             return None, Candidate(backend=str(backend), accepted=False, refusal=error.message)
         candidate = gate(session, signature, recorded)

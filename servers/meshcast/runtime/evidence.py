@@ -67,7 +67,7 @@ class Recorded:
         """Writes an `.npz` file."""
         arrays: dict[str, Any] = {f"input.{name}": array for name, array in self.inputs.items()}
         arrays |= {f"output.{name}": array for name, array in self.outputs.items()}
-        np.savez_compressed(path, **arrays)
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Recorded":

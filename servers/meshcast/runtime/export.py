@@ -45,7 +45,7 @@ __all__ = ["ExportReport", "export_model"]
 
 log = structlog.get_logger()
 
-RECORDED_ROWS_MAX = 256  # enough for the proofs; the file ships with the model
+RECORDED_ROWS_MAX = max(PROOF_ROWS)  # the proofs need no more; the file is read at every load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def export_model(
     Args:
         module: takes the signature's inputs in order, gives its outputs in order.
         signature: of the model, with the tolerance of the proof.
-        recorded: real inputs by name; up to 256 of their rows are kept beside the version, with the torch outputs.
+        recorded: real inputs by name; up to 64 of their rows are kept beside the version, with the torch outputs.
         version_dir: gets `model.onnx` and nothing else; is made where it is missing.
         meta_dir: gets `openvino.xml`, `openvino.bin`, `export.json`, `recorded.npz`, `card.md` and `metrics.json`.
         card: the model card, in Markdown.

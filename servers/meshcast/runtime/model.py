@@ -70,7 +70,7 @@ class Model:
         self._settings = settings
         self._on_health = on_health
         self._versions = Versions(name, self._close)
-        self._loader = Loader(name, nice=settings.load_nice)
+        self._loader = Loader(name)
         self._chooser = Chooser(
             asked=settings.backend,
             options=SessionOptions(
@@ -83,7 +83,6 @@ class Model:
             allow_bf16=settings.allow_bf16,
             budget_s=settings.choose_s,
             cache_dir=settings.state / "cache",
-            opening=self._loader.open,
         )
         self.batcher = Batcher(
             model=name,
@@ -97,6 +96,7 @@ class Model:
             ),
             taps=taps,
         )
+        self.batcher.refusing = self._not_ready()
         self._changing = asyncio.Lock()
         self._choices: dict[int, Choice] = {}
         self._evidence: dict[int, Evidence] = {}
@@ -131,7 +131,7 @@ class Model:
     @property
     def is_ready(self) -> bool:
         """True when a call would be answered."""
-        return self.state is ModelState.READY or (self.state is ModelState.LOADING and self.live > 0)
+        return self.live > 0 and self.state in (ModelState.READY, ModelState.LOADING)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -163,17 +163,14 @@ class Model:
             CorruptData: a version cannot be loaded; those that served go on.
         """
         async with self._changing:
-            before, self.state, self.reason = self.state, ModelState.LOADING, ""
+            self._enter(ModelState.LOADING)
             try:
                 await self._load(policy)
             except BaseException as error:
-                self.reason = error.message if isinstance(error, MeshError) else "the load was interrupted"
-                self.state = ModelState.READY if self.live else ModelState.UNAVAILABLE
-                if before is not ModelState.READY or not self.live:
-                    self._on_health(f"model/{self.name}", self.live > 0)
+                why = error.message if isinstance(error, MeshError) else "the load was interrupted"
+                self._enter(ModelState.READY if self.live else ModelState.UNAVAILABLE, why)
                 raise
-            self.state, self.reason = ModelState.READY, ""
-            self._on_health(f"model/{self.name}", True)
+            self._enter(ModelState.READY)
 
     async def unload(self) -> None:
         """Stops answering: questions that wait are answered still, then every session is closed.
@@ -181,16 +178,12 @@ class Model:
         Returns when the memory has been given back.
         """
         async with self._changing:
-            if not self._versions.loaded:
-                self.state, self.reason = ModelState.UNAVAILABLE, "unloaded"
-                return
-            self.state, self.reason = ModelState.UNLOADING, "unloaded"
-            self._on_health(f"model/{self.name}", False)
+            self._enter(ModelState.UNLOADING, "it was unloaded")
             await self.batcher.settle()
             self._let_go(self._versions.loaded)
             self._serving = None
             await self.closed()
-            self.state = ModelState.UNAVAILABLE
+            self._enter(ModelState.UNAVAILABLE, "it was unloaded")
 
     async def closed(self) -> None:
         """Waits until every retired session has been closed."""
@@ -252,7 +245,7 @@ class Model:
                 raise model_unknown(self.name)
             return (policy or self.repository.policy(self.name)).pick(versions)
 
-        wanted = await self._loader.prove(look)
+        wanted = await self._loader.run(look)
         if not wanted:
             raise NotFound(
                 f"Model {self.name} has no version in the repository that its policy asks for.",
@@ -284,11 +277,30 @@ class Model:
             return choice, self.repository.evidence(self.name, version)
 
         try:
-            return await self._loader.prove(choose)
+            return await self._loader.run(choose)
         except CorruptData as error:
             error.facts |= {"model": self.name, "version": str(version)}
             log.error("a version was refused", model=self.name, version=version, why=error.message)
             raise
+
+    def _enter(self, state: ModelState, reason: str = "") -> None:
+        """Changes the state, and what follows from it: what new questions are told, and the health name."""
+        self.state, self.reason = state, reason
+        self.batcher.refusing = None if self.is_ready else self._not_ready()
+        self._on_health(f"model/{self.name}", self.is_ready)
+
+    async def follow(self) -> None:
+        """Loads whenever the versions in the repository change, looking every `poll_s` seconds, until cancelled."""
+        seen = await asyncio.to_thread(self.repository.versions, self.name)
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            versions = await asyncio.to_thread(self.repository.versions, self.name)
+            if versions != seen:
+                seen = versions
+                try:
+                    await self.load()
+                except MeshError as error:
+                    log.error("new versions were not loaded", model=self.name, why=error.message)
 
     def _let_go(self, loaded: Sequence[LoadedVersion], *, keep_live: bool = False) -> None:
         if not keep_live:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import onnxruntime
 from numpy.typing import NDArray
 
-from meshcast.runtime.session import Backend, SessionOptions, artefact_corrupt
+from meshcast.runtime.session import Backend, SessionOptions, artefact_corrupt, powers
 from meshcast.runtime.signature import Arrays, Signature
 
 __all__ = ["VERSION", "OnnxSession", "has_cuda", "open_session"]
@@ -40,6 +40,10 @@ class OnnxSession:
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name."""
         return dict(zip(self._outputs, self._run(self._outputs, arrays, None), strict=True))
+
+    def buckets(self, rows_max: int) -> tuple[int, ...]:
+        """Powers of two."""
+        return powers(rows_max)
 
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows once: the session keeps nothing per shape or thread."""

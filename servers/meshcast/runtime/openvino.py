@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from meshcast.runtime.session import Backend, SessionOptions, artefact_corrupt, bucket, buckets
+from meshcast.runtime.session import Backend, SessionOptions, artefact_corrupt, bucket, steps
 from meshcast.runtime.signature import Arrays, Signature
 
 __all__ = ["VERSION", "OpenvinoSession", "convert_onnx", "open_session"]
@@ -21,14 +21,14 @@ class OpenvinoSession:
     """A model compiled by OpenVINO, with one infer request a run slot.
 
     A batch size that it has not seen costs a compilation of 1 to 3 ms, and each keeps memory: rows are padded to the
-    sizes of `session.buckets`.
+    sizes of `session.steps`.
     """
 
     def __init__(self, compiled: openvino.CompiledModel, backend: str, signature: Signature, slots: int) -> None:
         self._compiled = compiled
         self._backend = backend
         self._names = list(signature.output_names)
-        self._sizes = buckets(signature.rows_max)
+        self._sizes = steps(signature.rows_max)
         self._requests = [compiled.create_infer_request() for _ in range(slots)]
         # More runs than slots wait here, they do not fail.
         self._free: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
@@ -55,6 +55,10 @@ class OpenvinoSession:
         finally:
             self._free.put(request)
         return {name: results[place][:rows] for name, place in zip(self._names, self._places, strict=True)}
+
+    def buckets(self, rows_max: int) -> tuple[int, ...]:
+        """The sizes that rows are padded to."""
+        return steps(rows_max)
 
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows on every stream at once: each stream compiles for a new shape by itself."""

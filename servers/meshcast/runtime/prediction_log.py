@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-__all__ = ["PredictionLog", "Record", "SqlitePredictionLog", "StoredPrediction"]
+__all__ = ["NoPredictionLog", "PredictionLog", "Record", "SqlitePredictionLog", "StoredPrediction"]
 
 log = structlog.get_logger()
 
@@ -92,6 +92,17 @@ class PredictionLog(Protocol):
 
     async def read(self, prediction_id: str) -> StoredPrediction | None:
         """The prediction of this id, those still to be written included; None when there is none."""
+
+
+class NoPredictionLog:
+    """A log that keeps nothing, where keeping is switched off."""
+
+    async def put(self, record: Record) -> None:
+        """Forgets the record."""
+
+    async def read(self, prediction_id: str) -> StoredPrediction | None:
+        """Nothing."""
+        return None
 
 
 class SqlitePredictionLog:

@@ -13,7 +13,7 @@ from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData
 from meshcast.runtime.signature import Arrays, Signature
 
-__all__ = ["Backend", "Session", "SessionOptions", "artefact_corrupt", "bucket", "buckets", "parity_error"]
+__all__ = ["Backend", "Session", "SessionOptions", "artefact_corrupt", "bucket", "parity_error", "powers", "steps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,9 @@ class Session(Protocol):
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name for inputs that fit the signature. Blocks; releases the GIL while it computes."""
 
+    def buckets(self, rows_max: int) -> tuple[int, ...]:
+        """Batch sizes that must have run before the session serves, ascending to `rows_max`."""
+
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows wherever a later run of that many may run, so that none of those is a first one."""
 
@@ -73,10 +76,14 @@ class Session(Protocol):
         """Gives the memory back. No run may be under way."""
 
 
-def buckets(rows_max: int) -> tuple[int, ...]:
-    """Batch sizes that are warmed before a version serves: 1, 2, 4, 8, then steps of a quarter of the power of two.
+def powers(rows_max: int) -> tuple[int, ...]:
+    """1, 2, 4 and so on up to `rows_max`: enough for a runtime that keeps nothing per shape."""
+    return tuple(sorted({min(1 << power, rows_max) for power in range(rows_max.bit_length() + 1)}))
 
-    A runtime that compiles for each new shape pads to these, at most a quarter of the rows for nothing.
+
+def steps(rows_max: int) -> tuple[int, ...]:
+    """1, 2, 4, 8, then steps of a quarter of the power of two: a runtime that compiles for each shape pads to these,
+    at most a quarter of the rows for nothing.
     """
     sizes = {1, 2, 4, 8, rows_max}
     power = 8

@@ -29,7 +29,6 @@ class RuntimeSettings:
         queue_rows_max: rows that may wait for a run; more are refused.
         allow_bf16: True to let bf16 compete where a model states a tolerance for it.
         choose_s: most seconds to measure back-ends, once a host and graph.
-        load_nice: how far proving and warming a version step back from serving, 0 to 19.
         load_rest: seconds of rest for each second of work while a version loads beside another.
         control_mode: `explicit` loads on request, `poll` also looks for new versions by itself.
         poll_s: how often it looks.
@@ -49,8 +48,7 @@ class RuntimeSettings:
     queue_rows_max: int = 8192
     allow_bf16: bool = False
     choose_s: float = 1.5
-    load_nice: int = 10
-    load_rest: float = 1.0
+    load_rest: float = 2.0
     control_mode: Literal["explicit", "poll"] = "explicit"
     poll_s: float = 5.0
     log_predictions: bool = True

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meshcast.runtime.session import powers
 from meshcast.runtime.signature import Arrays, Signature
 
 __all__ = ["TorchSession", "open_session"]
@@ -34,6 +35,10 @@ class TorchSession:
         tensors = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
         named = zip(self._signature.output_names, tensors, strict=True)
         return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named}
+
+    def buckets(self, rows_max: int) -> tuple[int, ...]:
+        """Powers of two."""
+        return powers(rows_max)
 
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows once."""
