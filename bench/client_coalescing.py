@@ -102,7 +102,8 @@ async def serve() -> None:
     }
     handler = grpc.method_handlers_generic_handler("meshcast.api.predictor.v1.PredictorService", handlers)
     async with Server(settings, generic_handlers=[handler]) as server:
-        server.health.set("", ServingStatus.SERVING)
+        for name in ("", "meshcast.api.predictor.v1.PredictorService"):
+            server.health.set(name, ServingStatus.SERVING)
         print("address", server.address, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

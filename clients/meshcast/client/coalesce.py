@@ -2,7 +2,7 @@
 
 A unary call costs a Python server about 200 us whatever it carries, a row in a packed chunk about 2 us: gathering is
 what makes single calls cheap. Nothing is held back for it: a chunk leaves at the end of the loop's turn that asked for
-it, unless `WINDOW` chunks are under way already; rows that come meanwhile form the next one.
+it, unless two chunks are under way already; rows that come meanwhile form the next one.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,18 +36,29 @@ from meshcast.rpc import (
     from_item,
 )
 
-CHUNK_ROWS = 256
-"""Rows of one chunk at most: the largest run of a model."""
-WINDOW = 2
-"""Chunks of a lane in flight: one is computed while the next is under way. More would only cut them smaller."""
-ROWS_WAITING_MAX = 8_192
-"""Rows of a lane that wait to be sent; more are refused at once with Overloaded."""
 LANES_MAX = 16
 """Streams at a time, one for each pinned version and priority; calls beyond them go out unary."""
-STREAM_S = 600.0
-"""Age at which a stream is replaced, so that replicas that joined get work too, in seconds."""
-IDLE_S = 30.0
-"""Silence after which a stream is closed, in seconds: an idle client holds up nobody's drain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bounds of a lane.
+
+    Args:
+        chunk_rows: rows of a chunk; 256 is the largest run of a model.
+        window: chunks in flight: one is computed while the next is under way, and more would only cut them smaller
+            (bench/client_coalescing.py).
+        rows_waiting_max: rows that wait to be sent; more are refused at once with Overloaded.
+        stream_s: age at which a stream is replaced, in seconds, so that replicas that joined get work too.
+        idle_s: silence after which a stream is closed, in seconds, so that an idle client holds up nobody's drain.
+    """
+
+    chunk_rows: int = 256
+    window: int = 2
+    rows_waiting_max: int = 8_192
+    stream_s: float = 600.0
+    idle_s: float = 30.0
+
 
 LaneKey = tuple[int, Priority, str]
 """What rows of a chunk have in common, since the contract states it once a chunk: version, priority, channel."""
@@ -74,12 +86,16 @@ class _Row:
 
 
 class Coalescer:
-    """The lanes of a client. Belongs to one event loop; `close` ends every stream and answers what is still awaited."""
+    """The lanes of a client. Belongs to one event loop; `close` ends every stream and answers what is still awaited.
 
-    def __init__(self, open_call: OpenCall, *, chunk_rows: int = CHUNK_ROWS, window: int = WINDOW) -> None:
+    Args:
+        open_call: opens a stream.
+        bounds: of every lane.
+    """
+
+    def __init__(self, open_call: OpenCall, bounds: Bounds | None = None) -> None:
         self._open_call = open_call
-        self._chunk_rows = chunk_rows
-        self._window = window
+        self._bounds = bounds or Bounds()
         self._lanes: dict[LaneKey, _Lane] = {}
 
     def has_room(self, key: LaneKey) -> bool:
@@ -107,7 +123,7 @@ class Coalescer:
         """
         lane = self._lanes.get(key)
         if lane is None or lane.is_over:
-            lane = self._lanes[key] = _Lane(self._open_call, key, self._chunk_rows, self._window)
+            lane = self._lanes[key] = _Lane(self._open_call, key, self._bounds)
         answer: asyncio.Future[EngagementPrediction] = asyncio.get_running_loop().create_future()
         lane.add(_Row(planned, history, request_id, time.monotonic() + timeout_s, answer))
         # A caller that is cancelled here cancels its future, by which the lane knows that nobody waits for the row.
@@ -122,12 +138,11 @@ class Coalescer:
 class _Lane:
     """One stream and the rows that wait for it or are under way on it."""
 
-    def __init__(self, open_call: OpenCall, key: LaneKey, chunk_rows: int, window: int) -> None:
+    def __init__(self, open_call: OpenCall, key: LaneKey, bounds: Bounds) -> None:
         self._open_call = open_call
         self._version, priority, self._channel = key
         self._priority = PRIORITIES[priority]
-        self._chunk_rows = chunk_rows
-        self._window = window
+        self._bounds = bounds
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Row] = deque()
         self._in_flight: dict[int, list[_Row]] = {}
@@ -150,10 +165,9 @@ class _Lane:
         Raises:
             Overloaded: too many rows wait already.
         """
-        if len(self._waiting) >= ROWS_WAITING_MAX:
-            raise Overloaded(
-                f"{ROWS_WAITING_MAX} predictions wait to be sent; await some first", rows_max=ROWS_WAITING_MAX
-            )
+        most = self._bounds.rows_waiting_max
+        if len(self._waiting) >= most:
+            raise Overloaded(f"{most} predictions wait to be sent; await some first", rows_max=most)
         self._waiting.append(row)
         if row.ends_at < self._timer_at:
             self._set_timer(row.ends_at)
@@ -164,7 +178,7 @@ class _Lane:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Opens streams for as long as there are rows; ends after `IDLE_S` without any."""
+        """Opens streams for as long as there are rows; ends after `idle_s` without any."""
         try:
             while await self._has_rows():
                 failure = await self._travel()
@@ -179,17 +193,17 @@ class _Lane:
                 self._timer.cancel()
 
     async def _has_rows(self) -> bool:
-        """Waits for rows; False when none came within `IDLE_S`."""
+        """Waits for rows; False when none came within `idle_s`."""
         if not self._waiting:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_S):
+                async with asyncio.timeout(self._bounds.idle_s):
                     await self._wake.wait()
         return bool(self._waiting)
 
     async def _travel(self) -> MeshError | None:
         """One stream, from its opening to its end; None when it ended in peace."""
-        call = self._open_call(STREAM_S + 60.0)
+        call = self._open_call(self._bounds.stream_s + 60.0)
         writer = asyncio.create_task(self._write(call), name="coalescing-writer")
         try:
             while (response := await read(call)) is not None:
@@ -208,11 +222,11 @@ class _Lane:
 
     async def _write(self, call: Call) -> None:
         """Sends chunks while there are rows and room, until the stream is old or idle."""
-        ends_at = time.monotonic() + STREAM_S
+        ends_at = time.monotonic() + self._bounds.stream_s
         try:
             while time.monotonic() < ends_at:
                 self._wake.clear()
-                while self._waiting and len(self._in_flight) < self._window:
+                while self._waiting and len(self._in_flight) < self._bounds.window:
                     request = self._next_chunk()
                     if request is not None and not await write(call, request):
                         return  # the call ended under the writer: its status is what the reader gets
@@ -224,12 +238,12 @@ class _Lane:
             raise
 
     async def _is_woken(self) -> bool:
-        """Waits for rows or for room; False when nothing at all was under way for `IDLE_S`."""
+        """Waits for rows or for room; False when nothing at all was under way for `idle_s`."""
         if self._waiting or self._in_flight:
             await self._wake.wait()
             return True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(self._bounds.idle_s):
                 await self._wake.wait()
         return self._wake.is_set()
 
@@ -237,7 +251,7 @@ class _Lane:
         """The next rows that somebody still waits for, as a message; None when there are none."""
         waiting = self._waiting
         rows: list[_Row] = []
-        while waiting and len(rows) < self._chunk_rows:
+        while waiting and len(rows) < self._bounds.chunk_rows:
             row = waiting.popleft()
             if not row.answer.done():
                 rows.append(row)

@@ -94,19 +94,13 @@ class MeshClient:
         self._timeout_s = timeout_s
         self._coalesce = coalesce
         self._settings = settings
-        self._channel: grpc.aio.Channel | None = None
+        self._stubs: _Stubs | None = None
+        self._coalescer: Coalescer | None = None
         self._histories = Histories()
         self._ids = RequestIds()
 
     async def __aenter__(self) -> Self:
-        self._channel = channel(self.target, settings=self._settings, tls=self._tls)
-        # Streams are resumed by us, chunk by chunk; the channel's own retries below that would multiply the tries.
-        streams = replace(self._settings or ChannelSettings(), attempts_max=1)
-        self._streams = channel(self.target, settings=streams, tls=self._tls)
-        self._predictor = pb_grpc.PredictorServiceStub(self._channel)
-        self._streaming_predictor = pb_grpc.PredictorServiceStub(self._streams)
-        self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._stubs = _Stubs(self.target, self._settings, self._tls)
         self._coalescer = Coalescer(self._open_stream) if self._coalesce else None
         return self
 
@@ -117,11 +111,10 @@ class MeshClient:
 
     async def close(self) -> None:
         """Ends every call that is under way and closes the channel. A closed client cannot be used again."""
-        if self._channel is not None:
-            if self._coalescer is not None:
-                await self._coalescer.close()
-            await self._channel.close()
-            await self._streams.close()
+        if self._coalescer is not None:
+            await self._coalescer.close()
+        if self._stubs is not None:
+            await self._stubs.close()
 
     async def predict_engagement(
         self,
@@ -161,7 +154,7 @@ class MeshClient:
         request = engagement_request(
             plan, prepared, request_id=request_id, channel=channel, version=version, priority=priority
         )
-        response = await _answer(self._predictor.PredictEngagement(request, timeout=timeout))
+        response = await _answer(self._open.predictor.PredictEngagement(request, timeout=timeout))
         return EngagementPrediction.of(response.prediction, response.receipt)
 
     async def predict_posts(
@@ -265,7 +258,7 @@ class MeshClient:
         Raises:
             NotFound: none is stored under the id.
         """
-        call = self._predictor.ReadPrediction(
+        call = self._open.predictor.ReadPrediction(
             pb.ReadPredictionRequest(prediction_id=prediction_id), timeout=self._timeout(timeout_s)
         )
         return StoredPrediction.of(await _answer(call))
@@ -278,7 +271,7 @@ class MeshClient:
         request = engagement_request(
             planned.values(), prepared, request_id="", channel=channel, version=0, priority="normal"
         )
-        call = self._predictor.ValidateFeatures(
+        call = self._open.predictor.ValidateFeatures(
             pb.ValidateFeaturesRequest(request=request), timeout=self._timeout(timeout_s)
         )
         return Validation.of(await _answer(call))
@@ -289,7 +282,7 @@ class MeshClient:
         Raises:
             NotFound: there is no such version.
         """
-        call = self._predictor.DescribeModel(
+        call = self._open.predictor.DescribeModel(
             pb.DescribeModelRequest(model_version=version), timeout=self._timeout(timeout_s)
         )
         return await _answer(call)
@@ -312,7 +305,7 @@ class MeshClient:
             MeshError: the gateway itself failed.
         """
         request = self._comprehensive(planned, history, request_id, channel, version)
-        call = self._gateway.PredictComprehensive(request, timeout=self._timeout(timeout_s))
+        call = self._open.gateway.PredictComprehensive(request, timeout=self._timeout(timeout_s))
         async with aclosing(_answers(call)) as answers:
             async for answer in answers:
                 yield ComprehensivePart.of(answer)
@@ -346,7 +339,7 @@ class MeshClient:
             except Exception as error:  # grpc would log it and end the stream as if all had been asked
                 source_errors.append(error)
 
-        call = self._gateway.PredictComprehensiveStream(requests(), timeout=timeout_s)
+        call = self._open.gateway.PredictComprehensiveStream(requests(), timeout=timeout_s)
         async with aclosing(_answers(call)) as answers:
             async for answer in answers:
                 yield ComprehensivePart.of(answer.response, answer.sequence)
@@ -380,17 +373,17 @@ class MeshClient:
             priority=priority,
         )
         request = gateway_pb2.RoutePredictionRequest(engagement=engagement)
-        response = await _answer(self._gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
+        response = await _answer(self._open.gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
         return EngagementPrediction.of(response.engagement.prediction, response.engagement.receipt)
 
     async def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
         """The services that the gateway routes to, by name."""
-        call = self._gateway.ListServices(gateway_pb2.ListServicesRequest(), timeout=self._timeout(timeout_s))
+        call = self._open.gateway.ListServices(gateway_pb2.ListServicesRequest(), timeout=self._timeout(timeout_s))
         return list((await _answer(call)).services)
 
     async def read_mesh_health(self, *, timeout_s: float | None = None) -> gateway_pb2.MeshHealth:
         """The state of every service and replica, as the gateway sees it."""
-        call = self._gateway.ReadMeshHealth(gateway_pb2.ReadMeshHealthRequest(), timeout=self._timeout(timeout_s))
+        call = self._open.gateway.ReadMeshHealth(gateway_pb2.ReadMeshHealthRequest(), timeout=self._timeout(timeout_s))
         return (await _answer(call)).health
 
     async def watch_mesh(
@@ -403,14 +396,14 @@ class MeshClient:
             DeadlineExceeded: after `timeout_s` seconds.
         """
         request = gateway_pb2.WatchMeshRequest(interval_ms=round(interval_s * 1e3))
-        call = self._gateway.WatchMesh(request, timeout=timeout_s)
+        call = self._open.gateway.WatchMesh(request, timeout=timeout_s)
         async with aclosing(_answers(call)) as answers:
             async for answer in answers:
                 yield answer.health
 
     async def health(self, name: str = "", *, timeout_s: float | None = None) -> ServingStatus:
         """State of a health name of the target: empty for the process, a full service name, or `model/<name>`."""
-        call: grpc.aio.UnaryUnaryCall[Any, Any] = self._health.Check(
+        call: grpc.aio.UnaryUnaryCall[Any, Any] = self._open.health.Check(
             health_pb2.HealthCheckRequest(service=name), timeout=self._timeout(timeout_s)
         )
         try:
@@ -418,11 +411,17 @@ class MeshClient:
         except NotFound:
             return ServingStatus.SERVICE_UNKNOWN
 
+    @property
+    def _open(self) -> "_Stubs":
+        if self._stubs is None:
+            raise RuntimeError("the client is not open: use it as `async with MeshClient(...) as mesh:`")
+        return self._stubs
+
     def _timeout(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else timeout_s
 
     def _open_stream(self, timeout_s: float) -> Call:
-        return self._streaming_predictor.PredictEngagementStream(timeout=timeout_s)
+        return self._open.streaming_predictor.PredictEngagementStream(timeout=timeout_s)
 
     def _comprehensive(
         self, planned: PlannedPost, history: HistoryLike, request_id: str | None, channel: str, version: int
@@ -450,6 +449,24 @@ class MeshClient:
                 if progress is not None:
                     progress(done, rows_total)
                 yield answer
+
+
+class _Stubs:
+    """The channels of a client and the stubs over them."""
+
+    def __init__(self, target: str, settings: ChannelSettings | None, tls: TlsSettings | None) -> None:
+        self._channel = channel(target, settings=settings, tls=tls)
+        # Streams are resumed by us, chunk by chunk; the channel's own retries below that would multiply the tries.
+        once = replace(settings or ChannelSettings(), attempts_max=1)
+        self._streams = channel(target, settings=once, tls=tls)
+        self.predictor = pb_grpc.PredictorServiceStub(self._channel)
+        self.streaming_predictor = pb_grpc.PredictorServiceStub(self._streams)
+        self.gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
+        self.health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+        await self._streams.close()
 
 
 class _QuestionChunks:

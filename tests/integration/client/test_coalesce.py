@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.client import EngagementPrediction, History, MeshClient, PlannedPost, prediction_id
 from meshcast.client import coalesce as room
 from meshcast.rpc import (
@@ -17,6 +18,7 @@ from meshcast.rpc import (
     NotReady,
     Overloaded,
     Precondition,
+    channel,
 )
 
 KINDS: dict[int, type[MeshError]] = {40_400: NotFound, 42_900: Overloaded, 41_200: Precondition, -1: InvalidInput}
@@ -215,3 +217,64 @@ async def test_streams_under_constant_breaks_lose_and_swap_no_answer(target: str
             group.create_task(caller(mesh, n))
     assert right + failed == 16 * 15
     assert right > 0.9 * 16 * 15
+
+
+async def predict(coalescer: room.Coalescer, kit: Any, length: int) -> EngagementPrediction:
+    return await coalescer.predict(
+        kit.plan(length).values(),
+        History(kit.channel_posts(30)),
+        key=(0, "normal", ""),
+        request_id=f"r{length}",
+        timeout_s=10,
+    )
+
+
+async def test_an_idle_stream_is_closed_and_the_next_call_opens_one(target: str, predictor: Any, kit: Any) -> None:
+    async with channel(target) as open_channel:
+        stub = pb_grpc.PredictorServiceStub(open_channel)
+        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), room.Bounds(idle_s=0.02))
+        for turn in range(3):
+            await predict(coalescer, kit, turn)
+            async with asyncio.timeout(5):
+                await predictor.closed.wait()
+            predictor.closed.clear()
+            await asyncio.sleep(0.03 * turn)  # once before and once after the lane itself has ended
+        await coalescer.close()
+    assert predictor.streams == 3
+    assert predictor.cancelled == 0, "it was closed in peace"
+
+
+async def test_an_old_stream_is_replaced_and_no_row_is_lost(target: str, predictor: Any, kit: Any) -> None:
+    async with channel(target) as open_channel:
+        stub = pb_grpc.PredictorServiceStub(open_channel)
+        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), room.Bounds(stream_s=0.01))
+        posts = kit.channel_posts(30)
+
+        async def caller(n: int) -> None:
+            for turn in range(20):
+                prediction = await predict(coalescer, kit, 100 * n + turn)
+                assert prediction.log_engagement == pytest.approx(kit.expected(posts, 100 * n + turn), abs=1e-5)
+
+        await asyncio.gather(*(caller(n) for n in range(8)))
+        await coalescer.close()
+    assert predictor.streams > 2
+    assert predictor.cancelled == 0
+
+
+async def test_more_rows_than_may_wait_are_refused_at_once(target: str, predictor: Any, kit: Any) -> None:
+    predictor.gate = asyncio.Event()
+    async with channel(target) as open_channel:
+        stub = pb_grpc.PredictorServiceStub(open_channel)
+        bounds = room.Bounds(rows_waiting_max=3)
+        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), bounds)
+        asked = [asyncio.create_task(predict(coalescer, kit, n)) for n in range(5)]
+        done, waiting = await asyncio.wait(asked, timeout=0.1)
+        assert [type(task.exception()) for task in done] == [Overloaded] * 2
+        predictor.gate.set()
+        await asyncio.gather(*waiting)
+        await coalescer.close()
+
+
+async def test_a_client_that_is_not_open_says_how_to_open_it(kit: Any) -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await MeshClient().predict_engagement(kit.plan(), kit.channel_posts(30))
