@@ -28,7 +28,7 @@ from .metrics import Metrics, MetricsServer, serve_metrics
 from .reflection import Descriptions
 from .server import PortInUse, Registrar, Server
 from .settings import LogSettings, RpcSettings, TracingSettings, load
-from .status import from_item, from_rpc_error, from_status, mesh_errors, to_item, to_status
+from .status import FirstStatus, from_item, from_rpc_error, from_status, mesh_errors, to_item, to_status
 from .tls import TlsSettings, channel_credentials, server_credentials
 from .tracing import Tracing, setup_tracing
 
@@ -55,6 +55,7 @@ __all__ = [
     "from_item",
     "from_rpc_error",
     "mesh_errors",
+    "FirstStatus",
     # calls
     "Deadline",
     "Call",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -161,10 +161,6 @@ def from_rpc_error(error: grpc.RpcError) -> MeshError:
     code = call.code() if hasattr(call, "code") else grpc.StatusCode.UNKNOWN
     text = (call.details() if hasattr(call, "details") else None) or ""
     trailing = (call.trailing_metadata() if hasattr(call, "trailing_metadata") else None) or ()
-    return _from_parts(code, text, trailing)
-
-
-def _from_parts(code: grpc.StatusCode, text: str, trailing: Iterable[tuple[str, Any]]) -> MeshError:
     for key, value in trailing:
         if key == DETAILS_KEY:
             try:
@@ -191,32 +187,55 @@ class _MeshErrors(AbstractContextManager[None]):
             raise from_rpc_error(error) from error
 
 
-class _StreamErrors(_MeshErrors):
-    """Turns what grpc raises for one call, and keeps the status that the call ended with first.
+class FirstStatus:
+    """The status that a call ended with first, for calls that stream their requests.
 
     When a server ends a call whose caller still writes, grpc.aio lets the failed write's status, INTERNAL "Internal
     error from Core", replace the server's (open grpc/grpc#36066; nine of ten early refusals here).
+
+    Args:
+        call: just made, not ended.
     """
 
+    __slots__ = ("_first",)
+
     def __init__(self, call: grpc.aio.Call) -> None:
-        self._ended: tuple[grpc.StatusCode, str, Any] | None = None
+        self._first: tuple[grpc.StatusCode, str, Any] | None = None
         call.add_done_callback(self._keep)
+
+    def restored(self, error: Exception | None) -> grpc.aio.AioRpcError | None:
+        """The error with the server's own status, where grpc has replaced that; None where it has not.
+
+        Args:
+            error: what reading or writing the call raised.
+        """
+        is_replaced = isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITE_FAILED
+        if self._first is None or not (is_replaced or isinstance(error, asyncio.InvalidStateError)):
+            return None
+        code, details, trailing = self._first
+        if code is grpc.StatusCode.OK:  # it wanted no more; what the caller had left to say is lost
+            code, details = grpc.StatusCode.INTERNAL, _WRITE_FAILED
+        return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
+
+    def _keep(self, ended: Any) -> None:
+        if self._first is None:
+            trailing = answer_now(ended.trailing_metadata()) or grpc.aio.Metadata()
+            self._first = (answer_now(ended.code()), answer_now(ended.details()) or "", trailing)
+
+
+class _StreamErrors(_MeshErrors):
+    """Turns what grpc raises for one call that streams its requests."""
+
+    def __init__(self, call: grpc.aio.Call) -> None:
+        self._status = FirstStatus(call)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_lost = isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITE_FAILED
-        if self._ended is not None and (is_lost or isinstance(error, asyncio.InvalidStateError)):
-            code, text, trailing = self._ended
-            if code is grpc.StatusCode.OK:  # it wanted no more; what the caller had left to say is lost
-                raise _broken_off() from error
-            raise _from_parts(code, text, trailing) from error
+        restored = self._status.restored(error) if isinstance(error, Exception) else None
+        if restored is not None:
+            raise from_rpc_error(restored) from error
         super().__exit__(kind, error, trace)
-
-    def _keep(self, ended: Any) -> None:
-        if self._ended is None:
-            code = answer_now(ended.code())
-            self._ended = (code, answer_now(ended.details()) or "", answer_now(ended.trailing_metadata()) or ())
 
 
 _MESH_ERRORS = _MeshErrors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -134,6 +135,18 @@ async def test_probes_are_no_part_of_any_trace(serve: Serve, tracing: Tracing, s
 def test_tracing_that_is_off_adds_nothing() -> None:
     tracing = setup_tracing(TracingSettings(), "test")
     assert (tracing.observers, tracing.client_interceptors, tracing.log_processors) == ((), (), ())
+
+
+async def test_tracing_without_the_extra_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from meshcast.rpc import Precondition, TracingSettings, setup_tracing\n"
+        "try: setup_tracing(TracingSettings(enabled=True), 'x')\n"
+        "except Precondition as error: print(error.facts['command'])"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert out.decode().strip() == "pip install 'meshcast[otel]'"
 
 
 def _chain(span: ReadableSpan | None, by_id: dict[int, ReadableSpan]) -> list[ReadableSpan]:
