@@ -270,8 +270,9 @@ class _Around:
                     "request_id": call.request_id,
                 },
             )
-        for observer, state in zip(self._observers, states, strict=True):
-            observer.end(state, call, code, failure)
+        if states:
+            for observer, state in zip(self._observers, states, strict=True):
+                observer.end(state, call, code, failure)
         call.end()
 
 
