@@ -5,11 +5,8 @@ from meshcast.client.answers import (
     EngagementChunk,
     EngagementPrediction,
     Interval,
-    Receipt,
-    ReceiptSummary,
     StoredPrediction,
     Validation,
-    prediction_id,
 )
 from meshcast.client.mesh import MeshClient, Progress
 from meshcast.client.questions import (
@@ -24,6 +21,7 @@ from meshcast.client.questions import (
     Question,
     post_table,
 )
+from meshcast.client.receipts import Receipt, ReceiptSummary, prediction_id
 from meshcast.client.sync import SyncMeshClient
 
 __all__ = [

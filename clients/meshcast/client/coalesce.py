@@ -16,14 +16,13 @@ import numpy as np
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client.answers import EngagementChunk, EngagementPrediction
+from meshcast.client.chunks import chunk_request, planned_columns
 from meshcast.client.questions import (
     PRIORITIES,
     History,
     PlanValues,
     Priority,
     RequestIds,
-    chunk_request,
-    planned_columns,
 )
 from meshcast.client.stream import Call, OpenCall, backoff_s, read, write
 from meshcast.rpc import (

@@ -21,26 +21,23 @@ from meshcast.client.answers import (
     StoredPrediction,
     Validation,
 )
+from meshcast.client.chunks import QuestionChunks, table_chunks
 from meshcast.client.coalesce import Coalescer
 from meshcast.client.questions import (
     PRIORITIES,
     Histories,
     HistoryLike,
     PlannedPost,
-    PlanValues,
     PostsLike,
     Priority,
     Question,
     RequestIds,
     checked_plan,
-    chunk_request,
     engagement_request,
-    planned_columns,
     post_table,
-    table_chunk_request,
 )
 from meshcast.client.stream import Call, Chunk, ChunkStream
-from meshcast.posts import HistoryIndex, PackedPosts, PostTable, pack_planned, settled_history
+from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc import ChannelSettings, InvalidInput, NotFound, ServingStatus, TlsSettings, channel, mesh_errors
 
 T = TypeVar("T")
@@ -203,7 +200,7 @@ class MeshClient:
         index = settled_history(table) if rows is None else rows
         _check_index(index, table)
         _check_window(chunk_rows, window)
-        chunks = _table_chunks(
+        chunks = table_chunks(
             table,
             index,
             chunk_rows,
@@ -246,7 +243,7 @@ class MeshClient:
             MeshError: the stream failed for good. Failed rows and refused chunks are no error here: see the chunks.
         """
         _check_window(chunk_rows, window)
-        build = _QuestionChunks(self._histories, self._ids, chunk_rows, version, priority)
+        build = QuestionChunks(self._histories, self._ids, chunk_rows, version, priority)
         chunks = build.from_async(questions) if isinstance(questions, AsyncIterable) else build.of(questions)
         async with aclosing(self._stream(chunks, window, timeout_s, progress, None)) as answers:
             async for answer in answers:
@@ -467,91 +464,6 @@ class _Stubs:
     async def close(self) -> None:
         await self._channel.close()
         await self._streams.close()
-
-
-class _QuestionChunks:
-    """Builds chunks of questions."""
-
-    def __init__(
-        self, histories: Histories, ids: RequestIds, chunk_rows: int, version: int, priority: Priority
-    ) -> None:
-        self._histories = histories
-        self._ids = ids
-        self._chunk_rows = chunk_rows
-        self._version = version
-        self._priority = PRIORITIES[priority]
-        self._prefix = ids.next()
-        self._sequence = 0
-        self._row = 0
-        self._questions: list[Question] = []
-
-    def of(self, questions: Iterable[Question]) -> Iterator[Chunk]:
-        """Chunks of a plain iterable."""
-        for question in questions:
-            if self._is_full(question):
-                yield self._chunk()
-            self._questions.append(question)
-        if self._questions:
-            yield self._chunk()
-
-    async def from_async(self, questions: AsyncIterable[Question]) -> AsyncIterator[Chunk]:
-        """Chunks of an asynchronous iterable."""
-        async for question in questions:
-            if self._is_full(question):
-                yield self._chunk()
-            self._questions.append(question)
-        if self._questions:
-            yield self._chunk()
-
-    def _is_full(self, question: Question) -> bool:
-        asked = self._questions
-        return bool(asked) and (len(asked) >= self._chunk_rows or asked[-1].channel != question.channel)
-
-    def _chunk(self) -> Chunk:
-        questions, self._questions = self._questions, []
-        plans: list[PlanValues] = []
-        histories = []
-        for place, question in enumerate(questions):
-            try:
-                history = self._histories.of(question.history)
-                plans.append(checked_plan(question.planned, history, question.request_id, question.channel))
-            except InvalidInput as error:
-                violations = [(f"questions[{self._row + place}].{v.field}", v.description) for v in error.violations]
-                raise InvalidInput(f"question {self._row + place}: {error.message}", violations=violations) from error
-            histories.append(history)
-        ids = tuple([question.request_id or self._ids.next() for question in questions])
-        request = chunk_request(
-            planned_columns(plans),
-            histories,
-            sequence=self._sequence,
-            request_id=f"{self._prefix}/{self._sequence}",
-            row_request_ids=ids,
-            model_version=self._version,
-            priority=self._priority,
-            channel=questions[0].channel,
-        )
-        rows = np.arange(self._row, self._row + len(questions), dtype=np.int64)
-        self._sequence += 1
-        self._row += len(questions)
-        return Chunk(request=request, rows=rows, row_request_ids=ids)
-
-
-def _table_chunks(
-    table: PostTable, index: HistoryIndex, chunk_rows: int, *, prefix: str, **rest: Any
-) -> Iterator[Chunk]:
-    packed = PackedPosts(table)
-    for sequence, first in enumerate(range(0, len(index), chunk_rows)):
-        part = index[first : first + chunk_rows]
-        request = table_chunk_request(
-            pack_planned(table.planned(part.row)),
-            packed,
-            part.start,
-            part.stop,
-            sequence=sequence,
-            request_id=f"{prefix}/{sequence}",
-            **rest,
-        )
-        yield Chunk(request=request, rows=part.row)
 
 
 def _check_index(index: HistoryIndex, table: PostTable) -> None:

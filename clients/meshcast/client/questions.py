@@ -3,7 +3,6 @@
 import itertools
 import uuid
 import weakref
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import priority_pb2
@@ -20,9 +18,6 @@ from meshcast.posts import (
     POSTS_MIN,
     PackedPosts,
     PostTable,
-    join_posts,
-    pack_positions,
-    share_ranges,
     table_from_columns,
 )
 from meshcast.rpc import InvalidInput
@@ -341,78 +336,4 @@ def engagement_request(
         history_columns=history.message(),
         model_version=version,
         priority=PRIORITIES[priority],
-    )
-
-
-def chunk_request(
-    planned: pb.PlannedPostColumns, histories: Sequence[History], **rest: Any
-) -> pb.PredictEngagementStreamRequest:
-    """A chunk of rows whose histories may come from several tables; posts that rows share are sent once.
-
-    Args:
-        planned: the rows.
-        histories: one a row.
-        rest: further fields of the message.
-    """
-    packings: list[PackedPosts] = []
-    bases: list[int] = []
-    base_of: dict[int, int] = {}
-    starts: list[int] = []
-    stops: list[int] = []
-    end = 0
-    for history in histories:
-        packed = history._packed
-        base = base_of.get(id(packed))
-        if base is None:
-            base = base_of[id(packed)] = end
-            packings.append(packed)
-            bases.append(base)
-            end += packed.posts + 1  # a gap, so that ranges of two tables never join
-        starts.append(base + history._start)
-        stops.append(base + history._stop)
-    start, stop = np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64)
-    cover_start, cover_stop, shift = share_ranges(start, stop)
-    ranges: list[tuple[PackedPosts, int, int]] = []
-    for a, b in zip(cover_start.tolist(), cover_stop.tolist(), strict=True):
-        table = bisect_right(bases, a) - 1
-        ranges.append((packings[table], a - bases[table], b - bases[table]))
-    return pb.PredictEngagementStreamRequest(
-        planned=planned,
-        history=join_posts(ranges),
-        history_start=pack_positions(start + shift),
-        history_stop=pack_positions(stop + shift),
-        **rest,
-    )
-
-
-def table_chunk_request(
-    planned: pb.PlannedPostColumns,
-    packed: PackedPosts,
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
-    **rest: Any,
-) -> pb.PredictEngagementStreamRequest:
-    """A chunk of rows whose histories are ranges of one table, without any work a row."""
-    cover_start, cover_stop, shift = share_ranges(start, stop)
-    ranges = [(packed, a, b) for a, b in zip(cover_start.tolist(), cover_stop.tolist(), strict=True)]
-    return pb.PredictEngagementStreamRequest(
-        planned=planned,
-        history=join_posts(ranges),
-        history_start=pack_positions(start + shift),
-        history_stop=pack_positions(stop + shift),
-        **rest,
-    )
-
-
-def planned_columns(values: Sequence[PlanValues]) -> pb.PlannedPostColumns:
-    """Plans, each as `PlannedPost.values` gives it, as columns."""
-    columns = np.array(values, dtype=np.float64).T
-    packed = [column.tobytes() for column in columns.astype("<f4")]
-    return pb.PlannedPostColumns(
-        posts=len(values),
-        published_unix_s=columns[0].astype("<i8").tobytes(),
-        hour_of_day=packed[1],
-        day_of_week=packed[2],
-        content_length=packed[3],
-        has_media=packed[4],
     )

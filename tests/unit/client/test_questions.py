@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client import History, PlannedPost, Post
-from meshcast.client.questions import (
-    Histories,
-    RequestIds,
-    checked_plan,
-    chunk_request,
-    engagement_request,
-    planned_columns,
-    table_chunk_request,
-)
+from meshcast.client.chunks import chunk_request, planned_columns, table_chunk_request
+from meshcast.client.questions import Histories, RequestIds, checked_plan, engagement_request
 from meshcast.posts import (
     PackedPosts,
     PostTable,
