@@ -290,36 +290,56 @@ def stream(
     )
 
 
-# What follows the service's name belongs to the trainer, its --help included.
-_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        "--repository",
+        metavar="FOLDER",
+        help="Model repository. Default: runtime.model_repository, else in the state folder.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
-    context_settings=_FORWARDED,
-    epilog=_example("meshcast train predictor posts.csv", "meshcast train predictor --help"),
+    epilog=_example(
+        "meshcast train predictor posts.csv",
+        "meshcast train predictor posts.csv --set train_before=2016-07-01 --set validate_before=2017-01-01",
+    )
 )
 def train(
-    context: typer.Context,
     service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor`.")],
+    file: Posts,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Setting of the trainer, as in epochs=10; repeatable."),
+    ] = None,
+    repository: Repository = None,
+    config: Config = None,
+    state_dir: StateDir = None,
 ) -> None:
-    """Train a service's model from a posts file and put it into the repository (needs meshcast\\[train])."""
+    """Train a service's model on a posts file, prove its export and install it as the next version.
+
+    Prints the model card, with the scores beside plain baselines. Needs meshcast\\[train].
+    """
     from meshcast.cli.train import train as run
 
-    run(service, context.args)
+    run(service, file, options=options or [], repository=repository, config=config, state_dir=state_dir)
 
 
-@app.command(
-    context_settings=_FORWARDED,
-    epilog=_example("meshcast export predictor --out models", "meshcast export predictor --help"),
-)
+@app.command(epilog=_example("meshcast export predictor --out exported"))
 def export(
-    context: typer.Context,
-    service: Annotated[str, typer.Argument(help="Model service whose model is exported.")],
+    model: Annotated[str, typer.Argument(help="Model, as `models list` names it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder that gets models/ and meta/.")],
+    version: Annotated[int, typer.Option(min=0, help="Version; 0 takes the highest.")] = 0,
+    repository: Repository = None,
+    config: Config = None,
+    state_dir: StateDir = None,
 ) -> None:
-    """Export a service's trained model again, with the parity gate (needs meshcast\\[train])."""
-    from meshcast.cli.train import export as run
+    """Copy a version out of the repository, checked against its evidence, in Triton's layout."""
+    from meshcast.cli.export import export as run
 
-    run(service, context.args)
+    run(model, out=out, version=version, repository=repository, config=config, state_dir=state_dir)
 
 
 @app.command(

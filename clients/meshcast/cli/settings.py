@@ -16,7 +16,16 @@ from meshcast.cli.state import StateFolder
 from meshcast.gateway.settings import GatewaySettings
 from meshcast.rpc import RpcSettings, TlsSettings, load
 
-__all__ = ["CliSettings", "Connection", "UpSettings", "connect", "log_to_stderr", "read_settings", "state_folder"]
+__all__ = [
+    "CliSettings",
+    "Connection",
+    "UpSettings",
+    "connect",
+    "log_to_stderr",
+    "read_settings",
+    "repository_folder",
+    "state_folder",
+]
 
 DEFAULT_FILE = Path("meshcast.toml")
 
@@ -89,8 +98,16 @@ def state_folder(state_dir: Path | None, config: Path | None, environ: Mapping[s
         config: settings file, as in `read_settings`.
         environ: variables that win over the file.
     """
-    given = state_dir or environ.get("MESHCAST_RUNTIME_STATE_DIR") or _state_dir_of(_settings_file(config))
+    given = state_dir or _runtime_setting("state_dir", config, environ)
     return StateFolder(Path(given or platformdirs.user_state_dir("meshcast")).expanduser().absolute())
+
+
+def repository_folder(state_dir: Path | None, config: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's model repository: `runtime.model_repository`, else `repository` in the state folder."""
+    given = _runtime_setting("model_repository", config, environ)
+    return (
+        Path(given).expanduser().absolute() if given else state_folder(state_dir, config, environ).root / "repository"
+    )
 
 
 def connect(target: str | None, *, config: Path | None, state_dir: Path | None) -> Connection:
@@ -115,11 +132,14 @@ def _settings_file(config: Path | None) -> Path | None:
     return config if config is not None else (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
 
 
-def _state_dir_of(path: Path | None) -> str:
-    """One key of a table that is the servers' own: they check it, and importing them here would cost more than this."""
+def _runtime_setting(key: str, config: Path | None, environ: Mapping[str, str]) -> str:
+    """A key of a table that is the servers' own: they check it, and importing them here would cost more than this."""
+    variable = environ.get(f"MESHCAST_RUNTIME_{key.upper()}")
+    path = _settings_file(config)
+    if variable or path is None:
+        return variable or ""
     try:
-        document = {} if path is None else tomllib.loads(path.read_text("utf-8"))
-        return str(document.get("runtime", {}).get("state_dir", ""))
+        return str(tomllib.loads(path.read_text("utf-8")).get("runtime", {}).get(key, ""))
     except (OSError, ValueError, AttributeError):
         return ""  # read_settings says what is wrong with the file
 

@@ -1,30 +1,102 @@
-"""`meshcast train` and `meshcast export`: hand over to what a service declares for them, and name what is missing."""
+"""`meshcast train`: hands a posts file to a service's trainer and shows how it goes."""
 
 import importlib
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from meshcast.cli.mesh_plan import installed_services
-from meshcast.cli.problem import Problem
+from meshcast.cli.problem import ExitCode, Problem, pip_line
+from meshcast.cli.settings import log_to_stderr, repository_folder, state_folder
 
 __all__ = ["train"]
 
 
-def train(service: str, arguments: Sequence[str]) -> None:
-    """Runs a service's trainer with the arguments that follow its name; its own parser explains them.
+class _Published(Protocol):
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def card(self) -> str: ...
+
+    @property
+    def refused(self) -> Mapping[str, str]: ...
+
+
+def train(
+    service: str,
+    file: Path,
+    *,
+    options: Sequence[str],
+    repository: Path | None,
+    config: Path | None,
+    state_dir: Path | None,
+) -> None:
+    """Trains, exports and installs the next version of a service's model, and prints its card.
+
+    Args:
+        service: as in `predictor`.
+        file: posts file.
+        options: of the trainer, each `name=value`.
+        repository: where the version goes; None takes the settings'.
+        config: as in `read_settings`.
+        state_dir: as in `state_folder`.
 
     Raises:
-        Problem: there is no such service, or it has no trainer.
-        ModuleNotFoundError: the extra `train` is not installed.
+        Problem: there is no such service, it has no trainer, or the extra `train` is not installed.
+        MeshError: the file or an option breaks a rule, or no back-end reproduces the model.
     """
+    log_to_stderr()
+    # The exporter warns of every operator of torchvision that it does without; none is used here.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    trainer = _trainer(service)
+    root = repository or repository_folder(state_dir, config)
+    pairs = dict(_pair(word) for word in options)
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progressed(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing)
+            bar.update(tasks[doing], completed=done, total=total)
+
+        published: _Published = trainer(file, root, options=pairs, progress=progressed)
+    console.print(Markdown(published.card))
+    for backend, why in published.refused.items():
+        console.print(f"[yellow]refused[/] {backend}: {why}", highlight=False)
+    console.print(f"[green]installed[/] {service} version {published.version} in {root}", highlight=False)
+    if state_folder(state_dir, config).running() is not None:
+        console.print(f"`meshcast models load {service}` brings it into service", style="cyan", highlight=False)
+
+
+def _trainer(service: str) -> Callable[..., Any]:
     found = installed_services()
     if service not in found:
         raise Problem(
             f"no model service {service!r} is installed", way_out=f"installed are: {', '.join(sorted(found)) or 'none'}"
         )
+    if find_spec("torch") is None:
+        raise Problem(
+            "training needs torch, which is not installed", exit_code=ExitCode.EXTRA_MISSING, way_out=pip_line("train")
+        )
     named: str | None = getattr(found[service].load(), "train", None)
     if named is None:
         raise Problem(f"{service} has no trainer")
     module, _, function = named.partition(":")
-    run: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    run(list(arguments))
+    trainer: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return trainer
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, separator, value = word.partition("=")
+    if not separator or not name:
+        raise Problem(f"--set {word!r} is not NAME=VALUE", way_out="as in --set epochs=10")
+    return name.strip(), value.strip()

@@ -53,5 +53,5 @@ SERVICE = ServiceSpec(
     service_name="meshcast.api.predictor.v1.PredictorService",
     port=8101,
     shipped=Path(__file__).parent / "repository",
-    train="meshcast.services.predictor.train:train_file",
+    train="meshcast.services.predictor.publish:train_file",
 )
