@@ -67,31 +67,17 @@ class Fanout:
         attempts = sum(response.receipt.gateway.attempts for response in sent)
         await put(summary(sent, elapsed_s=time.perf_counter() - started, attempts=attempts))
 
-    async def engagement(
-        self, request: predictor_pb2.PredictEngagementRequest, remaining_s: float | None, metadata: Metadata
-    ) -> tuple[predictor_pb2.PredictEngagementResponse, receipt_pb2.Receipt]:
-        """Asks the predictor; returns its answer and the gateway's receipt.
+    def engagement_hop(self, remaining_s: float | None, metadata: Metadata) -> tuple[Backend, Hop]:
+        """The route and the first try of a question to the predictor.
 
         Args:
-            request: the question.
             remaining_s: seconds left for it; None takes the route's default.
             metadata: of the caller, to be passed on.
 
         Raises:
-            grpc.aio.AioRpcError: the predictor's failure.
             NotReady: the mesh has no predictor, or none can be reached.
             DeadlineExceeded: too little time is left.
         """
-        started = time.perf_counter()
-        backend, hop = self.engagement_hop(remaining_s, metadata)
-        _, response = await ask(
-            backend, hop, PREDICTOR_SERVICE, PREDICT_ENGAGEMENT, request.SerializeToString(), started
-        )
-        answer = predictor_pb2.PredictEngagementResponse.FromString(response)
-        return answer, hop.receipt(time.perf_counter() - started)
-
-    def engagement_hop(self, remaining_s: float | None, metadata: Metadata) -> tuple[Backend, Hop]:
-        """The route and the first try of a question to the predictor; raises as `engagement`."""
         backends = self._backends.by_service.get(PREDICTOR_SERVICE)
         if not backends:
             raise _not_here("engagement", PREDICTOR_SERVICE)
@@ -105,6 +91,25 @@ class Fanout:
             metadata=metadata,
         )
         return backend, hop
+
+    async def engagement(
+        self, request: predictor_pb2.PredictEngagementRequest, backend: Backend, hop: Hop
+    ) -> tuple[predictor_pb2.PredictEngagementResponse, receipt_pb2.Receipt]:
+        """Asks the predictor; returns its answer and the gateway's receipt.
+
+        Args:
+            request: the question.
+            backend: the route.
+            hop: the first try.
+
+        Raises:
+            grpc.aio.AioRpcError: the predictor's failure.
+        """
+        started = time.perf_counter()
+        encoded = request.SerializeToString()
+        _, response = await ask(backend, hop, PREDICTOR_SERVICE, PREDICT_ENGAGEMENT, encoded, started)
+        answer = predictor_pb2.PredictEngagementResponse.FromString(response)
+        return answer, hop.receipt(time.perf_counter() - started)
 
     async def _part(
         self,
@@ -126,7 +131,8 @@ class Fanout:
                 question.CopyFrom(request.engagement)
                 question.request_id = request.request_id
             remaining_s = min(deadline.remaining_s(), self._backends.settings.part_deadline_s)
-            answer, receipt = await self.engagement(question, remaining_s, metadata)
+            backend, hop = self.engagement_hop(remaining_s, metadata)
+            answer, receipt = await self.engagement(question, backend, hop)
             return engagement_answer(answer, receipt)
         except grpc.aio.AioRpcError as failure:
             error: MeshError = from_rpc_error(failure)

@@ -94,7 +94,7 @@ async def serving(
             services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
             service_names=[GATEWAY_SERVICE, *backends.by_service],
             health=health,
-            generic_handlers=[RoutedServices(backends)],
+            generic_handlers=[RoutedServices(backends, control_message_bytes_max=rpc.control_message_bytes_max)],
             tls=tls,
             descriptions=backends.contracts.descriptions,
             access=(logs or LogSettings()).access,

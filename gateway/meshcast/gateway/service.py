@@ -92,15 +92,16 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         """Asks the one service that the question's kind names; fails as it fails."""
         if request.WhichOneof("question") is None:
             raise InvalidInput("a question is required: set engagement", field="question")
-        remaining_s, metadata = context.time_remaining(), callers_metadata(context, self._backends.own_metadata)
+        metadata = callers_metadata(context, self._backends.own_metadata)
+        backend, hop = self._fanout.engagement_hop(context.time_remaining(), metadata)
         try:
-            answer, receipt = await self._fanout.engagement(request.engagement, remaining_s, metadata)
+            answer, receipt = await self._fanout.engagement(request.engagement, backend, hop)
         except grpc.aio.AioRpcError as error:
             await fail_as(
                 error,
                 context,
-                backend="predictor",
-                endpoint="",
+                backend=backend.name,
+                endpoint=hop.replica.endpoint,
                 service=PREDICTOR_SERVICE,
                 retry_after_s=self._backends.settings.reconnect_s,
             )

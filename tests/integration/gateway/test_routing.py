@@ -20,6 +20,7 @@ from meshcast.rpc import (
     Internal,
     InvalidInput,
     NotReady,
+    Overloaded,
     ServingStatus,
     Unimplemented,
     channel,
@@ -160,6 +161,18 @@ async def test_a_method_that_nobody_has_is_unimplemented(run_predictor: Any, run
                 await method(b"", timeout=5)
             assert caught.value.reason == ErrorReason.ERROR_REASON_METHOD_UNKNOWN
             assert caught.value.facts == {"method": path}
+
+
+async def test_a_message_over_a_limit_is_refused_with_the_limits_name(run_predictor: Any, run_gateway: Any) -> None:
+    async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
+        method: Any = gateway.channel.unary_unary(f"/{PREDICTOR}/PredictEngagement")
+        over = question().SerializeToString() + b"\x12" + b"\x80\x80\x80\x02" + b"a" * 4 * 1024 * 1024
+        with pytest.raises(Overloaded) as caught, mesh_errors():
+            await method(over, timeout=5)
+        await gateway.predictor.PredictEngagement(question(), timeout=5)  # and goes on serving
+    assert caught.value.reason == ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+    assert caught.value.facts["setting"] == "rpc.control_message_bytes_max"
+    assert replica.script.calls == 1
 
 
 async def test_metadata_passes_but_for_what_belongs_to_a_hop(run_predictor: Any, run_gateway: Any) -> None:
