@@ -116,7 +116,9 @@ async def serving(
             rpc,
             services=[
                 lambda grpc_server: spec.register(servicer, grpc_server),
-                lambda grpc_server: add_oip(grpc_server, models, default_deadline_s=rpc.default_deadline_s),
+                lambda grpc_server: add_oip(
+                    grpc_server, models, default_deadline_s=rpc.default_deadline_s, draining=server.draining
+                ),
             ],
             service_names=[spec.service_name, OIP_SERVICE],
             health=health,

@@ -7,6 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.rpc import NotReady
+
+__all__ = ["answer_in_order"]
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -17,6 +22,7 @@ async def answer_in_order(
     write: Callable[[Answer], Awaitable[None]],
     *,
     window: int,
+    draining: asyncio.Event,
 ) -> None:
     """Answers a stream's items concurrently and writes the answers in order, from the calling task alone.
 
@@ -24,25 +30,44 @@ async def answer_in_order(
         items: what the caller sends.
         answer: turns one item into its answer; it must not raise for a fault of the item.
         write: sends one answer.
-        window: items under way at most, 1 or more.
+        window: items under way at most, 2 or more.
+        draining: once set, no further item is taken; those that were are answered.
 
     Raises:
+        NotReady: DRAINING, after the last answer: what the caller sent since is not answered, and may be sent again.
         Exception: what `answer`, `items` or `write` raised first; everything under way is cancelled then.
     """
-    under_way: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(maxsize=max(1, window - 1))
+    under_way: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(maxsize=window - 1)
+    is_cut = False
 
     async def one(item: Item) -> Answer:
         return await answer(item)
 
     async def read() -> None:
-        async for item in items:
-            await under_way.put(group.create_task(one(item), name="stream-item"))
+        nonlocal is_cut
+        try:
+            async for item in items:
+                await under_way.put(group.create_task(one(item), name="stream-item"))
+        except asyncio.CancelledError:
+            if not draining.is_set():
+                raise
+            is_cut = True
         await under_way.put(None)
+
+    async def stop_reading() -> None:
+        await draining.wait()
+        reader.cancel()
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(read(), name="stream-reader")
+            reader = group.create_task(read(), name="stream-reader")
+            stopper = group.create_task(stop_reading(), name="stream-stopper")
             while (task := await under_way.get()) is not None:
                 await write(await task)
+            stopper.cancel()
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the caller of the stream gets one status, that of the first fault
+    if is_cut:
+        raise NotReady(
+            "The server drains: send what was not answered again.", reason=error_reason_pb2.ERROR_REASON_DRAINING
+        )

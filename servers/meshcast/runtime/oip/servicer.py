@@ -1,5 +1,6 @@
 """The second door: `inference.GRPCInferenceService` over the models and batchers that the typed services use."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from importlib.metadata import version as release
 from typing import Any
@@ -35,8 +36,9 @@ class OipServicer(pb_grpc.GRPCInferenceServiceServicer):
         default_deadline_s: budget of a request whose caller sets none.
     """
 
-    def __init__(self, models: Models, *, default_deadline_s: float) -> None:
+    def __init__(self, models: Models, *, default_deadline_s: float, draining: asyncio.Event) -> None:
         self._models = models
+        self._draining = draining
         self._default_deadline_s = default_deadline_s
         self._control = Control(models, default_deadline_s=default_deadline_s)
 
@@ -49,7 +51,7 @@ class OipServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=all(model.is_ready for model in self._models))
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        """True when the model, or the version named, takes inference. False for one that is not there, as Triton does."""
+        """True when the model, or the version named, takes inference; False, as with Triton, where none is such."""
         version = version_of(request.version)
         try:
             model = self._models.get(request.name)
@@ -82,7 +84,7 @@ class OipServicer(pb_grpc.GRPCInferenceServiceServicer):
         async def one(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
             return await infer(self._models, request, Deadline.of(context, default_s=self._default_deadline_s))
 
-        await stream_infer(request_iterator, context, one)
+        await stream_infer(request_iterator, context, one, draining=self._draining)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """Models and versions, with their states."""
@@ -103,14 +105,17 @@ class OipServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryModelUnloadResponse()
 
 
-def add_oip(server: grpc.aio.Server, models: Models, *, default_deadline_s: float) -> None:
+def add_oip(
+    server: grpc.aio.Server, models: Models, *, default_deadline_s: float, draining: asyncio.Event | None = None
+) -> None:
     """Registers the Open Inference Protocol on a server.
 
     Args:
         server: before it starts.
         models: of the process.
         default_deadline_s: budget of a request whose caller sets none.
+        draining: set when streams must take no further request; None: never.
     """
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(
-        OipServicer(models, default_deadline_s=default_deadline_s), server
+        OipServicer(models, default_deadline_s=default_deadline_s, draining=draining or asyncio.Event()), server
     )

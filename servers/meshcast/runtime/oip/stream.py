@@ -1,5 +1,6 @@
 """ModelStreamInfer: several requests of one stream under way, answered in order, each with its own outcome."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -22,7 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Infer = Callable[[pb.ModelInferRequest], Awaitable[pb.ModelInferResponse]]
 
 
-async def stream_infer(requests: AsyncIterator[pb.ModelInferRequest], context: Context, infer: Infer) -> None:
+async def stream_infer(
+    requests: AsyncIterator[pb.ModelInferRequest], context: Context, infer: Infer, *, draining: asyncio.Event
+) -> None:
     """Answers a stream, in the order of its requests.
 
     A request that fails is answered as such and the stream goes on; where the caller has asked for statuses, what went
@@ -32,9 +35,10 @@ async def stream_infer(requests: AsyncIterator[pb.ModelInferRequest], context: C
         requests: what the caller sends.
         context: of the call.
         infer: answers one request.
+        draining: once set, no further request is taken.
 
     Raises:
-        MeshError: the first failure, where the caller asked for statuses.
+        MeshError: the first failure, where the caller asked for statuses; NotReady when the server drains.
     """
     is_strict = ends_on_error(context)
 
@@ -51,7 +55,7 @@ async def stream_infer(requests: AsyncIterator[pb.ModelInferRequest], context: C
             raise outcome
         await context.write(outcome)
 
-    await answer_in_order(requests, answer, write, window=REQUESTS_AT_ONCE)
+    await answer_in_order(requests, answer, write, window=REQUESTS_AT_ONCE, draining=draining)
 
 
 def ends_on_error(context: Context) -> bool:

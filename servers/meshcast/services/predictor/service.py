@@ -66,7 +66,9 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         async def answer(request: pb.PredictEngagementStreamRequest) -> pb.PredictEngagementStreamResponse:
             return await self._chunk(request, Deadline.of(context, default_s=self._mesh.default_deadline_s))
 
-        await answer_in_order(request_iterator, answer, context.write, window=CHUNKS_AT_ONCE)
+        await answer_in_order(
+            request_iterator, answer, context.write, window=CHUNKS_AT_ONCE, draining=self._mesh.draining
+        )
 
     async def ReadPrediction(self, request: pb.ReadPredictionRequest, context: Context) -> pb.ReadPredictionResponse:
         deadline = Deadline.of(context, default_s=self._mesh.default_deadline_s)
