@@ -106,8 +106,13 @@ def test_call_describes_the_model_through_the_gateway(mesh: Mesh) -> None:
 
 
 def test_call_names_the_field_that_is_wrong(mesh: Mesh) -> None:
-    wrong = json.dumps({"planned": {"published_time": "2024-05-01T00:00:00Z", "hour_of_day": 24, "day_of_week": 1}})
-    assert "planned.hour_of_day" in mesh.run("call", "PredictorService/PredictEngagement", "-d", wrong, code=2).stderr
+    post = {"hour_of_day": 1, "day_of_week": 1, "reactions": 5}
+    wrong = {
+        "planned": {"published_time": "2024-05-01T00:00:00Z", "hour_of_day": 24, "day_of_week": 1},
+        "history": [{"published_time": f"2024-03-{day:02d}T00:00:00Z", **post} for day in range(1, 31)],
+    }
+    refused = mesh.run("call", "PredictorService/PredictEngagement", "-d", json.dumps(wrong), code=2)
+    assert "planned.hour_of_day" in refused.stderr
 
 
 def test_models_are_listed_described_and_loaded_through_the_gateway(mesh: Mesh) -> None:

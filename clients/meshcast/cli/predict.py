@@ -95,8 +95,8 @@ def _print(predictions: PredictionTable, names: list[str]) -> None:
     levels = [name.removeprefix("lower_") for name in names if name.startswith("lower_")]
     first = levels[0] if levels else None
     table = Table()
-    for heading in ("published (UTC)", "predicted", f"{first} % interval", "above usual", "happened", "inside"):
-        table.add_column(heading, justify="left" if heading.startswith("published") else "right")
+    for heading in ("published (UTC)", "predicted", f"{first} % interval", "above", "happened", "inside"):
+        table.add_column(heading, justify="left" if heading.startswith("published") else "right", no_wrap=True)
     for row in _documents(predictions):
         when = datetime.fromtimestamp(int(str(row["published_unix_s"])), UTC)
         actual, lower, upper = row["actual_engagement"], row.get(f"lower_{first}"), row.get(f"upper_{first}")
@@ -116,7 +116,7 @@ def _print(predictions: PredictionTable, names: list[str]) -> None:
     console.print(table)
     receipt = predictions.chunks[-1].receipt
     console.print(
-        f"{receipt.model} version {receipt.model_version} on {receipt.backend}; `above usual` is the calibrated chance "
+        f"{receipt.model} version {receipt.model_version} on {receipt.backend}; `above` is the calibrated chance "
         "to end above the median of the last 20 posts",
         style="dim",
         highlight=False,

@@ -56,7 +56,7 @@ class PredictionTable:
             columns[f"lower_{level:.0%}".rstrip("%")] = np.expm1(lower.astype(np.float64))
             columns[f"upper_{level:.0%}".rstrip("%")] = np.expm1(upper.astype(np.float64))
         columns["confidence"] = chunk.confidence
-        columns["actual_engagement"] = np.expm1(self.actual[rows])
+        columns["actual_engagement"] = np.rint(np.expm1(self.actual[rows]))  # counts are whole numbers
         columns["prediction_id"] = np.array([chunk.prediction_id(row) for row in range(len(rows))])
         columns["model_version"] = np.full(len(rows), chunk.receipt.model_version)
         return columns

@@ -154,7 +154,7 @@ class Reflected:
                 else:
                     yield await call
             finally:
-                call.cancel()  # an abandoned call is never collected (facts/grpc.md, 0.4)
+                call.cancel()  # an abandoned call is never collected
 
     async def _learn(self, request: pb.ServerReflectionRequest) -> None:
         """Puts the file that answers the request into the pool, after everything that it imports."""

@@ -49,7 +49,8 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
     console = Console()
     table = Table(title=f"Mesh at {target} · meshcast {health.meshcast_version}", title_justify="left")
     for heading in ("service", "state", "replica", "models", "calls", "p50 ms", "p99 ms"):
-        table.add_column(heading, justify="right" if heading in ("calls", "p50 ms", "p99 ms") else "left")
+        is_number = heading in ("calls", "p50 ms", "p99 ms")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading in ("service", "replica"))
     for service in health.services:
         calls = sum(service.calls_by_code.values())
         failed = calls - service.calls_by_code.get("OK", 0)
@@ -64,9 +65,9 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
             models = ", ".join(
                 name.removeprefix("model/")
                 for name, state in sorted(replica.models.items())
-                if state == pb.SERVING_STATE_SERVING
+                if state == pb.SERVING_STATE_SERVING and name.count("/") == 2  # model/<name>/<version>
             )
-            where = f"{replica.endpoint} {_word(replica.state)}"
+            where = f"{replica.endpoint}\n{_word(replica.state)}"
             if replica.problem:
                 where += f"\n[red]{replica.problem}[/red]"
             first = index == 0
@@ -78,11 +79,11 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
     if running is None:
         return
     processes = Table(title=f"Processes of `meshcast up` (pid {running.supervisor_pid})", title_justify="left")
-    for heading in ("process", "state", "address", "metrics", "pid", "restarts", "log"):
-        processes.add_column(heading, overflow="fold")
+    for heading in ("process", "state", "address", "metrics", "pid", "restarts"):
+        processes.add_column(heading, no_wrap=True)
     for part in running.parts:
         metrics = str(part.metrics_port) if part.metrics_port else "-"
-        processes.add_row(part.name, part.state, part.address, metrics, str(part.pid), str(part.restarts), part.log)
+        processes.add_row(part.name, part.state, part.address, metrics, str(part.pid), str(part.restarts))
     console.print(processes)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def stream(
     if not len(rows):
         raise no_history(file.name)
     console.print(
-        f"{len(posts):,} posts; {len(rows):,} have a settled history and are predicted through {connection.target}",
+        f"{len(posts):,} posts, {len(rows):,} with a settled history, through {connection.target}",
         highlight=False,
     )
     predictions = PredictionTable(posts=posts, actual=engagement_log(posts), chunks=[])
@@ -132,7 +133,8 @@ def _score(predictions: PredictionTable, rows: HistoryIndex, since: int | None) 
 def _print(console: Console, found: Score, run: _Run, rows: int, score_from: str | None) -> None:
     which = "all rows" if score_from is None else f"rows from {score_from} on"
     if found.rows:
-        table = Table(title=f"Error over {found.rows:,} rows ({which}), log1p units", title_justify="left")
+        console.print(f"\nError over {found.rows:,} rows ({which}), log1p units", highlight=False)
+        table = Table()
         table.add_column("")
         table.add_column("mean absolute error", justify="right")
         best = min(found.mae, *found.baseline_mae.values())
@@ -150,7 +152,9 @@ def _print(console: Console, found: Score, run: _Run, rows: int, score_from: str
 
 
 def _document(found: Score, run: _Run, rows: int, failures: int) -> dict[str, Any]:
-    receipts = asdict(run.receipts)
+    # Not asdict: it rebuilds a Counter from pairs, which counts the pairs.
+    values = {field.name: getattr(run.receipts, field.name) for field in fields(run.receipts)}
+    receipts = {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
     return {
         "rows": rows,
         "failures": failures,

@@ -110,7 +110,7 @@ async def _run(planned: MeshPlan, settings: CliSettings, folder: StateFolder, re
         loop.add_signal_handler(number, asked_to_stop)
 
     def ready() -> None:
-        console.print(_ports_table(state))
+        _show_ports(console, state)
         console.print("[green]the mesh serves[/green]; Ctrl-C drains and stops it", highlight=False)
 
     console.print(f"starting {', '.join(part.name for part in parts)} …", highlight=False)
@@ -126,15 +126,17 @@ async def _probe(address: str, service: str, tls: TlsSettings) -> str:
         return ""
 
 
-def _ports_table(state: MeshState) -> Table:
+def _show_ports(console: Console, state: MeshState) -> None:
     table = Table()
-    for heading in ("process", "gRPC", "metrics", "pid", "log"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("process", "gRPC", "metrics", "pid"):
+        table.add_column(heading, no_wrap=True)
     for part in state.parts:
         host = part.address.rpartition(":")[0]
         metrics = f"http://{host}:{part.metrics_port}/metrics" if part.metrics_port else "-"
-        table.add_row(part.name, part.address, metrics, str(part.pid), part.log)
-    return table
+        table.add_row(part.name, part.address, metrics, str(part.pid))
+    console.print(table)
+    logs = sorted({str(Path(part.log).parent) for part in state.parts})
+    console.print(f"logs: {', '.join(logs)}", highlight=False, soft_wrap=True)
 
 
 def _detach(folder: StateFolder, ready_s: float) -> None:
@@ -172,7 +174,7 @@ def _detach(folder: StateFolder, ready_s: float) -> None:
                 )
             state = folder.read()
             if state is not None and state.supervisor_pid == supervisor.pid and state.is_serving:
-                console.print(_ports_table(state))
+                _show_ports(console, state)
                 console.print("[green]the mesh serves[/green]; `meshcast down` drains and stops it", highlight=False)
                 return
             time.sleep(POLL_S)
