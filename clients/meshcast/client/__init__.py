@@ -21,8 +21,9 @@ from meshcast.client.questions import (
     Question,
     post_table,
 )
-from meshcast.client.receipts import Receipt, ReceiptSummary, prediction_id
+from meshcast.client.receipts import Receipt, ReceiptSummary
 from meshcast.client.sync import SyncMeshClient
+from meshcast.rpc import prediction_id
 
 __all__ = [
     "MeshClient",

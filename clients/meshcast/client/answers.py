@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
-from meshcast.client.receipts import Receipt, prediction_id
+from meshcast.client.receipts import Receipt
 from meshcast.posts import unpack_floats
-from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item
+from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item, prediction_id
 
 Floats = NDArray[np.float32]
 

@@ -1,6 +1,5 @@
 """Receipts: how answers came about, one by one and together."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +9,6 @@ from meshcast.api.type.v1 import receipt_pb2
 _CLOSES: Mapping[int, str] = {
     number: name.removeprefix("BATCH_CLOSE_").lower() for name, number in receipt_pb2.BatchClose.items() if number
 }
-
-
-def prediction_id(request_id: str) -> str:
-    """Id under which the prediction of a request can be read back, as the servers derive it: BLAKE2b-128, in hex.
-
-    >>> prediction_id("order-17") == prediction_id("order-17")
-    True
-    """
-    return hashlib.blake2b(request_id.encode(), digest_size=16).hexdigest()
 
 
 class Receipt:

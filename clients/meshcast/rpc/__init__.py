@@ -21,6 +21,7 @@ from .errors import (
     Violation,
 )
 from .health import Health, ServingStatus, probe
+from .ids import prediction_id, row_id
 from .interceptor import ServerInterceptor
 from .logs import setup_logs
 from .loop import run
@@ -60,6 +61,8 @@ __all__ = [
     "Deadline",
     "Call",
     "current_call",
+    "prediction_id",
+    "row_id",
     "channel",
     "ChannelSettings",
     # health

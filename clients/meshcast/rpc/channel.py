@@ -1,4 +1,4 @@
-"""Channel to a server: options and service config that were proven together (facts/grpc.md, 3)."""
+"""Channel to a server: options and service config that were proven together."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def channel(
 ) -> grpc.aio.Channel:
     """A long-lived channel; make one per target, never one per call, and close it on the loop that made it.
 
-    Deadlines are given per call: the service config's own timeout is broken in Python (facts/grpc.md, 0.1).
+    Deadlines are given per call: the service config's own timeout is broken in Python.
 
     Args:
         target: `host:port`, or a gRPC target such as `dns:///predictor:8101` for replicas behind one name.
@@ -84,7 +84,7 @@ def channel_options(settings: ChannelSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", settings.message_bytes_max),
         ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1e3)),
         ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1e3)),
-        # Without it a frozen peer is not noticed before the call's deadline (facts/grpc.md, 0.9).
+        # Without it a frozen peer is not noticed before the call's deadline.
         ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1e3)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.initial_reconnect_backoff_ms", round(settings.connect_backoff_s * 1e3)),

@@ -104,7 +104,7 @@ class Health:
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it ships no types
     """grpc.health.v1 over a `Health`: Check, Watch and List.
 
-    The stock servicer lacks List and holds a lock while it writes to a watcher (facts/grpc.md, 2).
+    The stock servicer lacks List and holds a lock while it writes to a watcher.
     """
 
     def __init__(self, health: Health) -> None:

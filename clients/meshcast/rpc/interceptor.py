@@ -352,7 +352,7 @@ def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts], Awaitable
         async def generate(request: Any, context: Context, counts: MethodCounts) -> None:
             responses: AsyncGenerator[Any, None] = handler(request, context)
             write = context.write
-            # Closed inside the call's own task, so that the generator's `finally` runs there (facts/grpc.md, 1).
+            # Closed inside the call's own task, so that the generator's `finally` runs there.
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     await write(response)

@@ -13,7 +13,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the process's event loop; None means asyncio's own."""
     try:
         import uvloop
-    except ImportError:  # optional: 10-25 % more throughput under load (facts/grpc.md, 1)
+    except ImportError:  # optional: 10-25 % more throughput under load
         return None
     return uvloop.new_event_loop
 

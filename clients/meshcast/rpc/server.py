@@ -229,7 +229,7 @@ class Server:
 
 
 def server_options(settings: RpcSettings) -> list[tuple[str, Any]]:
-    """Channel arguments of grpc for a server with these settings (facts/grpc.md, 1)."""
+    """Channel arguments of grpc for a server with these settings."""
     options: list[tuple[str, Any]] = [
         ("grpc.so_reuseport", 0),  # else two processes share a port silently
         ("grpc.max_receive_message_length", settings.message_bytes_max),

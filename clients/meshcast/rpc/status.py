@@ -32,7 +32,7 @@ DOMAIN = "meshcast"
 """Domain of every `google.rpc.ErrorInfo` that the mesh sends."""
 
 VIOLATIONS_MAX = 50
-"""Violations sent with one error. 400 of them (21 kB) turned the status into "Stream removed" (facts/grpc.md, 4)."""
+"""Violations sent with one error. 400 of them (21 kB) turned the status into "Stream removed"."""
 
 VIOLATIONS_BYTES_MAX = 8_192
 """Bytes of violations sent with one error; a message head may hold 16 KiB, and base64 adds a third."""

@@ -204,7 +204,7 @@ class RoutedMethod:
             code = "OK"
             await pass_trailers(call, context)
         finally:
-            call.cancel()  # an abandoned call would never be collected (facts/grpc.md, 0.4)
+            call.cancel()  # an abandoned call would never be collected
             load.in_flight -= 1
             replica.in_flight -= 1
             load.record(code)

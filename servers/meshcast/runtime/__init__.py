@@ -3,7 +3,6 @@
 from meshcast.runtime.batcher import HIGH, LOW, NORMAL, Batcher, Batching, RunFailed
 from meshcast.runtime.candidates import Candidate, Chooser, VersionPaths
 from meshcast.runtime.evidence import Evidence, Proof, Recorded
-from meshcast.runtime.ids import prediction_base, row_id
 from meshcast.runtime.model import Model, Models, ModelState
 from meshcast.runtime.ordered import answer_in_order
 from meshcast.runtime.prediction_log import PredictionLog, Record, SqlitePredictionLog, StoredPrediction
@@ -59,8 +58,6 @@ __all__ = [
     "answer_in_order",
     "receipt_of",
     # predictions
-    "prediction_base",
-    "row_id",
     "Record",
     "StoredPrediction",
     "PredictionLog",

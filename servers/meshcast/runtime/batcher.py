@@ -41,7 +41,7 @@ class Batching:
     """Bounds of a batcher.
 
     Attributes:
-        rows_max: most rows of one run; larger batches fall out of the cache (facts/performance.md, 1).
+        rows_max: most rows of one run; larger batches fall out of the cache.
         runs_max: runs that may be under way at once, a thread each.
         queue_rows_max: most rows that may wait.
         wait_ms_max: how long a batch may wait for more rows while a run slot is free; 0 runs at once.

@@ -10,7 +10,7 @@ from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
 from meshcast.rpc.deadline import Deadline
 from meshcast.rpc.errors import InvalidInput, Unimplemented
 from meshcast.runtime.batcher import HIGH, LOW, NORMAL
-from meshcast.runtime.ids import prediction_base
+from meshcast.rpc.ids import prediction_id
 from meshcast.runtime.model import Model, Models
 from meshcast.runtime.oip.tensors import from_contents, from_raw, mismatch, to_raw
 from meshcast.runtime.queueing import RunFacts
@@ -67,7 +67,7 @@ async def infer(models: Models, request: pb.ModelInferRequest, deadline: Deadlin
         array = answer.outputs[spec.name]
         response.outputs.add(name=spec.name, datatype=spec.dtype, shape=array.shape)
         response.raw_output_contents.append(to_raw(array, spec.dtype))
-    _write_receipt(response, prediction_base(request.id), facts, deadline)
+    _write_receipt(response, prediction_id(request.id), facts, deadline)
     return response
 
 

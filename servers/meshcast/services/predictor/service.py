@@ -10,8 +10,8 @@ import numpy as np
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import error_reason_pb2, priority_pb2, receipt_pb2, status_pb2
-from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, to_item
-from meshcast.runtime import HIGH, LOW, NORMAL, Record, ServiceContext, answer_in_order, prediction_base, receipt_of
+from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
+from meshcast.runtime import HIGH, LOW, NORMAL, Record, ServiceContext, answer_in_order, receipt_of
 from meshcast.services.predictor.answers import COLUMNS, answer_columns, chunk_answer, prediction
 from meshcast.services.predictor.features import HISTORY_FEATURES, PLANNED_FEATURES, STEPS
 from meshcast.services.predictor.prepare import Prepared, Preparer, Question, violations_of
@@ -55,7 +55,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             raise _invalid(prepared.violations[0])
         priority = _CLASSES.get(request.priority, NORMAL)
         columns, receipt = await self._answer(prepared, 1, deadline, priority, request.model_version)
-        receipt.prediction_id = prediction_base(request.request_id)
+        receipt.prediction_id = prediction_id(request.request_id)
         receipt.notes.extend(_missing_notes(question))
         await self._store(receipt, columns, question, request.channel)
         return pb.PredictEngagementResponse(prediction=prediction(columns, 0), receipt=receipt)
@@ -132,7 +132,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             return pb.PredictEngagementStreamResponse(
                 sequence=request.sequence, rows=max(0, request.planned.posts), status=to_item(refusal)
             )
-        receipt.prediction_id = prediction_base(request.request_id)
+        receipt.prediction_id = prediction_id(request.request_id)
         receipt.notes.extend(_missing_notes(question))
         answer = chunk_answer(columns, rows)
         answer.sequence = request.sequence
@@ -171,7 +171,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         await self._mesh.log.put(
             Record(
                 prediction_id=receipt.prediction_id,
-                row_ids=tuple(prediction_base(own) for own in row_request_ids),
+                row_ids=tuple(prediction_id(own) for own in row_request_ids),
                 model=self._mesh.model.name,
                 model_version=receipt.model_version,
                 backend=receipt.backend,

@@ -3,10 +3,10 @@
 import hashlib
 import secrets
 
-__all__ = ["prediction_base", "row_id"]
+__all__ = ["prediction_id", "row_id"]
 
 
-def prediction_base(request_id: str) -> str:
+def prediction_id(request_id: str) -> str:
     """Id of a question's prediction, 32 hex digits; of a chunk, the common part of its rows' ids.
 
     Args:
