@@ -111,6 +111,8 @@ def overriding_policy(text: str, *, model: str, known: Sequence[model_config_pb2
     if len(text) > _CONFIG_CHARS_MAX:
         raise InvalidInput(f"The configuration has {len(text)} characters, at most {_CONFIG_CHARS_MAX} are read.")
     try:
+        if not text.lstrip().startswith("{"):  # the parser takes an empty list or null for an empty message
+            raise ValueError("it is not a JSON object")
         config = json_format.Parse(text, model_config_pb2.ModelConfig())
     except (json_format.ParseError, RecursionError, ValueError) as error:
         why = f"is no model configuration as JSON: {str(error)[:200]}"
