@@ -77,7 +77,8 @@ class Recorded:
             CorruptData: the file is missing, truncated or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: numpy leaves its own file open when the archive is damaged.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except Exception as error:  # zipfile, numpy and the system raise unrelated classes
             raise artefact_corrupt(path, f"{type(error).__name__}") from error

@@ -121,6 +121,8 @@ class SqlitePredictionLog:
         self._queue: queue.Queue[Record | _Flush | None] = queue.Queue(maxsize=records_max)
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._put = 0  # records that were put; counted on the event loop
+        self._written = 0  # of those, the ones that are on file or have failed; counted by the writer
         self.failed = 0  # records that could not be written
 
     async def __aenter__(self) -> Self:
@@ -141,6 +143,7 @@ class SqlitePredictionLog:
 
     async def put(self, record: Record) -> None:
         """Takes a record to be written behind the answer; waits only while the queue is full."""
+        self._put += 1
         try:
             self._queue.put_nowait(record)
         except queue.Full:
@@ -152,9 +155,10 @@ class SqlitePredictionLog:
 
     async def read(self, prediction_id: str) -> StoredPrediction | None:
         """The prediction of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none."""
+        is_behind = self._put != self._written  # asked before the look: a record that lands during it is not missed
         found = await asyncio.to_thread(self._read, prediction_id)
-        if found is None and not self._queue.empty():
-            await self.flush()  # it may still be on its way
+        if found is None and is_behind:
+            await self.flush()
             found = await asyncio.to_thread(self._read, prediction_id)
         return found
 
@@ -183,6 +187,7 @@ class SqlitePredictionLog:
                 except (sqlite3.Error, ValueError):
                     self.failed += len(records)
                     log.exception("predictions were not stored", records=len(records))
+                self._written += len(records)
                 for entry in waiting:
                     if isinstance(entry, _Flush):
                         entry.done.set()
