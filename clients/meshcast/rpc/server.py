@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,6 +29,9 @@ from .settings import RpcSettings
 from .tls import TlsSettings, server_credentials
 
 log = structlog.get_logger(__name__)
+
+_LOOK_S = 0.01  # between two looks at the calls in flight while draining
+_GRACE_MIN_S = 0.1  # for refusals that are on their way out
 
 Registrar = Callable[[grpc.aio.Server], None]
 """Adds a servicer to a server, as `lambda server: add_XServiceServicer_to_server(servicer, server)`."""
@@ -177,7 +181,12 @@ class Server:
         self.interceptor.is_draining = True
         self.draining.set()
         self.health.close()
-        stopping = asyncio.create_task(server.stop(self.settings.drain_s), name="server-stop")
+        until = time.monotonic() + self.settings.drain_s
+        # Refusing while the last calls finish: one that lands on a server that stops would end CANCELLED instead.
+        while self.interceptor.in_flight and time.monotonic() < until and not self._hurry.is_set():  # noqa: ASYNC110  # an event would cost every call
+            await asyncio.sleep(_LOOK_S)
+        grace_s = max(_GRACE_MIN_S, until - time.monotonic())
+        stopping = asyncio.create_task(server.stop(grace_s), name="server-stop")
         hurrying = asyncio.create_task(self._hurry.wait(), name="server-hurry")
         try:
             await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
