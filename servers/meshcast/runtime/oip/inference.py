@@ -9,8 +9,8 @@ from meshcast.api.oip.v2 import grpc_service_pb2 as pb
 from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
 from meshcast.rpc.deadline import Deadline
 from meshcast.rpc.errors import InvalidInput, Unimplemented
-from meshcast.runtime.batcher import HIGH, LOW, NORMAL
 from meshcast.rpc.ids import prediction_id
+from meshcast.runtime.batcher import HIGH, LOW, NORMAL
 from meshcast.runtime.model import Model, Models
 from meshcast.runtime.oip.tensors import from_contents, from_raw, mismatch, to_raw
 from meshcast.runtime.queueing import RunFacts
