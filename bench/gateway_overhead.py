@@ -49,7 +49,7 @@ class StandIn:
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the two methods that are measured."""
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "PredictEngagement": grpc.unary_unary_rpc_method_handler(
                 self.PredictEngagement,
                 pb.PredictEngagementRequest.FromString,
