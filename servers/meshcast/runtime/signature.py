@@ -41,12 +41,14 @@ class TensorSpec:
         dtype: Open Inference Protocol datatype, a key of `DTYPES`, as in `FP32`.
         shape: dimensions after the batch dimension.
         description: what it holds, with units.
+        takes_nonfinite: True for an input in which NaN or infinity mean something; elsewhere they are refused.
     """
 
     name: str
     dtype: str = "FP32"
     shape: tuple[int, ...] = ()
     description: str = ""
+    takes_nonfinite: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -64,6 +66,7 @@ class TensorSpec:
             "dtype": self.dtype,
             "shape": list(self.shape),
             "description": self.description,
+            "takes_nonfinite": self.takes_nonfinite,
         }
 
     @classmethod
@@ -74,6 +77,7 @@ class TensorSpec:
             dtype=str(values["dtype"]),
             shape=tuple(int(size) for size in values["shape"]),
             description=str(values.get("description", "")),
+            takes_nonfinite=bool(values.get("takes_nonfinite", False)),
         )
 
 
@@ -96,7 +100,7 @@ class Signature:
     tolerance_reduced: float | None = None
 
     def check(self, arrays: Arrays, *, model: str = "") -> int:
-        """Number of rows of `arrays`, which hold exactly the inputs with their dtypes and shapes.
+        """Number of rows of `arrays`, which hold exactly the inputs with their dtypes, shapes and finite values.
 
         Args:
             arrays: the inputs by name.
@@ -123,6 +127,9 @@ class Signature:
                 rows = array.shape[0]
             elif array.shape[0] != rows:
                 raise _mismatch(model, spec.name, f"has {array.shape[0]} rows, {self.inputs[0].name} has {rows}")
+            if array.dtype.kind == "f" and not spec.takes_nonfinite and not np.isfinite(array).all():
+                place = np.argwhere(~np.isfinite(array))[0].tolist()
+                raise _mismatch(model, spec.name, f"holds {array[tuple(place)]} at {place}; values must be finite")
         if len(arrays) != len(self.inputs):
             unknown = sorted(set(arrays) - set(self.input_names))[0]
             raise _mismatch(model, unknown, f"is not an input; the model takes {', '.join(self.input_names)}")

@@ -31,6 +31,8 @@ def test_fitting_arrays_give_their_rows() -> None:
         ({"x": np.zeros(3, np.float32)}, "x", "shape [3]"),
         ({"n": np.zeros(4, np.int64)}, "n", "4 rows"),
         ({"z": np.zeros(3)}, "z", "is not an input"),
+        ({"x": np.array([[0, 0], [0, np.nan], [0, 0]], np.float32)}, "x", "holds nan at [1, 1]"),
+        ({"x": np.full((3, 2), np.inf, np.float32)}, "x", "holds inf at [0, 0]"),
         ({"x": np.zeros((0, 2), np.float32), "n": np.zeros(0, np.int64)}, "x", "no rows"),
     ],
 )
@@ -42,6 +44,12 @@ def test_a_tensor_at_fault_is_named(change: dict[str, np.ndarray | None], tensor
     assert caught.value.facts == {"model": "m", "tensor": tensor}
     assert caught.value.violations[0].field == tensor
     assert words in caught.value.message
+
+
+def test_an_input_in_which_nan_means_something_takes_it() -> None:
+    signature = Signature(inputs=(TensorSpec(name="x", takes_nonfinite=True),), outputs=(TensorSpec(name="y"),))
+    assert signature.check({"x": np.array([np.nan], np.float32)}) == 1
+    assert Signature.from_dict(signature.to_dict()) == signature
 
 
 def test_a_signature_survives_json() -> None:
