@@ -1,9 +1,11 @@
-"""Loader of a model's versions: one thread, off the serving threads, that opens, proves, warms and closes sessions."""
+"""Loader of a model's versions: opens, proves, warms and closes sessions off the serving threads."""
 
 import asyncio
 import contextlib
 import ctypes
 import gc
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
@@ -20,28 +22,31 @@ Result = TypeVar("Result")
 
 
 class Loader:
-    """One thread for everything about sessions but running them; use as `async with`.
+    """A thread for everything about sessions but running them, and one that steps back; use as `async with`.
 
-    It has the priority of the serving threads, and rests instead (`candidates.Pace`): a thread of low priority that is
-    put aside while it holds the interpreter's lock, or an allocator's, holds serving up for longer than it works.
+    The second is for loading beside serving, in back-ends whose sessions have no threads of their own: those would
+    inherit its priority for good. It is not put last of all: a thread that is put aside while it holds the
+    interpreter's lock holds serving up for longer than it works, so it also rests (`candidates.Pace`).
 
     Args:
-        name: of the model, for the thread's name.
+        name: of the model, for the threads' names.
+        nice: how far the second thread steps back, 0 to 19; ignored where threads have no priority of their own.
     """
 
-    def __init__(self, name: str) -> None:
-        # One thread also keeps all sessions in one malloc arena: what one frees, the next one takes.
+    def __init__(self, name: str, *, nice: int) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"load:{name}")
+        self._low = ThreadPoolExecutor(1, thread_name_prefix=f"swap:{name}", initializer=_step_back, initargs=(nice,))
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self._low.shutdown)
         await asyncio.to_thread(self._executor.shutdown)
 
-    async def run(self, function: Callable[[], Result]) -> Result:
-        """Runs a function on the loader's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+    async def run(self, function: Callable[[], Result], *, low: bool = False) -> Result:
+        """Runs a function on the loader's thread, or on the one that steps back."""
+        return await asyncio.get_running_loop().run_in_executor(self._low if low else self._executor, function)
 
     def close(self, session: Session, done: Callable[[], None]) -> None:
         """Closes a session when the thread has time, gives the memory back, then calls `done`. From any thread."""
@@ -56,6 +61,12 @@ class Loader:
 
         with contextlib.suppress(RuntimeError):  # the loader has closed: the process ends and frees everything
             self._executor.submit(run)
+
+
+def _step_back(nice: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        # On Linux a thread has a priority of its own, under its native id.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def give_back_memory() -> None:

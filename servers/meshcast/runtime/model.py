@@ -70,7 +70,7 @@ class Model:
         self._settings = settings
         self._on_health = on_health
         self._versions = Versions(name, self._close)
-        self._loader = Loader(name)
+        self._loader = Loader(name, nice=settings.load_nice)
         self._chooser = Chooser(
             asked=settings.backend,
             options=SessionOptions(
@@ -277,11 +277,15 @@ class Model:
             return choice, self.repository.evidence(self.name, version)
 
         try:
-            return await self._loader.run(choose)
+            return await self._loader.run(choose, low=keep is not None and self._is_threadless(keep))
         except CorruptData as error:
             error.facts |= {"model": self.name, "version": str(version)}
             log.error("a version was refused", model=self.name, version=version, why=error.message)
             raise
+
+    def _is_threadless(self, backend: Backend) -> bool:
+        """True when a session of this back-end runs on its caller's thread alone."""
+        return backend.runtime == "onnxruntime" and backend.device == "cpu" and self._settings.threads_per_run == 1
 
     def _enter(self, state: ModelState, reason: str = "") -> None:
         """Changes the state, and what follows from it: what new questions are told, and the health name."""

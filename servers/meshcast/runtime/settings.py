@@ -29,6 +29,7 @@ class RuntimeSettings:
         queue_rows_max: rows that may wait for a run; more are refused.
         allow_bf16: True to let bf16 compete where a model states a tolerance for it.
         choose_s: most seconds to measure back-ends, once a host and graph.
+        load_nice: how far the thread that loads a version beside another steps back, 0 to 19; 0 for not at all.
         load_rest: seconds of rest for each second of work while a version loads beside another.
         control_mode: `explicit` loads on request, `poll` also looks for new versions by itself.
         poll_s: how often it looks.
@@ -48,6 +49,7 @@ class RuntimeSettings:
     queue_rows_max: int = 8192
     allow_bf16: bool = False
     choose_s: float = 1.5
+    load_nice: int = 10
     load_rest: float = 2.0
     control_mode: Literal["explicit", "poll"] = "explicit"
     poll_s: float = 5.0
