@@ -5,6 +5,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ CREATE TABLE IF NOT EXISTS aliases (
 ) WITHOUT ROWID;
 """
 
+GATHER_S = 0.02  # a transaction a record would cost single calls a quarter of their time
+RECORDS_AT_ONCE = 1024  # most records of a transaction
 BUSY_S = 5.0  # another process of the host may be writing
 
 
@@ -116,7 +119,7 @@ class SqlitePredictionLog:
         records_max: records that may wait; then `put` waits too.
     """
 
-    def __init__(self, path: Path, *, records_max: int = 1024) -> None:
+    def __init__(self, path: Path, *, records_max: int = 4096) -> None:
         self._path = path
         self._queue: queue.Queue[Record | _Flush | None] = queue.Queue(maxsize=records_max)
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
@@ -178,8 +181,10 @@ class SqlitePredictionLog:
         with contextlib.closing(self._connect()) as connection:
             while True:
                 waiting = [self._queue.get()]
+                if isinstance(waiting[0], Record):
+                    time.sleep(GATHER_S)
                 with contextlib.suppress(queue.Empty):
-                    while len(waiting) < 256:
+                    while len(waiting) < RECORDS_AT_ONCE:
                         waiting.append(self._queue.get_nowait())
                 records = [entry for entry in waiting if isinstance(entry, Record)]
                 try:

@@ -5,8 +5,9 @@ chunk goes to a worker thread instead, since it would hold the loop for longer t
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,9 @@ from meshcast.posts import PLAN_COLUMNS, POST_COLUMNS, Planned, PostTable, row_v
 from meshcast.services.predictor.features import PLANNED_FEATURES, POSTS_MIN, tensors, usable_posts
 
 _RECENT_MEDIAN = PLANNED_FEATURES.index("recent_median")
+
+GATHER_S, GATHER_S_MAX = 0.000_25, 0.005
+"""How long a single question waits for others, for each call under way and at most: about what a pass costs."""
 
 ROWS_INLINE = 32
 """Rows of a pass that may run on the loop, about half a millisecond."""
@@ -151,6 +155,8 @@ class Preparer:
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Question, asyncio.Future[Prepared]]] = []
+        self._callers = 0
+        self._timer: asyncio.Handle | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
     async def __aenter__(self) -> "Preparer":
@@ -159,18 +165,36 @@ class Preparer:
     async def __aexit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True)
 
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Counts a call that asks a single question, from its start to its answer."""
+        self._callers += 1
+        try:
+            yield
+        finally:
+            self._callers -= 1
+
     async def prepare(self, question: Question) -> Prepared:
-        """Checks the rows and turns the sound ones into tensors."""
+        """Checks the rows and turns the sound ones into tensors.
+
+        A small question shares its pass with those of other callers: it goes at once when every caller under way waits
+        here, or when a pass is full, and after `GATHER_S_MAX` at the latest.
+        """
         loop = asyncio.get_running_loop()
         if len(question.start) > ROWS_INLINE:
             return await loop.run_in_executor(self._pool, prepare, question)
-        if not self._waiting:
-            loop.call_soon(self._flush)
         future: asyncio.Future[Prepared] = loop.create_future()
         self._waiting.append((question, future))
+        if len(self._waiting) >= min(self._callers, ROWS_INLINE):
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(min(GATHER_S * self._callers, GATHER_S_MAX), self._flush)
         return await future
 
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         together: list[tuple[Question, asyncio.Future[Prepared]]] = []
         rows = 0
         while self._waiting and (not together or rows + len(self._waiting[0][0].start) <= ROWS_INLINE):
@@ -179,7 +203,7 @@ class Preparer:
                 together.append((question, future))
                 rows += len(question.start)
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._timer = asyncio.get_running_loop().call_soon(self._flush)
         if not together:
             return
         try:

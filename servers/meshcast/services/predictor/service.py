@@ -48,17 +48,8 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
     async def PredictEngagement(
         self, request: pb.PredictEngagementRequest, context: Context
     ) -> pb.PredictEngagementResponse:
-        deadline = Deadline.of(context, default_s=self._mesh.default_deadline_s)
-        question = single_question(request)
-        prepared = await self._preparer.prepare(question)
-        if prepared.violations:
-            raise _invalid(prepared.violations[0])
-        priority = _CLASSES.get(request.priority, NORMAL)
-        columns, receipt = await self._answer(prepared, 1, deadline, priority, request.model_version)
-        receipt.prediction_id = prediction_id(request.request_id)
-        receipt.notes.extend(_missing_notes(question))
-        await self._store(receipt, columns, question, request.channel)
-        return pb.PredictEngagementResponse(prediction=prediction(columns, 0), receipt=receipt)
+        with self._preparer.caller():
+            return await self._single(request, Deadline.of(context, default_s=self._mesh.default_deadline_s))
 
     async def PredictEngagementStream(  # type: ignore[override]  # writes, does not yield
         self, request_iterator: AsyncIterator[pb.PredictEngagementStreamRequest], context: Context
@@ -118,6 +109,18 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             planned_features=PLANNED_FEATURES,
             receipt=_plain_receipt(deadline),
         )
+
+    async def _single(self, request: pb.PredictEngagementRequest, deadline: Deadline) -> pb.PredictEngagementResponse:
+        question = single_question(request)
+        prepared = await self._preparer.prepare(question)
+        if prepared.violations:
+            raise _invalid(prepared.violations[0])
+        priority = _CLASSES.get(request.priority, NORMAL)
+        columns, receipt = await self._answer(prepared, 1, deadline, priority, request.model_version)
+        receipt.prediction_id = prediction_id(request.request_id)
+        receipt.notes.extend(_missing_notes(question))
+        await self._store(receipt, columns, question, request.channel)
+        return pb.PredictEngagementResponse(prediction=prediction(columns, 0), receipt=receipt)
 
     async def _chunk(
         self, request: pb.PredictEngagementStreamRequest, deadline: Deadline
