@@ -1,9 +1,14 @@
-"""Fixtures that every room shares: real servers on free ports, and a service that has a method of each call kind."""
+"""Fixtures that every room shares: real servers on free ports, a service with a method of each call kind, and
+tritonclient's own virtual environment."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +17,8 @@ import structlog
 from google.protobuf.wrappers_pb2 import StringValue
 
 from meshcast.rpc import RpcSettings, Server, ServingStatus, mesh_errors
+
+ROOT = Path(__file__).parents[1]
 
 Serve = Callable[..., Awaitable[Server]]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -131,3 +138,28 @@ def kinds_service() -> type[KindsService]:
 def ask() -> Callable[..., Awaitable[list[str]]]:
     """Calls one kind of a KindsService: `await ask(channel, "Unary", ["a"])`."""
     return ask_kind
+
+
+@pytest.fixture(scope="session")
+def triton_python(pytestconfig: pytest.Config) -> Path:
+    """Python of a virtual environment that holds tritonclient.
+
+    `MESHCAST_TRITON_VENV` names one; without it, one is made under pytest's cache where pip reaches its registry.
+    """
+    given = os.environ.get("MESHCAST_TRITON_VENV")
+    if given:
+        return Path(given) / "bin" / "python"
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("triton-venv")
+    making = subprocess.run(
+        ["bash", str(ROOT / "tools" / "triton_venv.sh"), str(folder)],
+        env=os.environ | {"PYTHON": sys.executable, "PIP_RETRIES": "0", "PIP_TIMEOUT": "5"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if making.returncode:
+        lines = making.stdout.strip().splitlines() or ["no output"]
+        pytest.skip(f"no virtual environment with tritonclient could be made: {lines[-1]}")
+    return folder / "bin" / "python"

@@ -20,8 +20,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip
 from meshcast.rpc import NotReady, mesh_errors
 
-pytestmark = pytest.mark.slow
-
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 GATEWAY = "meshcast.api.gateway.v1.GatewayService"
 OIP = "inference.GRPCInferenceService"
@@ -187,6 +185,7 @@ def mesh(mesh_of: Any, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
         yield server, gateway
 
 
+@pytest.mark.slow
 async def test_every_client_sees_every_name_through_an_unload_a_load_and_a_swap(
     mesh: tuple[Any, Any], mesh_of: Any, tmp_path: Path
 ) -> None:

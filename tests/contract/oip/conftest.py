@@ -1,10 +1,8 @@
-"""A small model behind the Open Inference Protocol, on a real server, and tritonclient's own virtual environment."""
+"""A small model behind the Open Inference Protocol, on a real server."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -35,8 +33,6 @@ from meshcast.runtime import (
 )
 from meshcast.runtime.evidence import sha256
 from meshcast.runtime.oip import OIP_SERVICE, add_oip
-
-ROOT = Path(__file__).parents[3]
 
 SIGNATURE = Signature(
     inputs=(
@@ -211,28 +207,3 @@ async def door(open_door: Open) -> Door:
 def oip() -> Any:
     """What tests need to ask and to check: `inputs_of`, `outputs_of`, `request_of`, `arrays_of`, `until`."""
     return sys.modules[__name__]
-
-
-@pytest.fixture(scope="session")
-def triton_python(pytestconfig: pytest.Config) -> Path:
-    """Python of a virtual environment that holds tritonclient.
-
-    `MESHCAST_TRITON_VENV` names one; without it, one is made under pytest's cache where pip reaches its registry.
-    """
-    given = os.environ.get("MESHCAST_TRITON_VENV")
-    if given:
-        return Path(given) / "bin" / "python"
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("triton-venv")
-    making = subprocess.run(
-        ["bash", str(ROOT / "tools" / "triton_venv.sh"), str(folder)],
-        env=os.environ | {"PYTHON": sys.executable, "PIP_RETRIES": "0", "PIP_TIMEOUT": "5"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if making.returncode:
-        lines = making.stdout.strip().splitlines() or ["no output"]
-        pytest.skip(f"no virtual environment with tritonclient could be made: {lines[-1]}")
-    return folder / "bin" / "python"
