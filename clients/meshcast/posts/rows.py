@@ -145,7 +145,7 @@ class _Reader:
             return np.zeros(n, dtype="<U1")
         if isinstance(raw, np.ndarray) and raw.dtype.kind == "U":
             return raw
-        return np.asarray(["" if v is None or v != v else str(v) for v in raw], dtype=np.str_)
+        return np.asarray(["" if _is_gap(v) else str(v) for v in raw], dtype=np.str_)
 
     def _times(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Seconds, and hour and weekday on the posts' own clock (NaN without one)."""
@@ -182,7 +182,7 @@ class _Reader:
         unix, local = np.full(n, np.nan), np.zeros(n)
         parse = datetime.fromisoformat
         for row, value in enumerate(raw):
-            if value is None or value == "":
+            if _is_gap(value):
                 continue
             try:
                 moment = value if isinstance(value, datetime) else parse(value)
@@ -226,12 +226,9 @@ class _Reader:
             values = raw.astype(np.float64)
             missing = np.isnan(values) if self._nan_is_unknown else np.zeros(n, dtype=np.bool_)
         else:
-            # In memory NaN and pandas' NA are gaps too, and neither equals itself; in a file "nan" is a fault.
-            if self._nan_is_unknown:
-                gaps = (v is None or (v != v) is not False or v == "" for v in raw)
-            else:
-                gaps = (v is None or v == "" for v in raw)
-            missing = np.fromiter(gaps, dtype=np.bool_, count=n)
+            # In memory NaN is a gap too; in a file "nan" is a fault.
+            is_gap = _is_gap if self._nan_is_unknown else _is_blank
+            missing = np.fromiter(map(is_gap, raw), dtype=np.bool_, count=n)
             try:
                 values = np.array(
                     ["nan" if m else v for v, m in zip(raw, missing.tolist(), strict=True)], dtype=np.float64
@@ -270,6 +267,18 @@ class _Reader:
             row=row + 1,
             column=column,
         )
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value)
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether there is no value: None, empty text, NaN, NaT or pandas' NA; the last three do not equal themselves."""
+    if value is None or isinstance(value, str):
+        return not value
+    differs = value != value
+    return bool(differs) if isinstance(differs, bool | np.bool_) else True
 
 
 def _number(value: object) -> float:

@@ -23,6 +23,24 @@ def test_numpy_dates_give_time_hour_and_weekday() -> None:
     np.testing.assert_array_equal(table.reactions, [1, np.nan])
 
 
+def test_numpy_scalars_are_values_and_pandas_gaps_are_gaps() -> None:
+    columns = {
+        "published_at": [pd.Timestamp("2016-05-10T18:30:00Z"), np.str_("2016-05-11T09:00:00Z")],
+        "channel": [np.str_("a"), pd.NA],
+        "content_length": [np.int64(9), np.float32(8)],
+        "reactions": [np.float64(3), pd.NA],
+        "replies": [np.int64(0), np.float64("nan")],
+    }
+    table = table_from_columns(columns)
+    assert table.channel.tolist() == ["", "a"]
+    assert table.content_length.tolist() == [8, 9]
+    np.testing.assert_array_equal(table.reactions, [np.nan, 3])
+    np.testing.assert_array_equal(table.replies, [np.nan, 0])
+    for gap in (pd.NaT, pd.NA, float("nan"), None, ""):
+        with pytest.raises(InvalidInput, match="row 1, column 'published_at': is required"):
+            table_from_columns({"published_at": [gap]})
+
+
 def test_a_missing_date_is_refused_as_missing() -> None:
     with pytest.raises(InvalidInput, match="row 2, column 'published_at': is required"):
         table_from_columns({"published_at": np.array(["2016-05-10", "NaT"], dtype="datetime64[s]")})
