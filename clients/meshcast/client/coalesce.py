@@ -17,26 +17,12 @@ import numpy as np
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client.answers import EngagementChunk, EngagementPrediction
 from meshcast.client.chunks import chunk_request, planned_columns
-from meshcast.client.questions import (
-    PRIORITIES,
-    History,
-    PlanValues,
-    Priority,
-    RequestIds,
-)
-from meshcast.client.stream import Call, OpenCall, backoff_s, read, write
-from meshcast.rpc import (
-    Cancelled,
-    DeadlineExceeded,
-    Internal,
-    MeshError,
-    NotReady,
-    Overloaded,
-    from_item,
-)
+from meshcast.client.questions import PRIORITIES, History, PlanValues, Priority, RequestIds
+from meshcast.client.stream import OpenCall, StreamCall, backoff_s, failure_of, is_cancelled
+from meshcast.rpc import Cancelled, DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item
 
 LANES_MAX = 16
-"""Streams at a time, one for each pinned version and priority; calls beyond them go out unary."""
+"""Streams at a time, one for each version, priority and channel; calls beyond them go out unary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +164,7 @@ class _Lane:
 
     async def _run(self) -> None:
         """Opens streams for as long as there are rows; ends after `idle_s` without any."""
+        end: MeshError = Cancelled("the client was closed")
         try:
             while await self._has_rows():
                 failure = await self._travel()
@@ -186,8 +173,10 @@ class _Lane:
                     self._send_again(failure)
                     if self._waiting:
                         await asyncio.sleep(backoff_s(self._failures, failure))
+        except Exception as bug:
+            end = Internal(f"gathered predictions failed in the client: {bug!r}")  # whoever awaits one must learn of it
         finally:
-            self._fail(Cancelled("the client was closed"))
+            self._fail(end)
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -202,24 +191,24 @@ class _Lane:
 
     async def _travel(self) -> MeshError | None:
         """One stream, from its opening to its end; None when it ended in peace."""
-        call = self._open_call(self._bounds.stream_s + 60.0)
+        call = StreamCall(self._open_call(self._bounds.stream_s + 60.0))
         writer = asyncio.create_task(self._write(call), name="coalescing-writer")
         try:
-            while (response := await read(call)) is not None:
+            while (response := await call.read()) is not None:
                 self._answer(response)
             return NotReady("the server ended the stream before its last answer") if self._in_flight else None
         except MeshError as error:
             return error
         except asyncio.CancelledError:
-            if writer.done() and not writer.cancelled() and (bug := writer.exception()) is not None:
-                return Internal(f"gathered predictions could not be put into a message: {bug!r}")
-            raise
+            if is_cancelled() or (bug := failure_of(writer)) is None:
+                raise
+            return Internal(f"gathered predictions could not be put into a message: {bug!r}")
         finally:
             writer.cancel()
             call.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, call: StreamCall) -> None:
         """Sends chunks while there are rows and room, until the stream is old or idle."""
         ends_at = time.monotonic() + self._bounds.stream_s
         try:
@@ -227,7 +216,7 @@ class _Lane:
                 self._wake.clear()
                 while self._waiting and len(self._in_flight) < self._bounds.window:
                     request = self._next_chunk()
-                    if request is not None and not await write(call, request):
+                    if request is not None and not await call.write(request):
                         return  # the call ended under the writer: its status is what the reader gets
                 if not self._wake.is_set() and not await self._is_woken():
                     break
@@ -262,8 +251,8 @@ class _Lane:
             planned_columns([row.planned for row in rows]),
             [row.history for row in rows],
             sequence=self._sequence,
-            # The chunk's own id only groups its rows in the store; a row is known by its own id, whatever it travels
-            # with. request_id=f"{rows[0].request_id}+{len(rows)}",
+            # Only groups the chunk's rows in the store: a row is known by its own id, whatever it travels with.
+            request_id=self._ids.next(),
             row_request_ids=[row.request_id for row in rows],
             model_version=self._version,
             priority=self._priority,

@@ -108,10 +108,12 @@ class MeshClient:
 
     async def close(self) -> None:
         """Ends every call that is under way and closes the channel. A closed client cannot be used again."""
-        if self._coalescer is not None:
-            await self._coalescer.close()
-        if self._stubs is not None:
-            await self._stubs.close()
+        coalescer, self._coalescer = self._coalescer, None
+        stubs, self._stubs = self._stubs, None
+        if coalescer is not None:
+            await coalescer.close()
+        if stubs is not None:
+            await stubs.close()
 
     async def predict_engagement(
         self,
@@ -504,7 +506,7 @@ async def _answer(call: grpc.aio.UnaryUnaryCall[Any, T]) -> T:
 async def _answers(call: Any) -> AsyncGenerator[Any, None]:
     """The answers of a streaming call, which is cancelled when the reader stops early: else it would live on."""
     try:
-        with mesh_errors():
+        with mesh_errors(call):
             async for answer in call:
                 yield answer
     finally:

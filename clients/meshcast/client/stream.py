@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client.answers import EngagementChunk
-from meshcast.rpc import (
-    DeadlineExceeded,
-    Internal,
-    MeshError,
-    NotReady,
-    Overloaded,
-    from_item,
-    mesh_errors,
-)
+from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors
 
 Call = grpc.aio.StreamStreamCall[pb.PredictEngagementStreamRequest, pb.PredictEngagementStreamResponse]
 OpenCall = Callable[[float], Call]
@@ -61,43 +53,53 @@ def backoff_s(failures: int, error: MeshError) -> float:
     return min(BACKOFF_S * 2.0 ** (failures - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
 
 
-async def read(call: Call) -> pb.PredictEngagementStreamResponse | None:
-    """The next answer of a stream; None when the server has ended it in peace.
+class StreamCall:
+    """One stream of chunks, seen so that a refusal is never lost: grpc drops the server's status while we still write.
 
-    Raises:
-        MeshError: the stream broke.
+    Args:
+        call: just made.
     """
-    try:
-        with mesh_errors():
-            answer = await call.read()
-    except Internal as error:
-        if error.message == "Internal error from Core":
-            raise NotReady("the stream broke while it was written to") from error
-        raise
-    return None if answer is grpc.aio.EOF else cast(pb.PredictEngagementStreamResponse, answer)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._errors = mesh_errors(call)
+
+    async def read(self) -> pb.PredictEngagementStreamResponse | None:
+        """The next answer; None when the server has ended the stream in peace.
+
+        Raises:
+            MeshError: the stream broke.
+        """
+        with self._errors:
+            answer = await self._call.read()
+        return None if answer is grpc.aio.EOF else cast(pb.PredictEngagementStreamResponse, answer)
+
+    async def write(self, request: pb.PredictEngagementStreamRequest) -> bool:
+        """Sends a chunk; False when the call has ended, of which `read` tells the reason."""
+        try:
+            await self._call.write(request)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return False
+        return True
+
+    async def done_writing(self) -> None:
+        """Tells the server that nothing follows."""
+        await self._call.done_writing()
+
+    def cancel(self) -> None:
+        """Ends the call, where it has not ended: an abandoned one would live on."""
+        self._call.cancel()
 
 
-async def write(call: Call, request: pb.PredictEngagementStreamRequest) -> bool:
-    """Sends a chunk; False when the call has ended, of which `read` tells the reason.
+def is_cancelled() -> bool:
+    """Whether the running task itself is being cancelled, so that a CancelledError must go on."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
-    grpc.aio's own `write` puts INTERNAL "Internal error from Core" in the place of the status when the server ends the
-    stream while a message is on its way (188 of 200 tries on 1.85.1), so the message goes one layer below it. Where
-    that is not to be had (calls through interceptors), its own is used; `read` takes that INTERNAL for a break.
-    """
-    inner = getattr(call, "_cython_call", None)
-    try:
-        if inner is None:
-            await call.write(request)
-        else:
-            await call.wait_for_connection()
-            await inner.send_serialized_message(request.SerializeToString())
-    except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-        return False
-    except Exception as error:
-        if type(error).__name__ != "InternalError":  # cygrpc's, which has no public name
-            raise
-        return False
-    return True
+
+def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task has failed with; None while it runs, and when it ended well or was cancelled."""
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 class ChunkStream:
@@ -139,11 +141,11 @@ class ChunkStream:
         try:
             while True:
                 failure: MeshError | None = None
-                call = self._open_call(self._remaining_s())
+                call = StreamCall(self._open_call(self._remaining_s()))
                 writer = asyncio.create_task(self._write(call), name="stream-writer")
                 try:
                     while True:
-                        response = await read(call)
+                        response = await call.read()
                         if response is None:
                             if not (self._fetched_all and not self._unanswered):
                                 failure = NotReady("the server ended the stream before its last answer")
@@ -160,6 +162,10 @@ class ChunkStream:
                         yield answer
                 except MeshError as error:
                     failure = error
+                except asyncio.CancelledError:
+                    if is_cancelled() or (bug := failure_of(writer)) is None:
+                        raise
+                    failure = Internal(f"a chunk could not be sent: {bug!r}")
                 finally:
                     writer.cancel()
                     call.cancel()
@@ -186,21 +192,25 @@ class ChunkStream:
         self._room.set()
         return self._unanswered.popleft()
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, call: StreamCall) -> None:
         """Sends what is unanswered, then what is new, until the source or the call ends; the reader learns why."""
-        for chunk in tuple(self._unanswered):
-            if not await write(call, chunk.request):
-                return
-        while not self._fetched_all:
-            while len(self._unanswered) >= self._window:
-                self._room.clear()
-                await self._room.wait()
-            fetched = await self._fetch()
-            if fetched is not None:
-                self._unanswered.append(fetched)
-                if not await write(call, fetched.request):
+        try:
+            for chunk in tuple(self._unanswered):
+                if not await call.write(chunk.request):
                     return
-        await call.done_writing()
+            while not self._fetched_all:
+                while len(self._unanswered) >= self._window:
+                    self._room.clear()
+                    await self._room.wait()
+                fetched = await self._fetch()
+                if fetched is not None:
+                    self._unanswered.append(fetched)
+                    if not await call.write(fetched.request):
+                        return
+            await call.done_writing()
+        except Exception:
+            call.cancel()  # wakes the reader, which looks here for the reason
+            raise
 
     async def _fetch(self) -> Chunk | None:
         """The next chunk of the source; None when it has ended. A break of the stream does not cancel the source."""

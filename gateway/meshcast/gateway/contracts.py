@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.message import DecodeError
 
 from meshcast.api.reflection.v1 import reflection_pb2
-from meshcast.rpc import Descriptions
+from meshcast.rpc import Descriptions, FirstStatus
 
 _RECEIPT = "meshcast.api.type.v1.Receipt"
 _RECEIPT_FIELD = 15
@@ -100,6 +102,7 @@ async def read_files(channel: grpc.aio.Channel, service: str, *, timeout_s: floa
     Raises:
         grpc.aio.AioRpcError: the backend cannot be reached or has no reflection.
         LookupError: its reflection does not know the service.
+        ValueError: what it gave cannot be read.
     """
     failure: grpc.aio.AioRpcError | None = None
     for path in _REFLECTION_METHODS:
@@ -122,6 +125,7 @@ async def _read_files(
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
     call: Any = info(timeout=timeout_s)
+    status = FirstStatus(call)
     files: dict[str, FileDescriptorProto] = {}
     try:
         wanted = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)]
@@ -129,7 +133,8 @@ async def _read_files(
         while wanted and len(files) < _FILES_MAX:
             await call.write(wanted.pop())
             response = await call.read()
-            if response is grpc.aio.EOF or not response.HasField("file_descriptor_response"):
+            # None is grpc's word for bytes that are no message of the type.
+            if response is None or response is grpc.aio.EOF or not response.HasField("file_descriptor_response"):
                 raise LookupError(f"reflection does not know {service}")
             for encoded in response.file_descriptor_response.file_descriptor_proto:
                 file = FileDescriptorProto.FromString(encoded)
@@ -138,6 +143,13 @@ async def _read_files(
                 asked.add(name)
                 wanted.append(reflection_pb2.ServerReflectionRequest(file_by_filename=name))
         await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        restored = status.restored(error)
+        if restored is None:
+            raise
+        raise restored from error
+    except DecodeError as error:
+        raise ValueError(f"reflection of {service} gave a file that cannot be read") from error
     finally:
         call.cancel()
     return list(files.values())

@@ -94,7 +94,7 @@ async def serving(
             services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
             service_names=[GATEWAY_SERVICE, *backends.by_service],
             health=health,
-            generic_handlers=[RoutedServices(backends, control_message_bytes_max=rpc.control_message_bytes_max)],
+            generic_handlers=[RoutedServices(backends)],
             tls=tls,
             descriptions=backends.contracts.descriptions,
             access=(logs or LogSettings()).access,
@@ -108,6 +108,7 @@ async def serving(
             finally:
                 await server.drain()
                 ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
 
 
 async def _end_watches(server: Server, backends: Backends) -> None:

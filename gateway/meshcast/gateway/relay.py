@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc.aio
 
-from meshcast.rpc import Cancelled
+from meshcast.rpc import Cancelled, FirstStatus
 
 from .forwarding import Context, pass_head
 from .wire import ReceiptFragment
@@ -53,6 +53,7 @@ async def relay_both(
     read: Callable[[], Awaitable[Any]],
     write: Callable[[bytes], Awaitable[None]],
     *,
+    status: FirstStatus,
     fragment: ReceiptFragment | None,
     pace: Pace,
     first: Any = None,
@@ -64,6 +65,7 @@ async def relay_both(
         context: of the caller's call.
         read: gives the caller's messages, then EOF.
         write: takes the backend's messages.
+        status: of the call to the backend; knows how it ended even where grpc forgets it.
         fragment: encodes what is appended to each message; None appends nothing.
         pace: times the answers.
         first: what was read from the caller already; None when nothing was.
@@ -76,7 +78,7 @@ async def relay_both(
         async with asyncio.TaskGroup() as group:
             up = group.create_task(_relay_up(call, read, pace, first), name="relay-up")
             try:
-                failure = await relay_down(call, context, write, fragment=fragment, pace=pace)
+                failure = await relay_down(call, context, write, status=status, fragment=fragment, pace=pace)
             finally:
                 up.cancel()  # what the caller still sends has nobody to read it
     except* grpc.aio.BaseError as lost:
@@ -90,6 +92,7 @@ async def relay_down(
     context: Context,
     write: Callable[[bytes], Awaitable[None]],
     *,
+    status: FirstStatus,
     fragment: ReceiptFragment | None,
     pace: Pace,
 ) -> grpc.aio.AioRpcError | None:
@@ -108,7 +111,7 @@ async def relay_down(
             await write(message)
             message = await receive()
     except grpc.aio.AioRpcError as error:
-        return error
+        return status.restored(error) or error
     return None
 
 

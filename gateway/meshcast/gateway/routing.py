@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc.aio
 
-from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Overloaded
+from meshcast.rpc import FirstStatus
 
 from .backends import Backend, Backends, best
 from .contracts import MethodContract, MethodKind
@@ -35,13 +33,10 @@ class RoutedServices(grpc.GenericRpcHandler):
 
     Args:
         backends: the routes.
-        control_message_bytes_max: largest request of a unary call of our own contracts, in bytes; streams and foreign
-            services, which carry bulk data, have the server's limit.
     """
 
-    def __init__(self, backends: Backends, *, control_message_bytes_max: int = 4 * 1024 * 1024) -> None:
+    def __init__(self, backends: Backends) -> None:
         self._backends = backends
-        self._control_bytes_max = control_message_bytes_max
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         self._revision = backends.contracts.revision
 
@@ -64,11 +59,10 @@ class RoutedServices(grpc.GenericRpcHandler):
             # Nothing says what the method is. On the wire every kind is a stream both ways, and the backend itself
             # refuses what it does not serve. Not kept: callers choose the name.
             contract = MethodContract(method, MethodKind.BIDI_STREAM, service.startswith(_OURS))
-            return RoutedMethod(self._backends, contract, backends, is_kept=False, bytes_max=None).handler()
+            return RoutedMethod(self._backends, contract, backends, is_kept=False).handler()
         if method not in known:
             return None
-        bytes_max = self._control_bytes_max if service.startswith(_OURS) else None
-        handler = RoutedMethod(self._backends, known[method], backends, is_kept=True, bytes_max=bytes_max).handler()
+        handler = RoutedMethod(self._backends, known[method], backends, is_kept=True).handler()
         self._handlers[method] = handler
         return handler
 
@@ -81,17 +75,10 @@ class RoutedMethod:
         contract: of the method.
         backends: routes that serve it, in the order of the route table.
         is_kept: whether its calls are kept ready on the replicas.
-        bytes_max: largest request of a unary call, in bytes; None for the server's limit.
     """
 
     def __init__(
-        self,
-        mesh: Backends,
-        contract: MethodContract,
-        backends: tuple[Backend, ...],
-        *,
-        is_kept: bool,
-        bytes_max: int | None,
+        self, mesh: Backends, contract: MethodContract, backends: tuple[Backend, ...], *, is_kept: bool
     ) -> None:
         self._settings = mesh.settings
         self._own_metadata = mesh.own_metadata
@@ -101,7 +88,6 @@ class RoutedMethod:
         self._has_receipt = contract.has_receipt
         self._backends = backends
         self._is_kept = is_kept
-        self._bytes_max = sys.maxsize if bytes_max is None else bytes_max
         self._model_field = _MODEL_FIELDS.get(contract.path, 1)
         self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS
         self._changes_models = contract.path in _MODEL_FIELDS
@@ -121,8 +107,6 @@ class RoutedMethod:
     async def unary(self, request: bytes, context: Context) -> bytes:
         """One message each way."""
         started = time.perf_counter()
-        if len(request) > self._bytes_max:
-            raise self._too_large(len(request))
         backend = self._backend(request)
         hop = self._hop(backend, context, backend.settings.default_deadline_s)
         try:
@@ -191,13 +175,16 @@ class RoutedMethod:
         else:
             make = replica.stream if self._is_kept else replica.channel.stream_stream
             call = make(self._path)(timeout=hop.timeout_s, metadata=hop.metadata)
+        status = FirstStatus(call)
         load.in_flight += 1
         replica.in_flight += 1
         try:
             if read is None:
-                failure = await relay_down(call, context, write, fragment=fragment, pace=pace)
+                failure = await relay_down(call, context, write, status=status, fragment=fragment, pace=pace)
             else:
-                failure = await relay_both(call, context, read, write, fragment=fragment, pace=pace, first=first)
+                failure = await relay_both(
+                    call, context, read, write, status=status, fragment=fragment, pace=pace, first=first
+                )
             if failure is not None:
                 code = failure.code().name
                 await self._fail(failure, context, backend, hop)
@@ -227,15 +214,6 @@ class RoutedMethod:
             endpoint=hop.replica.endpoint,
             service=self._service,
             retry_after_s=self._settings.reconnect_s,
-        )
-
-    def _too_large(self, size: int) -> Overloaded:
-        return Overloaded(
-            f"the request has {size:,} bytes, the limit of a single call is {self._bytes_max:,}: use the stream,"
-            " or raise rpc.control_message_bytes_max at the gateway",
-            reason=ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
-            limit_bytes=self._bytes_max,
-            setting="rpc.control_message_bytes_max",
         )
 
     def _backend(self, request: bytes) -> Backend:

@@ -51,6 +51,18 @@ async def test_columns_rows_and_tables_give_the_same(target: str, kit: Any) -> N
             check([chunk async for chunk in mesh.predict_posts(shape)], posts, settled_history(posts), kit)
 
 
+async def test_a_refusal_is_known_though_chunks_are_still_being_sent(target: str, predictor: Any, kit: Any) -> None:
+    predictor.break_with = lambda: Precondition("unloaded", why="on request")
+    posts = two_channels(kit)
+    async with MeshClient(target) as mesh:
+        for _ in range(30):
+            predictor.break_at = {0: 1}
+            with pytest.raises(Precondition) as caught:
+                async with aclosing(mesh.predict_posts(posts, chunk_rows=1, window=64)) as answers:
+                    _ = [chunk async for chunk in answers]
+            assert caught.value.facts == {"why": "on request"}
+
+
 @pytest.mark.parametrize("window", [1, 4])
 async def test_a_stream_that_breaks_goes_on_where_it_was(target: str, predictor: Any, kit: Any, window: int) -> None:
     predictor.break_at = {0: 1, 3: 2, 7: 1}

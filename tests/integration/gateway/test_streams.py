@@ -95,6 +95,17 @@ async def test_an_error_within_a_stream_passes_after_the_answers_before_it(
     assert caught.value.violations[0].field == "planned.hour_of_day"
 
 
+async def test_a_refusal_reaches_a_caller_that_still_writes(run_predictor: Any, run_gateway: Any) -> None:
+    async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
+        for _ in range(50):
+            call = gateway.predictor.PredictEngagementStream(
+                (chunk(n, "refuse" if n == 0 else "") for n in range(20)), timeout=10
+            )
+            with pytest.raises(InvalidInput) as caught, mesh_errors(call):
+                _ = [answer async for answer in call]
+            assert caught.value.facts["asked"] == "24"
+
+
 async def test_a_reader_that_stalls_slows_its_own_stream_only(run_predictor: Any, run_gateway: Any) -> None:
     """64 answers of 1 MB are asked for and none is read: the replica is held up, and other callers are not."""
     async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
