@@ -20,9 +20,25 @@ from meshcast.runtime import (
 )
 from meshcast.runtime.candidates import gate, open_candidate
 from meshcast.runtime.evidence import PROOF_ROWS
+from meshcast.runtime.onnxruntime import has_cuda
 from meshcast.runtime.session import parity_error
 
-BACKENDS = ("onnxruntime/cpu/f32", "openvino/cpu/f32")
+
+def gpu_at_hand() -> bool:
+    return has_cuda() and Path("/dev/nvidiactl").exists()
+
+
+BACKENDS = (
+    "onnxruntime/cpu/f32",
+    "openvino/cpu/f32",
+    pytest.param(
+        "onnxruntime/cuda/f32",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not gpu_at_hand(), reason="no NVIDIA GPU with onnxruntime's CUDA provider"),
+        ],
+    ),
+)
 
 
 def shipped() -> list[ServiceSpec]:

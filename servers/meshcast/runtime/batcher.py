@@ -117,6 +117,11 @@ class Batcher:
         for slot in self._slots:
             await asyncio.to_thread(slot.join)
 
+    def resize(self, rows_max: int) -> None:
+        """Makes runs of at most that many rows from the next batch on: what suits a core is small for a GPU."""
+        with self._lock:
+            self.rows_max = self._queue.rows_max = rows_max
+
     @property
     def queued_rows(self) -> int:
         """Rows that wait for a run."""

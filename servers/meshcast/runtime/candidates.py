@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from meshcast.api.type.v1 import error_reason_pb2
@@ -157,6 +158,7 @@ class Chooser:
         options: how sessions may use the host.
         device: `auto`, `cpu` or `cuda`.
         allow_bf16: True to let reduced precision compete where the signature states a tolerance for it.
+        gpu_rows_max: largest batch of a CUDA session; those of the others are bounded by the call and the signature.
         budget_s: most time to measure speeds; they are kept by host and graph.
         cache_dir: where they are kept; None: nowhere.
     """
@@ -168,6 +170,7 @@ class Chooser:
         options: SessionOptions,
         device: str = "auto",
         allow_bf16: bool = False,
+        gpu_rows_max: int = 2048,
         budget_s: float = 1.5,
         cache_dir: Path | None = None,
     ) -> None:
@@ -175,8 +178,13 @@ class Chooser:
         self._options = options
         self._device = device
         self._allow_bf16 = allow_bf16
+        self._gpu_rows_max = gpu_rows_max
         self._budget_s = budget_s
         self._cache_dir = cache_dir
+
+    def rows_of(self, backend: Backend, rows_max: int) -> int:
+        """Largest batch of a back-end, where the others take `rows_max`."""
+        return self._gpu_rows_max if backend.device == "cuda" else rows_max
 
     def backends(self) -> tuple[Backend, ...]:
         """The back-ends that compete here."""
@@ -266,7 +274,7 @@ class Chooser:
             if session is None:
                 seen.append(candidate)
                 continue
-            for _ in warm(session, signature, recorded, rows_max=rows_max):
+            for _ in warm(session, signature, recorded, rows_max=self.rows_of(backend, rows_max)):
                 pace.step()
             chosen = replace(candidate, rows_per_s=speeds.get(str(backend)))
             known = {proof.backend: proof for proof in evidence.proofs}
@@ -300,13 +308,15 @@ class Chooser:
             if session is None:
                 refused.append(candidate)
                 continue
-            for _ in warm(session, signature, recorded, rows_max=rows_max):
+            for _ in warm(session, signature, recorded, rows_max=self.rows_of(backend, rows_max)):
                 pass
             opened.append((backend, session, candidate))
         if not opened:
             raise _all_refused(refused)
-        times = _measure([session for _, session, _ in opened], signature, recorded, (1, rows_max), self._budget_s)
-        rates = [rows_max / by_size[rows_max] for by_size in times]
+        largest = [self.rows_of(backend, rows_max) for backend, _, _ in opened]
+        sizes = [(session, (1, rows)) for (_, session, _), rows in zip(opened, largest, strict=True)]
+        times = _measure(sizes, recorded, self._budget_s)
+        rates = [rows / by_size[rows] for by_size, rows in zip(times, largest, strict=True)]
         equals = [place for place, rate in enumerate(rates) if rate >= EQUAL_SHARE * max(rates)]
         best = min(equals, key=lambda place: times[place][1])
         measured = [
@@ -375,20 +385,20 @@ class Pace:
 
 
 def _measure(
-    sessions: Sequence[Session], signature: Signature, recorded: Recorded, sizes: Sequence[int], budget_s: float
+    sessions: Sequence[tuple[Session, Sequence[int]]], recorded: Recorded, budget_s: float
 ) -> list[dict[int, float]]:
     """Best seconds of a run by batch size, for each session; in turns, so that strangers disturb all alike."""
     have = len(next(iter(recorded.inputs.values())))
     feeds = {
-        size: {name: recorded.inputs[name][[row % have for row in range(size)]] for name in signature.input_names}
-        for size in sizes
+        size: {name: values[np.arange(size) % have] for name, values in recorded.inputs.items()}
+        for size in {size for _, sizes in sessions for size in sizes}
     }
-    best = [dict.fromkeys(sizes, float("inf")) for _ in sessions]
+    best = [dict.fromkeys(sizes, float("inf")) for _, sizes in sessions]
     end = time.perf_counter() + budget_s
     rounds = 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 200):
         rounds += 1
-        for times, session in zip(best, sessions, strict=True):
+        for times, (session, sizes) in zip(best, sessions, strict=True):
             for size in sizes:
                 began = time.perf_counter()
                 session.run(feeds[size])

@@ -81,6 +81,7 @@ class Model:
             ),
             device=settings.device,
             allow_bf16=settings.allow_bf16,
+            gpu_rows_max=settings.gpu_rows_max,
             budget_s=settings.choose_s,
             cache_dir=settings.state / "cache",
         )
@@ -96,6 +97,7 @@ class Model:
             ),
             taps=taps,
         )
+        self._rows_max = self.batcher.rows_max
         self.batcher.refusing = self._not_ready()
         self._changing = asyncio.Lock()
         self._choices: dict[int, Choice] = {}
@@ -263,6 +265,7 @@ class Model:
         was, now = self.live, wanted[-1]
         self._versions.make_live(now)
         self._serving = self._choices[now].asked
+        self.batcher.resize(self._chooser.rows_of(self._serving, self._rows_max))
         if was != now:
             log.info("version live", model=self.name, version=now, before=was)
         self._let_go([loaded for loaded in self._versions.loaded if loaded.version not in wanted], keep_live=True)
@@ -273,7 +276,7 @@ class Model:
 
         def choose() -> tuple[Choice, Evidence]:
             paths = self.repository.paths(self.name, version)
-            choice = self._chooser.choose(paths, self.signature, keep=keep, rows_max=self.batcher.rows_max, pace=pace)
+            choice = self._chooser.choose(paths, self.signature, keep=keep, rows_max=self._rows_max, pace=pace)
             return choice, self.repository.evidence(self.name, version)
 
         try:

@@ -138,7 +138,7 @@ class RowQueue:
     """
 
     def __init__(self, *, rows_max: int, wait_s: float) -> None:
-        self._rows_max = rows_max
+        self.rows_max = rows_max
         self._wait_s = wait_s
         self._classes: tuple[deque[Item], ...] = (deque(), deque(), deque())
         self._swept_at = 0.0
@@ -199,7 +199,7 @@ class RowQueue:
             return now, DRAIN
         if self._wait_s <= 0.0:
             return now, IDLE
-        if self.rows >= self._rows_max:
+        if self.rows >= self.rows_max:
             return now, FULL
         waiting = [item for items in self._classes for item in items if item.taken < item.rows]
         limit = min(item.queued_at for item in waiting) + self._wait_s
@@ -215,13 +215,13 @@ class RowQueue:
         """
         for items in self._classes:
             passed: list[Item] = []
-            while items and len(passed) < PASSED_OVER_MAX and batch.rows < self._rows_max:
+            while items and len(passed) < PASSED_OVER_MAX and batch.rows < self.rows_max:
                 item = items[0]
                 rows = item.rows - item.taken
                 if rows == 0:
                     items.popleft()
                     continue
-                room = self._rows_max - batch.rows
+                room = self.rows_max - batch.rows
                 if (item.lease or live) is not batch.lease:
                     passed.append(items.popleft())
                 elif rows <= room:
@@ -235,6 +235,6 @@ class RowQueue:
                     batch.close = FULL  # not to the last row, but the next item would not fit
                     passed.append(items.popleft())
             items.extendleft(reversed(passed))
-            if batch.rows >= self._rows_max:
+            if batch.rows >= self.rows_max:
                 batch.close = FULL
                 return

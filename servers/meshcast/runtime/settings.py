@@ -22,6 +22,7 @@ class RuntimeSettings:
         device: `auto`, `cpu` or `cuda`.
         device_id: which GPU.
         gpu_memory_bytes_max: most memory of a model on the GPU; None: no limit.
+        gpu_rows_max: most rows of a run on the GPU, which takes far larger batches than a core's cache.
         threads_per_run: threads of one run; `threads_per_run` times `runs_max` should be the cores given.
         runs_max: runs under way at once; 0: one a core.
         rows_max: most rows of a run; the model's own bound holds too.
@@ -42,6 +43,7 @@ class RuntimeSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     device_id: int = 0
     gpu_memory_bytes_max: int | None = None
+    gpu_rows_max: int = 2048
     threads_per_run: int = 1
     runs_max: int = 0
     rows_max: int = 256
@@ -56,7 +58,7 @@ class RuntimeSettings:
     log_predictions: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("threads_per_run", "rows_max", "queue_rows_max"):
+        for name in ("threads_per_run", "rows_max", "gpu_rows_max", "queue_rows_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         for name in ("runs_max", "wait_ms_max", "choose_s", "load_rest"):

@@ -179,6 +179,15 @@ async def test_a_large_question_takes_several_runs_of_one_version(make: Make) ->
     assert bench.session.is_closed
 
 
+async def test_a_device_that_takes_larger_batches_gets_them(make: Make) -> None:
+    bench = await make()
+    bench.batcher.resize(32)
+    answer = await bench.submit(np.ones((20, 2), np.float32))
+    assert answer.facts.batch_rows == 20 and len(bench.session.runs) == 1
+    bench.batcher.resize(8)
+    assert (await bench.submit(np.ones((20, 2), np.float32))).facts.batch_rows == 8
+
+
 async def test_a_retired_version_closes_when_its_last_run_has_ended(make: Make) -> None:
     bench = await make()
     bench.add(2)
