@@ -177,7 +177,8 @@ class Server:
         self.health.shutdown()
         log.info("draining", address=self.address, in_flight=self.interceptor.in_flight)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), self.settings.drain_delay_s)
+            async with asyncio.timeout(self.settings.drain_delay_s):
+                await self._hurry.wait()
         self.interceptor.is_draining = True
         self.draining.set()
         self.health.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 
 import grpc.aio
@@ -172,10 +172,9 @@ class Backends:
             while True:
                 changed.clear()
                 yield
-                try:
-                    await asyncio.wait_for(changed.wait(), interval_s)
-                except TimeoutError:
-                    pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(interval_s):
+                        await changed.wait()
         finally:
             self._changed.discard(changed)
 

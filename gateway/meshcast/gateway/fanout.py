@@ -16,7 +16,7 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import Deadline, Internal, InvalidInput, MeshError, NotReady, current_call, from_rpc_error
 
 from .backends import Backend, Backends
-from .forwarding import Metadata
+from .forwarding import Metadata, transport_failure
 from .hop import Hop, ask, first_hop
 from .merge import PART_NAMES, engagement_answer, failed_part, summary, wanted_parts
 
@@ -120,6 +120,7 @@ class Fanout:
     ) -> pb.PredictComprehensiveResponse:
         """One part, answered or with the status of its failure."""
         started = time.perf_counter()
+        hop: Hop | None = None
         try:
             if part != pb.PART_ENGAGEMENT:
                 raise _not_here(PART_NAMES[part], PART_NAMES[part])
@@ -132,19 +133,44 @@ class Fanout:
                 question.request_id = request.request_id
             remaining_s = min(deadline.remaining_s(), self._backends.settings.part_deadline_s)
             backend, hop = self.engagement_hop(remaining_s, metadata)
-            answer, receipt = await self.engagement(question, backend, hop)
+            answer, receipt = await self._engagement_or_error(question, backend, hop)
             return engagement_answer(answer, receipt)
-        except grpc.aio.AioRpcError as failure:
-            error: MeshError = from_rpc_error(failure)
         except MeshError as failure:
             error = failure
         except Exception as bug:
-            call = current_call()
-            request_id = call.request_id if call else ""
+            request_id = _request_id()
             log.error("bug in a part", part=PART_NAMES[part], request_id=request_id, exc_info=bug)
             error = Internal("internal error", request_id=request_id)
-        elapsed_us = int((time.perf_counter() - started) * 1e6)
-        return failed_part(part, error, receipt_pb2.Receipt(gateway=receipt_pb2.GatewayReceipt(elapsed_us=elapsed_us)))
+        elapsed_s = time.perf_counter() - started
+        if hop is None:
+            own = receipt_pb2.GatewayReceipt(elapsed_us=int(elapsed_s * 1e6))
+            return failed_part(part, error, receipt_pb2.Receipt(gateway=own))
+        return failed_part(part, error, hop.receipt(elapsed_s))
+
+    async def _engagement_or_error(
+        self, question: predictor_pb2.PredictEngagementRequest, backend: Backend, hop: Hop
+    ) -> tuple[predictor_pb2.PredictEngagementResponse, receipt_pb2.Receipt]:
+        """As `engagement`, but what fails it is the mesh's own error, and a peer's bug keeps its words to itself."""
+        try:
+            return await self.engagement(question, backend, hop)
+        except grpc.aio.AioRpcError as failure:
+            error = transport_failure(
+                failure,
+                backend=backend.name,
+                endpoint=hop.replica.endpoint,
+                service=PREDICTOR_SERVICE,
+                retry_after_s=self._backends.settings.reconnect_s,
+            ) or from_rpc_error(failure)
+            if isinstance(error, Internal):
+                request_id = error.facts.get("request_id") or _request_id()
+                log.error("bug in a peer", backend=backend.name, request_id=request_id, error=error.message)
+                error = Internal("internal error", request_id=request_id)
+            raise error from failure
+
+
+def _request_id() -> str:
+    call = current_call()
+    return call.request_id if call else ""
 
 
 def _not_here(part: str, service: str) -> NotReady:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import grpc.aio
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import DeadlineExceeded, NotReady, from_rpc_error
+from meshcast.rpc import DeadlineExceeded, MeshError, NotReady, from_rpc_error
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -65,13 +65,35 @@ def never_began(error: grpc.aio.AioRpcError) -> bool:
     )
 
 
+def transport_failure(
+    error: grpc.aio.AioRpcError, *, backend: str, endpoint: str, service: str, retry_after_s: float
+) -> MeshError | None:
+    """The error that a bare UNAVAILABLE or DEADLINE_EXCEEDED of the transport stands for, with the reason and the retry
+    time that the mesh documents; None where a backend chose the status.
+
+    Arguments as in `fail_as`.
+    """
+    if any(key == _DETAILS for key, _ in error.trailing_metadata() or ()):
+        return None
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return NotReady(
+            f"{backend} at {endpoint} cannot be reached ({error.details() or ''})",
+            reason=ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
+            retry_after_s=retry_after_s,
+            service=service,
+        )
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"{backend} at {endpoint} did not answer in time", where=backend)
+    return None
+
+
 async def fail_as(
     error: grpc.aio.AioRpcError, context: Context, *, backend: str, endpoint: str, service: str, retry_after_s: float
 ) -> NoReturn:
     """Ends the caller's call as the backend's call has ended.
 
-    A status with details, and any that a backend chose, passes untouched. A bare UNAVAILABLE or DEADLINE_EXCEEDED comes
-    from the transport: it gets the reason and the retry time that the mesh documents.
+    A status with details, and any that a backend chose, passes untouched; for the transport's own, see
+    `transport_failure`.
 
     Args:
         error: how the backend's call failed.
@@ -81,16 +103,7 @@ async def fail_as(
         service: full name of the gRPC service.
         retry_after_s: seconds after which a retry may find the backend again.
     """
-    code, text = error.code(), error.details() or ""
-    trailers = backends_metadata(error.trailing_metadata())
-    if not any(key == _DETAILS for key, _ in trailers):
-        if code is grpc.StatusCode.UNAVAILABLE:
-            raise NotReady(
-                f"{backend} at {endpoint} cannot be reached ({text})",
-                reason=ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
-                retry_after_s=retry_after_s,
-                service=service,
-            ) from error
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise DeadlineExceeded(f"{backend} at {endpoint} did not answer in time", where=backend) from error
-    await context.abort(code, text, trailers)
+    failure = transport_failure(error, backend=backend, endpoint=endpoint, service=service, retry_after_s=retry_after_s)
+    if failure is not None:
+        raise failure from error
+    await context.abort(error.code(), error.details() or "", backends_metadata(error.trailing_metadata()))

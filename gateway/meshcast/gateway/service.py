@@ -158,13 +158,14 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         answers: asyncio.Queue[pb.PredictComprehensiveStreamResponse | None],
     ) -> None:
         started = time.perf_counter()
+        deadline = Deadline.of(context, default_s=self._default_deadline_s)
 
         async def put(response: pb.PredictComprehensiveResponse) -> None:
+            _say_deadline(response.receipt, deadline)
             message = pb.PredictComprehensiveStreamResponse(sequence=question.sequence, response=response)
             message.receipt.CopyFrom(_own_receipt(started))
             await answers.put(message)
 
-        deadline = Deadline.of(context, default_s=self._default_deadline_s)
         try:
             await self._fanout.answer(question.request, deadline, metadata, put)
         except InvalidInput as error:

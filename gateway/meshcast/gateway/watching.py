@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,7 +81,8 @@ async def _until_lost(following: Sequence[Coroutine[Any, Any, None]], *, name: s
     failures = [end for end in ends if isinstance(end, Exception)]
     for failure in failures:
         if not isinstance(failure, (grpc.aio.AioRpcError, _Lost)):
-            raise failure
+            # One replica's odd answer must not take the gateway down.
+            log.error("bug in following a replica", following=name, exc_info=failure)
     return _describe(failures[0])
 
 
@@ -90,6 +92,8 @@ async def _watch(
     call = stub.Watch(health_pb2.HealthCheckRequest(service=name))
     try:
         async for response in call:
+            if response is None:  # grpc's word for bytes that are no message of the type
+                raise _Lost("its health cannot be read")
             _take(replica, name, _STATES.get(response.status, State.NOT_SERVING), names, publish)
         raise _Lost("it ended its health watch")
     except grpc.aio.AioRpcError as error:
@@ -132,6 +136,8 @@ async def _list_models(
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return
             raise
+        if listed is None:  # as above
+            raise _Lost("its list of models cannot be read")
         models = {
             name: _STATES.get(response.status) or State.NOT_SERVING
             for name, response in listed.statuses.items()
@@ -140,10 +146,9 @@ async def _list_models(
         if models != replica.models:
             replica.models = models
             publish()
-        try:
-            await asyncio.wait_for(replica.models_asked.wait(), settings.models_poll_s)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):  # not wait_for: on Python 3.11 it can swallow the cancellation
+            async with asyncio.timeout(settings.models_poll_s):
+                await replica.models_asked.wait()
 
 
 async def _learn(replica: Replica, route: RouteSettings, contracts: Contracts) -> None:

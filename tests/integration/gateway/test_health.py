@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -107,6 +107,41 @@ async def test_a_backend_without_health_service_serves_while_it_is_connected(run
         assert await method(b"hi", timeout=5) == b"hi"
         await server.stop(None)
         await becomes(gateway, "acme.EchoService", NOT_SERVING)
+
+
+async def test_a_backend_that_talks_nonsense_is_unreachable_and_harms_no_other(
+    run_predictor: Any, run_gateway: Any
+) -> None:
+    async def garbage(request: Any, context: Any) -> bytes:
+        return b"\xff"
+
+    async def garbage_stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield b"\xff"
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health: dict[str, Any] = {
+        "Watch": grpc.unary_stream_rpc_method_handler(garbage_stream),
+        "List": grpc.unary_unary_rpc_method_handler(garbage),
+    }
+    info: dict[str, Any] = {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(garbage_stream)}
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
+            grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", info),
+        ]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    odd = RouteSettings(services=("acme.EchoService",), endpoints=(f"127.0.0.1:{port}",))
+    async with run_predictor() as replica:
+        sound = RouteSettings(services=(PREDICTOR,), endpoints=(replica.address,))
+        async with run_gateway(routes={"echo": odd, "predictor": sound}) as gateway:
+            await gateway.until(lambda mesh: "cannot be read" in mesh.services[0].replicas[0].problem)
+            await becomes(gateway, PREDICTOR, SERVING)
+            replica.health.set(PREDICTOR, NOT_SERVING)
+            await becomes(gateway, PREDICTOR, NOT_SERVING)
+            assert await probe(gateway.server.address, "acme.EchoService") is NOT_SERVING
+    await server.stop(None)
 
 
 async def test_the_gateways_own_drain_ends_every_name(run_predictor: Any, run_gateway: Any) -> None:

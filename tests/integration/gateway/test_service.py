@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -11,8 +12,9 @@ import pytest
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.gateway import RouteSettings
-from meshcast.rpc import InvalidInput, NotReady, from_item, mesh_errors
+from meshcast.rpc import Internal, InvalidInput, NotReady, from_item, mesh_errors
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 OTHERS = {pb.PART_GROWTH, pb.PART_CONTENT, pb.PART_DRIFT}
@@ -85,6 +87,40 @@ async def test_a_part_carries_the_services_own_error(run_predictor: Any, run_gat
     assert error.violations[0].field == "planned.hour_of_day"
 
 
+async def test_a_part_of_a_replica_that_vanishes_says_when_to_come_back(run_predictor: Any, run_gateway: Any) -> None:
+    async with AsyncExitStack() as stack:
+        replica = await stack.enter_async_context(run_predictor(drain_s=0.05))
+        async with run_gateway([replica.address]) as gateway:
+            asked = asyncio.create_task(answered(gateway, question("stall", parts=[pb.PART_ENGAGEMENT])), name="asked")
+            await replica.script.began.wait()
+            await stack.aclose()
+            part, last = await asked
+    error = from_item(part.status)
+    assert isinstance(error, NotReady)
+    assert error.reason == ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE
+    assert error.retry_after_s
+    assert error.facts == {"service": PREDICTOR}
+    assert (part.receipt.gateway.endpoint, last.receipt.gateway.attempts) == (replica.address, 1)
+
+
+async def test_a_bug_behind_a_part_keeps_its_words_to_itself(run_gateway: Any) -> None:
+    async def leak(request: bytes, context: Any) -> bytes:
+        raise ValueError("secret db password")
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    handlers: dict[str, Any] = {"PredictEngagement": grpc.unary_unary_rpc_method_handler(leak)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(PREDICTOR, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with run_gateway([f"127.0.0.1:{port}"]) as gateway:
+        part, _ = await answered(gateway, question(parts=[pb.PART_ENGAGEMENT]))
+    await server.stop(None)
+    error = from_item(part.status)
+    assert isinstance(error, Internal)
+    assert error.message == "internal error"
+    assert error.facts["request_id"]
+
+
 async def test_a_wanted_part_without_its_question_is_invalid(run_predictor: Any, run_gateway: Any) -> None:
     async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
         part, _ = await answered(gateway, pb.PredictComprehensiveRequest(parts=[pb.PART_ENGAGEMENT]))
@@ -119,6 +155,7 @@ async def test_a_stream_answers_every_question_and_survives_a_bad_one(run_predic
         answers = [answer async for answer in call]
     summaries = {a.sequence: a.response for a in answers if a.response.HasField("summary")}
     assert {*summaries} == {*range(20)}
+    assert all(0 < answer.response.receipt.deadline_ms <= 20_000 for answer in answers)
     assert from_item(summaries[7].status).violations[0].field == "parts[1]"
     order = [answer.sequence for answer in answers if answer.response.HasField("summary")]
     assert order.index(3) > order.index(5)  # the slow one held nobody up
