@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
@@ -41,7 +42,8 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
     """Credentials of a server; None when no certificate is set, for plaintext.
 
     Files are looked at on each handshake and read again when they have changed; a pair that does not fit together, as
-    while a renewal is being written, is not taken: the last good one serves on, and a warning is logged once.
+    while a renewal is being written, is not taken, nor are authorities that are no certificates: the last good files
+    serve on, and a warning is logged once.
 
     Raises:
         Precondition: a file is missing or unreadable, or certificate and key do not fit together.
@@ -83,14 +85,14 @@ class _CertificateFiles:
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._stamp: tuple[tuple[int, int, int], ...] = ()
-        self._refused: tuple[tuple[int, int, int], ...] = ()
+        self._refused: tuple[tuple[int, int, int], ...] | None = None
         self._lock = threading.Lock()  # handshakes run on grpc's own threads
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """The files as they are now; raises Precondition when they cannot serve."""
-        configuration = self._configuration()  # says which file is missing
-        self._stamp = self._stamps()
-        return configuration
+        with contextlib.suppress(OSError):  # the read below says which file is missing
+            self._stamp = self._stamps()  # before the read: what changes after it is then seen as a change
+        return self._configuration()
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """The files when they have changed and fit together; None otherwise. Never raises: grpc would drop the port."""
@@ -104,8 +106,9 @@ class _CertificateFiles:
                 if self._stamps() != stamp:
                     return None  # still being written: the next handshake looks again
             except (Precondition, OSError) as error:
-                self._refused = stamp
-                log.warning("renewed certificate not taken", certificate=str(self._certificate), error=str(error))
+                if stamp != self._refused:
+                    self._refused = stamp
+                    log.warning("renewed certificate not taken", certificate=str(self._certificate), error=str(error))
                 return None
             self._stamp = stamp
             log.info("renewed certificate taken", certificate=str(self._certificate))
@@ -119,11 +122,19 @@ class _CertificateFiles:
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         key, chain = _read(self._key, "key"), _read(self._certificate, "certificate")
         root = None if self._client_ca is None else _read(self._client_ca, "client_ca")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
+            context.load_cert_chain(self._certificate, self._key, password="")  # else a locked key asks the terminal
         except ssl.SSLError as error:
             raise Precondition(
                 f"tls.certificate {self._certificate} and tls.key {self._key} are no pair: {error.reason or error}"
+            ) from error
+        try:
+            if self._client_ca is not None:
+                context.load_verify_locations(self._client_ca)
+        except ssl.SSLError as error:
+            raise Precondition(
+                f"tls.client_ca {self._client_ca} holds no certificate: {error.reason or error}"
             ) from error
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
 

@@ -142,10 +142,27 @@ async def test_a_pair_that_does_not_fit_is_not_taken_and_the_last_good_one_serve
         for _ in range(2):
             async with channel(server.address, settings=PLAIN, tls=client_tls(files)) as to_server:
                 await ask(to_server, "Unary")
-    assert "renewed certificate not taken" in {line["event"] for line in logged}
+    assert [line["event"] for line in logged].count("renewed certificate not taken") == 1
     files.issue("127.0.0.1")
     async with channel(server.address, settings=PLAIN, tls=client_tls(files)) as to_server:
         await ask(to_server, "Unary")
+
+
+async def test_authorities_that_are_half_written_are_not_taken_and_warned_about_once(
+    serve: Serve, kinds_service: Any, ask: Any, files: Files, authority: trustme.CA, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients.crt"
+    authority.cert_pem.write_to_path(str(clients))
+    mutual = TlsSettings(certificate=files.certificate, key=files.key, client_ca=clients)
+    server = await serve(kinds_service(echo), tls=mutual)
+    identity = client_tls(files, certificate=files.certificate, key=files.key)
+    with structlog.testing.capture_logs() as logged:
+        for content in (clients.read_bytes()[:200], b""):
+            files.replace(clients, content)
+            for _ in range(2):
+                async with channel(server.address, settings=PLAIN, tls=identity) as to_server:
+                    await ask(to_server, "Unary")
+    assert [line["event"] for line in logged].count("renewed certificate not taken") == 2
 
 
 def test_files_that_cannot_serve_are_named_at_start_up(files: Files, authority: trustme.CA, tmp_path: Path) -> None:
@@ -156,3 +173,8 @@ def test_files_that_cannot_serve_are_named_at_start_up(files: Files, authority: 
     files.replace(files.key, authority.issue_cert("127.0.0.1").private_key_pem.bytes())
     with pytest.raises(Precondition, match="are no pair"):
         server_credentials(server_tls(files))
+    files.issue("127.0.0.1")
+    for content in (b"", b"-----BEGIN CERTIFICATE-----\nZm94\n"):
+        files.replace(files.authority, content)
+        with pytest.raises(Precondition, match=r"tls\.client_ca .* holds no certificate"):
+            server_credentials(server_tls(files, mutual=True))
