@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -74,7 +75,7 @@ class Health:
         for name in self._watchers:
             self._wake(name)
 
-    async def watch(self, name: str) -> AsyncIterator[ServingStatus]:
+    async def watch(self, name: str) -> AsyncGenerator[ServingStatus, None]:
         """Yields the state of a name now and after each change, until `close`; SERVICE_UNKNOWN while there is none."""
         changed = asyncio.Event()
         self._watchers.setdefault(name, set()).add(changed)
@@ -123,8 +124,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """State of one name, now and after each change."""
-        async for status in self._health.watch(request.service):
-            yield health_pb2.HealthCheckResponse(status=status.value)
+        async with contextlib.aclosing(self._health.watch(request.service)) as statuses:
+            async for status in statuses:
+                yield health_pb2.HealthCheckResponse(status=status.value)
 
     async def List(
         self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext[Any, Any]
