@@ -40,17 +40,17 @@ def chunk_request(
     stops: list[int] = []
     end = 0
     for history in histories:
-        packed = history._packed
+        packed, start, stop = history.span()
         base = base_of.get(id(packed))
         if base is None:
             base = base_of[id(packed)] = end
             packings.append(packed)
             bases.append(base)
             end += packed.posts + 1  # a gap, so that ranges of two tables never join
-        starts.append(base + history._start)
-        stops.append(base + history._stop)
-    start, stop = np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64)
-    cover_start, cover_stop, shift = share_ranges(start, stop)
+        starts.append(base + start)
+        stops.append(base + stop)
+    first, last = np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64)
+    cover_start, cover_stop, shift = share_ranges(first, last)
     ranges: list[tuple[PackedPosts, int, int]] = []
     for a, b in zip(cover_start.tolist(), cover_stop.tolist(), strict=True):
         table = bisect_right(bases, a) - 1
@@ -58,8 +58,8 @@ def chunk_request(
     return pb.PredictEngagementStreamRequest(
         planned=planned,
         history=join_posts(ranges),
-        history_start=pack_positions(start + shift),
-        history_stop=pack_positions(stop + shift),
+        history_start=pack_positions(first + shift),
+        history_stop=pack_positions(last + shift),
         **rest,
     )
 

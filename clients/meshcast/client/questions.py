@@ -300,6 +300,8 @@ def checked_plan(planned: PlannedPost, history: History, request_id: str | None,
     for name, value in zip(("hour_of_day", "day_of_week", "content_length"), values[1:4], strict=True):
         if not isinstance(value, int | np.integer) or not -(2**31) <= value < 2**31:
             raise InvalidInput(f"planned.{name} must be a whole number, is {value!r}", field=f"planned.{name}")
+    if not isinstance(values[4], int | np.integer | np.bool_) or values[4] not in (0, 1):
+        raise InvalidInput(f"planned.has_media must be true or false, is {values[4]!r}", field="planned.has_media")
     if not POSTS_MIN <= len(history) <= POSTS_MAX:
         text = f"the history must have {POSTS_MIN} to {POSTS_MAX} settled posts, has {len(history)}"
         raise InvalidInput(f"{text}; give the newest of them", field="history")

@@ -63,7 +63,11 @@ class SyncMeshClient:
         # A daemon: an interpreter that ends without close() must not wait for it.
         self._thread = threading.Thread(target=self._loop.run_forever, name="mesh-client", daemon=True)
         self._thread.start()
-        self._run(self._mesh.__aenter__())
+        try:
+            self._run(self._mesh.__aenter__())
+        except BaseException:
+            self.close()  # a target or settings that cannot be: the thread must not stay
+            raise
         return self
 
     def __exit__(

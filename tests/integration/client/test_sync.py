@@ -140,3 +140,18 @@ def test_both_clients_offer_the_same_calls_with_the_same_arguments() -> None:
     for name in calls(MeshClient):
         one, other = (inspect.signature(getattr(kind, name)).parameters for kind in (MeshClient, SyncMeshClient))
         assert [p.default for p in one.values()] == [p.default for p in other.values()], name
+
+
+def test_a_client_that_cannot_open_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with pytest.raises(InvalidInput, match="target is empty"), SyncMeshClient(" "):
+        raise AssertionError("it opened")
+    assert threading.active_count() == before
+
+
+async def test_a_closed_client_says_that_it_is_closed(target: str, kit: Any) -> None:
+    for coalesce in (False, True):
+        async with MeshClient(target, coalesce=coalesce) as mesh:
+            await mesh.predict_engagement(kit.plan(), kit.channel_posts(30))
+        with pytest.raises(RuntimeError, match="not open"):
+            await mesh.predict_engagement(kit.plan(), kit.channel_posts(30))

@@ -133,6 +133,7 @@ def test_a_plan_can_be_taken_from_a_table() -> None:
     [
         (PlannedPost(published_at=PLAN.published_at, content_length=10**400), 20, {}, "planned.content_length"),
         (PlannedPost(published_at=PLAN.published_at, hour_of_day=2.5), 20, {}, "planned.hour_of_day"),  # type: ignore[arg-type]
+        (PlannedPost(published_at=PLAN.published_at, has_media="yes"), 20, {}, "planned.has_media"),  # type: ignore[arg-type]
         (PLAN, 19, {}, "history"),
         (PLAN, 101, {}, "history"),
         (PLAN, 20, {"request_id": "x" * 129}, "request_id"),
