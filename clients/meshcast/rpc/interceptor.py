@@ -18,7 +18,7 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from .call import Call, Context, Observer, enter_call
 from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented
 from .metrics import KINDS, MethodCounts, Metrics
-from .status import message_too_large, trailers
+from .status import head_message, message_too_large, trailers
 
 log = structlog.get_logger(__name__)
 
@@ -385,7 +385,7 @@ def _refusal(error: BaseException, context: Context) -> MeshError | None:
 
 async def _abort(context: Context, error: MeshError) -> None:
     given = context.trailing_metadata() or ()
-    await context.abort(error.code, error.message[:1_000], (*given, *trailers(error)))
+    await context.abort(error.code, head_message(error), (*given, *trailers(error)))
 
 
 def _code_of(context: Context) -> grpc.StatusCode:

@@ -35,10 +35,17 @@ VIOLATIONS_MAX = 50
 """Violations sent with one error. 400 of them (21 kB) turned the status into "Stream removed"."""
 
 VIOLATIONS_BYTES_MAX = 8_192
-"""Bytes of violations sent with one error; a message head may hold 16 KiB, and base64 adds a third."""
+"""Bytes of violations in an item of a message, so that the items of one chunk stay small beside its rows."""
 
-MESSAGE_CHARS_MAX = 1_000
-"""Characters of the sentence that are sent; it travels twice, in `grpc-message` and in the details."""
+DETAILS_BYTES_MAX = 6_144
+"""Bytes of a status's details. grpc refuses trailers over 8 KiB at random and over 16 KiB always ("Stream removed",
+the status is lost), and 1,000 for the sentence and the handler's own trailers come on top."""
+
+MESSAGE_BYTES_MAX = 1_000
+"""Bytes of the sentence that are sent, in UTF-8 in the details and percent-encoded in `grpc-message`."""
+
+_FACT_BYTES_MAX = 500
+_ENVELOPE_BYTES = 200  # type URLs, domain, reason, RetryInfo and the count of violations
 
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
@@ -70,11 +77,13 @@ _TOO_LARGE = re.compile(
 def to_status(error: MeshError) -> status_pb2.Status:
     """The error as google.rpc.Status, with ErrorInfo, BadRequest and RetryInfo where they apply.
 
-    At most `VIOLATIONS_MAX` violations and `VIOLATIONS_BYTES_MAX` bytes of them are kept; when some were left out, the
+    At most `VIOLATIONS_MAX` violations are kept, and what fits into `DETAILS_BYTES_MAX`; when some were left out, the
     fact `violations_total` says how many there were.
     """
-    kept = _sendable(error.violations)
-    facts = {key: _cut(value, MESSAGE_CHARS_MAX) for key, value in error.facts.items()}
+    message = _cut(error.message, MESSAGE_BYTES_MAX)
+    facts = {key: _cut(value, _FACT_BYTES_MAX) for key, value in error.facts.items()}
+    taken = _ENVELOPE_BYTES + _bytes(message) + sum(_bytes(key) + _bytes(value) + 8 for key, value in facts.items())
+    kept = _sendable(error.violations, DETAILS_BYTES_MAX - taken)
     if len(kept) < len(error.violations):
         facts["violations_total"] = str(len(error.violations))
     details: list[any_pb2.Any] = []
@@ -89,7 +98,18 @@ def to_status(error: MeshError) -> status_pb2.Status:
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(_pack(info))
-    return status_pb2.Status(code=error.code.value[0], message=_cut(error.message, MESSAGE_CHARS_MAX), details=details)
+    return status_pb2.Status(code=error.code.value[0], message=message, details=details)
+
+
+def head_message(error: MeshError) -> str:
+    """The sentence for `grpc-message`, which is percent-encoded on its way: short enough when it is."""
+    text = _cut(error.message, MESSAGE_BYTES_MAX)
+    size = 0
+    for end, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * _bytes(character)
+        if size > MESSAGE_BYTES_MAX:
+            return text[:end]
+    return text
 
 
 def from_status(status: status_pb2.Status) -> MeshError:
@@ -122,10 +142,10 @@ def from_status(status: status_pb2.Status) -> MeshError:
 
 def to_item(error: MeshError) -> item_pb.Status:
     """The error as an in-message Status, for a stream's item, a row or a part of a composite answer."""
-    kept = _sendable(error.violations)
+    kept = _sendable(error.violations, VIOLATIONS_BYTES_MAX)
     item = item_pb.Status(
         code=error.code.value[0],
-        message=_cut(error.message, MESSAGE_CHARS_MAX),
+        message=_cut(error.message, MESSAGE_BYTES_MAX),
         reason=error.reason,
         metadata=error.facts,
         violations=[item_pb.FieldViolation(field=v.field, description=v.description) for v in kept],
@@ -316,17 +336,24 @@ def _transport_limit(match: re.Match[str]) -> Overloaded:
     return message_too_large(size, limit, setting, what="the answer" if is_answer else "the request")
 
 
-def _sendable(violations: Sequence[Violation]) -> Sequence[Violation]:
+def _sendable(violations: Sequence[Violation], bytes_max: int) -> Sequence[Violation]:
     size = 0
     for count, violation in enumerate(violations):
-        size += len(violation.field.encode()) + len(violation.description.encode()) + 8
-        if count == VIOLATIONS_MAX or size > VIOLATIONS_BYTES_MAX:
+        size += _bytes(violation.field) + _bytes(violation.description) + 8
+        if count == VIOLATIONS_MAX or size > bytes_max:
             return violations[:count]
     return violations
 
 
-def _cut(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+def _cut(text: str, bytes_max: int) -> str:
+    encoded = text.encode(errors="replace")  # a lone surrogate, as of an odd file name, cannot travel
+    if len(encoded) <= bytes_max:
+        return encoded.decode()
+    return encoded[: bytes_max - 3].decode(errors="ignore") + "…"
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def _pack(message: Any) -> any_pb2.Any:

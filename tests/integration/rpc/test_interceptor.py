@@ -453,3 +453,19 @@ async def test_known_methods_have_series_before_the_first_call(serve: Serve) -> 
     server = await serve(service_names=[name], registry=CollectorRegistry())
     labels = {"grpc_type": "unary", "grpc_service": name, "grpc_method": "PredictEngagement"}
     assert server.registry.get_sample_value("grpc_server_started_total", labels) == 0
+
+
+@pytest.mark.parametrize("letter", ["x", "ж", "漢"])
+async def test_an_error_of_any_length_and_language_arrives_with_its_details(serve: Serve, letter: str) -> None:
+    async def refuse(request: bytes, context: Any) -> bytes:
+        raise InvalidInput(letter * 5_000, violations=[(f"rows[{n}].text", letter * 300) for n in range(500)])
+
+    handlers: dict[str, Any] = {"Ask": grpc.unary_unary_rpc_method_handler(refuse)}
+    server = await serve(generic_handlers=[grpc.method_handlers_generic_handler("a.B", handlers)], access="none")
+    async with channel(server.address, settings=PLAIN) as to_server:
+        ask: Any = to_server.unary_unary("/a.B/Ask")
+        for _ in range(30):  # trailers that are a little too large are refused at random
+            with pytest.raises(InvalidInput) as caught, mesh_errors():
+                await ask(b"", timeout=5)
+            assert caught.value.violations
+            assert caught.value.facts["violations_total"] == "500"

@@ -65,5 +65,5 @@ async def test_a_watch_that_was_given_up_leaves_nothing_behind() -> None:
     health = Health()
     watch = health.watch("a")
     await following(watch)
-    await watch.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await watch.aclose()
     assert not health._watchers
