@@ -172,7 +172,9 @@ class Evidence:
                 versions={str(name): str(value) for name, value in document["versions"].items()},
                 exported_at=str(document["exported_at"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise artefact_corrupt(path, error.strerror or "it cannot be read") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise artefact_corrupt(path, f"{type(error).__name__}: {error}") from error
 
 

@@ -101,7 +101,7 @@ async def serving(
             Model(
                 name=spec.name,
                 signature=spec.signature,
-                repository=repository_of(spec, settings),
+                repository=Repository(settings.repository, shipped=spec.shipped),
                 settings=settings,
                 on_health=on_health,
             )
@@ -158,14 +158,6 @@ async def serving(
                 if following is not None:
                     following.cancel()
                 await server.drain()
-
-
-def repository_of(spec: ServiceSpec, settings: RuntimeSettings) -> Repository:
-    """The user's repository where it has the model, else the one that ships with the service."""
-    own = Repository(settings.repository)
-    if spec.shipped is None or own.versions(spec.name):
-        return own
-    return Repository(spec.shipped)
 
 
 async def serve(spec: ServiceSpec, loaded: Mapping[str, Any]) -> None:

@@ -38,24 +38,29 @@ async def answer_in_order(
         Exception: what `answer`, `items` or `write` raised first; everything under way is cancelled then.
     """
     under_way: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(maxsize=window - 1)
-    is_cut = False
+    is_cut = False  # draining ended the reading, not the stream
 
     async def one(item: Item) -> Answer:
         return await answer(item)
 
     async def read() -> None:
-        nonlocal is_cut
+        task: asyncio.Task[Answer] | None = None
         try:
             async for item in items:
-                await under_way.put(group.create_task(one(item), name="stream-item"))
+                task = group.create_task(one(item), name="stream-item")
+                await under_way.put(task)
+                task = None
         except asyncio.CancelledError:
-            if not draining.is_set():
+            if not is_cut:
                 raise
-            is_cut = True
+            if task is not None:  # taken while the window was full: it is answered too
+                await under_way.put(task)
         await under_way.put(None)
 
     async def stop_reading() -> None:
+        nonlocal is_cut
         await draining.wait()
+        is_cut = not reader.done()
         reader.cancel()
 
     try:

@@ -29,6 +29,7 @@ from meshcast.runtime.signature import Signature
 __all__ = ["Repository", "VersionPolicy", "model_config"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # what an int64 surely holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,31 +70,38 @@ class VersionPolicy:
 
 
 class Repository:
-    """Models on disk. Reads see whole versions only: a version appears by one rename.
+    """Models on disk. Reads see whole versions only: a version appears, and goes, by one rename.
 
     Args:
         root: folder that holds `models/` and `meta/`; it may be missing.
+        shipped: a second such folder, only read, for models of which `root` has no version. Asked at every read, so
+            that the first version of the user's own is found by a process that serves the shipped one.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, shipped: Path | None = None) -> None:
         self.root = root
         self._models = root / "models"
         self._meta = root / "meta"
+        self._shipped = None if shipped is None else Repository(shipped)
 
     def names(self) -> tuple[str, ...]:
         """Models with at least one version, in order."""
-        if not self._models.is_dir():
-            return ()
-        found = (entry.name for entry in self._models.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+        found = set() if self._shipped is None else set(self._shipped.names())
+        if self._models.is_dir():
+            found |= {entry.name for entry in self._models.iterdir() if _NAME.fullmatch(entry.name)}
         return tuple(sorted(name for name in found if self.versions(name)))
 
     def versions(self, name: str) -> tuple[int, ...]:
         """Versions of a model, ascending; empty when there is no such model."""
-        folder = self._models / _checked(name)
-        if not folder.is_dir():
+        own = self._own_versions(name)
+        return own if own or self._shipped is None else self._shipped.versions(name)
+
+    def _own_versions(self, name: str) -> tuple[int, ...]:
+        try:
+            entries = [entry.name for entry in (self._models / _checked(name)).iterdir() if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
             return ()
-        numbers = (entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name.isascii())
-        return tuple(sorted(int(number) for number in numbers if number.isdigit() and number[0] != "0"))
+        return tuple(sorted(int(number) for number in entries if _VERSION.fullmatch(number)))
 
     def index(self) -> tuple[tuple[str, int], ...]:
         """Every (model, version), in order."""
@@ -105,6 +113,9 @@ class Repository:
         Raises:
             NotFound: MODEL_UNKNOWN or VERSION_UNKNOWN.
         """
+        own = self._own_versions(name)
+        if version not in own and self._shipped is not None and (not own or version in self._shipped.versions(name)):
+            return self._shipped.paths(name, version)  # it may be loaded still, although `root` has the model by now
         versions = self.versions(name)
         if not versions:
             raise model_unknown(name)
@@ -125,13 +136,17 @@ class Repository:
             CorruptData: the file is no model configuration.
         """
         path = self._models / _checked(name) / "config.pbtxt"
+        if self._shipped is not None and not self._own_versions(name):
+            return self._shipped.config(name)
         try:
             text = path.read_text("utf-8")
         except FileNotFoundError:
             if not self.versions(name):
                 raise model_unknown(name) from None
             return model_config_pb2.ModelConfig(name=name)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise artefact_corrupt(path, error.strerror or "it cannot be read") from error
+        except UnicodeDecodeError as error:
             raise artefact_corrupt(path, str(error)) from error
         try:
             config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -181,7 +196,7 @@ class Repository:
         Args:
             name: letters, digits, `.`, `_`, `-`.
             signature: of the model, for its configuration.
-            version: number; None: one more than the highest.
+            version: number; None: one more than the highest, those that ship included.
             policy: which versions are loaded; None keeps what the model has, the latest at first.
 
         Raises:
@@ -197,7 +212,7 @@ class Repository:
             staged.meta_dir.mkdir()
             yield staged
             with self._locked():
-                number = version if version is not None else max(self.versions(name), default=0) + 1
+                number = version if version is not None else self._next_version(name)
                 target = self._paths(name, number)
                 if target.version_dir.exists():
                     raise AlreadyExists(f"Model {name} has a version {number} already.", name=f"{name}/{number}")
@@ -213,12 +228,19 @@ class Repository:
         """Deletes a version from disk; a process that has it loaded goes on serving it.
 
         Raises:
-            NotFound: no such version.
+            NotFound: no such version; one that ships cannot be removed.
         """
-        paths = self.paths(name, version)
         with self._locked():
-            shutil.rmtree(paths.version_dir)
-            shutil.rmtree(paths.meta_dir, ignore_errors=True)
+            paths = Repository(self.root).paths(name, version)
+            with tempfile.TemporaryDirectory(prefix=".removed-", dir=self.root) as folder:
+                paths.version_dir.rename(Path(folder) / "version")
+                if paths.meta_dir.exists():
+                    paths.meta_dir.rename(Path(folder) / "meta")
+
+    def _next_version(self, name: str) -> int:
+        """Counts on from what ships, so that a version's number never means two models on one host."""
+        shipped = () if self._shipped is None else self._shipped.versions(name)
+        return max((*self._own_versions(name), *shipped), default=0) + 1
 
     def _paths(self, name: str, version: int) -> VersionPaths:
         return VersionPaths(version_dir=self._models / name / str(version), meta_dir=self._meta / name / str(version))

@@ -112,3 +112,27 @@ async def test_a_stream_that_ends_by_itself_while_the_server_drains_is_no_fault(
     except NotReady:
         pass  # the cut came before the reader had seen the end: the caller has nothing to send again
     assert written == []
+
+
+async def test_what_was_taken_while_the_window_was_full_is_answered_when_the_server_drains() -> None:
+    draining, taken = asyncio.Event(), []
+    written: list[int] = []
+
+    async def endless() -> AsyncIterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    async def answer(item: int) -> int:
+        return item
+
+    async def write(item: int) -> None:
+        if item == 0:
+            for _ in range(10):  # the reader fills the window and waits
+                await asyncio.sleep(0)
+            draining.set()
+        written.append(item)
+
+    with pytest.raises(NotReady):
+        await answer_in_order(endless(), answer, write, window=2, draining=draining)
+    assert written == taken and len(taken) < 100

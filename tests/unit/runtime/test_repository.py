@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,24 @@ def test_a_repository_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert empty.names() == () and empty.versions("small") == ()
 
 
+def test_what_ships_answers_until_the_user_has_a_version_of_the_model(small: Any, tmp_path: Path) -> None:
+    own = Repository(tmp_path / "own", shipped=small.root)
+    assert own.names() == ("small",) and own.versions("small") == (1, 2)
+    assert own.card("small", 2) == "# Small 2" and own.config("small").name == "small"
+    source = own.paths("small", 1)
+    with own.install("small", small.signature) as staged:
+        shutil.copytree(source.version_dir, staged.version_dir, dirs_exist_ok=True)
+        shutil.copytree(source.meta_dir, staged.meta_dir, dirs_exist_ok=True)
+    assert staged.version == 3  # a number never means two models
+    assert own.versions("small") == (3,) and own.card("small", 3) == "# Small 1"
+    assert own.card("small", 2) == "# Small 2"  # it may be loaded still
+    with pytest.raises(NotFound):
+        own.paths("small", 9)
+    with pytest.raises(NotFound):
+        own.remove("small", 1)
+    assert Repository(small.root).versions("small") == (1, 2)
+
+
 def test_damaged_files_have_clear_errors(repository: Any) -> None:
     meta = repository.paths("small", 1).meta_dir
     for name, read in (("recorded.npz", Recorded.load), ("export.json", Evidence.load)):
@@ -76,8 +95,9 @@ def test_damaged_files_have_clear_errors(repository: Any) -> None:
             with pytest.raises(CorruptData, match=name):
                 read(meta / name)
         (meta / name).unlink()
-        with pytest.raises(CorruptData, match=name):
+        with pytest.raises(CorruptData, match=name) as missing:
             read(meta / name)
+        assert str(meta) not in missing.value.message  # the path is the host's own business
     (repository.root / "models" / "small" / "config.pbtxt").write_text("name: 3 {")
     with pytest.raises(CorruptData, match=r"config\.pbtxt"):
         repository.config("small")

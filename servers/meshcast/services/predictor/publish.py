@@ -73,8 +73,9 @@ def train_file(
     card = render_card(trained.metrics, text)
     progress("exporting and proving", 0, 1)
     repository.mkdir(parents=True, exist_ok=True)
-    target = Repository(repository)
-    with target.install(SERVICE.name, SERVICE.signature, version=version or _next_version(target)) as staged:
+    with Repository(repository, shipped=SERVICE.shipped).install(
+        SERVICE.name, SERVICE.signature, version=version
+    ) as staged:
         report = export_model(
             trained.module,
             SERVICE.signature,
@@ -84,17 +85,9 @@ def train_file(
             card=card,
             metrics=dict(_figures(trained.metrics["test"]["model"], "test.")),
         )
-    assert staged.version is not None
     progress("exporting and proving", 1, 1)
     refused = {proof.backend: proof.refusal for proof in report.evidence.proofs if not proof.accepted}
     return Published(version=staged.version, card=card, refused=refused)
-
-
-def _next_version(repository: Repository) -> int:
-    """Counts on from what ships, so that a version's number never means two models on one host."""
-    shipped = () if SERVICE.shipped is None else Repository(SERVICE.shipped).versions(SERVICE.name)
-    same = SERVICE.shipped is not None and SERVICE.shipped.absolute() == repository.root.absolute()
-    return max((*repository.versions(SERVICE.name), *(() if same else shipped)), default=0) + 1
 
 
 def _settings(kind: type[Any], options: Mapping[str, str]) -> Any:
