@@ -35,7 +35,7 @@ from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.posts import PostTable, pack_posts
-from meshcast.rpc import ChannelSettings, MeshError, NotReady, channel, mesh_errors, run
+from meshcast.rpc import ChannelSettings, LogSettings, MeshError, NotReady, channel, mesh_errors, run, setup_logs
 
 CALLERS = 8
 QUESTIONS = 64
@@ -299,6 +299,7 @@ async def main() -> None:
     parser.add_argument("--quiet-s", type=float, default=8.0, help="seconds of each phase without swaps (default: 8)")
     parser.add_argument("--set", action="append", default=[], metavar="MESHCAST_X=Y", help="a setting of the server")
     arguments = parser.parse_args()
+    setup_logs(LogSettings(level="warning"))
     with tempfile.TemporaryDirectory(prefix="meshcast-swaps-") as folder:
         result = await measure(arguments, Path(folder))
     print(json.dumps({"bench": "swaps", "machine": machine(), **result}, indent=2))

@@ -28,6 +28,9 @@ QUIET_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.refl
 BULK_SERVICES = ("/inference.",)
 """Prefixes of methods whose single messages are as large as others' streams: tensors of the Open Inference Protocol."""
 
+REFUSAL_DELAY_S = 0.05
+"""How long a draining server holds a refusal back; callers that follow health have left by then."""
+
 _METHODS_KEPT = 4_096  # wrapped handlers that are remembered; more are wrapped anew at each call
 _OK = grpc.StatusCode.OK
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -41,7 +44,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     - MeshError becomes its status with details; anything else is a bug: INTERNAL "internal error" with the request id,
       the traceback goes to the log only.
     - Bytes that are no message of the method's type become InvalidInput.
-    - While `is_draining`, new calls are refused with NotReady; health and reflection go on.
+    - While `is_draining`, new calls are refused with NotReady; health and reflection go on. `leaving` is set when the
+      server stops.
     - CancelledError passes through.
 
     Args:
@@ -63,6 +67,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self.metrics = metrics or Metrics()
         self.control_message_bytes_max = control_message_bytes_max
         self.is_draining = False
+        self.leaving = asyncio.Event()
+        self._parked = 0
         self._access = access
         self._observers = tuple(observers)
         self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
@@ -70,7 +76,25 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     @property
     def in_flight(self) -> int:
         """Calls that are being handled now, health and reflection left out."""
-        return self.metrics.in_flight
+        return self.metrics.in_flight - self._parked
+
+    async def refuse(self) -> None:
+        """Refuses a call of a draining server, when the server stops or `REFUSAL_DELAY_S` later.
+
+        A caller that asks again without a pause is thereby waiting, not asking, at the moment in which the transport
+        tells it to leave: a call that crosses that message would end CANCELLED, which callers must not retry.
+
+        Raises:
+            NotReady: DRAINING, always.
+        """
+        self._parked += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFUSAL_DELAY_S):
+                    await self.leaving.wait()
+        finally:
+            self._parked -= 1
+        raise _draining()
 
     async def intercept_service(
         self,
@@ -157,7 +181,7 @@ class _Around:
             code, failure, began = _OK, None, time.perf_counter()
             try:
                 if owner.is_draining and is_counted:
-                    raise _draining()
+                    await owner.refuse()
                 if is_request_streamed:
                     request = _Received(request, counts)
                 else:
@@ -201,7 +225,7 @@ class _Around:
             code, failure, began = _OK, None, time.perf_counter()
             try:
                 if owner.is_draining and is_counted:
-                    raise _draining()
+                    await owner.refuse()
                 if is_request_streamed:
                     request = _Received(request, counts)
                 else:

@@ -188,6 +188,8 @@ class Server:
             await asyncio.sleep(_LOOK_S)
         grace_s = max(_GRACE_MIN_S, until - time.monotonic())
         stopping = asyncio.create_task(server.stop(grace_s), name="server-stop")
+        await asyncio.sleep(_LOOK_S)  # callers are told to leave; only then do those that were refused learn of it
+        self.interceptor.leaving.set()
         hurrying = asyncio.create_task(self._hurry.wait(), name="server-hurry")
         try:
             await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
