@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip
+from meshcast.api.oip.v2 import model_config_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.posts import HistoryIndex, pack_planned, pack_positions, pack_posts, write_posts
@@ -176,6 +178,17 @@ async def test_a_bad_row_and_a_bad_chunk_are_answered_in_their_place_and_the_str
     assert np.isnan(found).tolist() == [False, False, True, False]
     error = from_item(refused_chunk.status)
     assert isinstance(error, InvalidInput) and fields_of(error) == ["history_stop"]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x1a\x7f"], ids=["no field", "cut off"])
+async def test_bytes_that_are_no_message_are_refused_as_such(door: Any, data: bytes) -> None:
+    unary = door.channel.unary_unary(f"/{PREDICTOR}/PredictEngagement")
+    error = await refused(InvalidInput, unary(data, timeout=10))
+    assert "no request message" in error.message and "contract" in error.message
+    call = door.channel.stream_stream(f"/{PREDICTOR}/PredictEngagementStream")(iter([data]), timeout=10)
+    with pytest.raises(InvalidInput) as caught, mesh_errors(call):
+        assert [answer async for answer in call] == []
+    assert "no request message" in caught.value.message
 
 
 # Sizes
@@ -514,6 +527,30 @@ async def test_a_start_with_corrupt_artefacts_alone_does_not_serve_and_says_why_
         await mesh_of.still_serves(server.address, gateway.address)
         for name in (PREDICTOR, "model/predictor"):
             assert await probe(server.address, name) is ServingStatus.SERVING
+
+
+@pytest.mark.xfail(strict=True, reason="versions loaded before the corrupt one stay READY in a model that refuses all")
+async def test_a_version_that_says_it_serves_answers_also_where_its_neighbour_is_corrupt(
+    mesh_of: Any, tmp_path: Path
+) -> None:
+    root = mesh_of.repository(tmp_path, 1, 2)
+    for path in artefacts(root, 2):
+        truncate(path)
+    config = root / "models" / "predictor" / "config.pbtxt"
+    model = text_format.Parse(config.read_text("utf-8"), model_config_pb2.ModelConfig())
+    model.version_policy.all.SetInParent()
+    config.write_text(text_format.MessageToString(model), "utf-8")
+    with mesh_of.predictor(tmp_path, RUNTIME_MODEL_REPOSITORY=str(root)) as server:
+        async with mesh_of.peer(server.address) as asked:
+            index = await asked.oip.RepositoryIndex(oip.RepositoryIndexRequest(), timeout=10)
+            states = {int(entry.version): entry.state == "READY" for entry in index.models}
+            assert not states[2]
+            for version, is_ready in states.items():
+                status = await probe(server.address, f"model/predictor/{version}")
+                assert (status is ServingStatus.SERVING) == is_ready
+                if is_ready:
+                    with mesh_errors():
+                        await asked.typed.PredictEngagement(mesh_of.question(model_version=version), timeout=10)
 
 
 # Ports
