@@ -396,7 +396,7 @@ def probe(
     state_dir: StateDir = None,
     timeout: Timeout = 2.0,
 ) -> None:
-    """Ask a server's grpc.health.v1 once: exit 0 when it serves, 1 when it does not, 3 when it cannot be reached."""
+    """Ask a server's grpc.health.v1 once: exit 0 when it serves, 1 when it does not or cannot be reached."""
     from meshcast.cli.probe import probe as run
 
     run(address, service, config=config, state_dir=state_dir, timeout_s=timeout)

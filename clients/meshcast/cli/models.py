@@ -70,7 +70,12 @@ def load_model(name: str, *, target: str | None, config: Path | None, state_dir:
     began = time.monotonic()
     request = pb.RepositoryModelLoadRequest(model_name=name)
     _ask(lambda stub: stub.RepositoryModelLoad(request, timeout=timeout_s), target, config, state_dir)
-    Console().print(f"[green]loaded[/green] {name} in {time.monotonic() - began:.1f} s")
+    seconds = time.monotonic() - began
+    index = pb.RepositoryIndexRequest(ready=True)
+    answer = _ask(lambda stub: stub.RepositoryIndex(index, timeout=timeout_s), target, config, state_dir)
+    versions = sorted(int(model.version) for model in answer.models if model.name == name and model.version)
+    serving = f"serving version {', '.join(map(str, versions))}" if versions else "no version serves yet"
+    Console().print(f"[green]loaded[/green] {name} in {seconds:.1f} s: {serving}", highlight=False)
 
 
 def unload_model(

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.problem import ExitCode, Problem, translate
 from meshcast.cli.settings import connect
 from meshcast.rpc import MeshError, ServingStatus
 from meshcast.rpc import probe as ask
@@ -21,7 +21,9 @@ def probe(address: str, service: str, *, config: Path | None, state_dir: Path | 
     try:
         status = asyncio.run(ask(connection.target, service, timeout_s=timeout_s, tls=connection.tls))
     except MeshError as error:
-        raise Problem(f"{connection.target}: {error.message}", exit_code=ExitCode.REFUSED) from error
+        problem = translate(error)
+        problem.exit_code = ExitCode.REFUSED
+        raise problem from error
     if status is not ServingStatus.SERVING:
         raise Problem(f"{connection.target}: {service or 'the server'} is {status.name}", exit_code=ExitCode.REFUSED)
     print(status.name)

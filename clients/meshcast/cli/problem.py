@@ -119,12 +119,19 @@ def pip_line(extra: str) -> str:
     return f"pip install 'meshcast[{extra}]'"
 
 
+def _says(message: str, field: str, description: str) -> bool:
+    """Whether a message says all that its only field at fault would say on a line of its own."""
+    return description == message or (description in message and field.rpartition(".")[2] in message)
+
+
 def _from_mesh(error: BaseException) -> Problem:
     from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
     from meshcast.rpc import InvalidInput, MeshError, NotReady
 
     assert isinstance(error, MeshError)
     details = [f"{violation.field}: {violation.description}" for violation in error.violations]
+    if len(details) == 1 and _says(error.message, *error.violations[0]):
+        details = []
     way_out = ""
     code = ExitCode.REFUSED
     if error.reason == ErrorReason.ERROR_REASON_EXTRA_MISSING:

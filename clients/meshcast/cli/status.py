@@ -48,31 +48,33 @@ async def _read(connection: Connection, timeout_s: float) -> pb.MeshHealth:
 def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> None:
     console = Console()
     table = Table(title=f"Mesh at {target} · meshcast {health.meshcast_version}", title_justify="left")
-    for heading in ("service", "state", "replica", "models", "calls", "p50 ms", "p99 ms"):
+    for heading in ("service", "state", "replica, models", "calls", "p50 ms", "p99 ms"):
         is_number = heading in ("calls", "p50 ms", "p99 ms")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading in ("service", "replica"))
+        # What has room to give is the column whose words may stand below each other.
+        wraps = heading == "replica, models"
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=not wraps, overflow="fold")
     for service in health.services:
         calls = sum(service.calls_by_code.values())
         failed = calls - service.calls_by_code.get("OK", 0)
         figures = (
-            f"{calls:,}" + (f" ({failed:,} not OK)" if failed else ""),
+            f"{calls:,}" + (f"\n{failed:,} not OK" if failed else ""),
             f"{service.latency_ms_p50:.2f}" if service.HasField("latency_ms_p50") else "-",
             f"{service.latency_ms_p99:.2f}" if service.HasField("latency_ms_p99") else "-",
         )
         if not service.replicas:
-            table.add_row(service.name, _word(service.state), "none", "", *figures)
+            table.add_row(service.name, _word(service.state), "none", *figures)
         for index, replica in enumerate(service.replicas):
             models = ", ".join(
                 name.removeprefix("model/")
                 for name, state in sorted(replica.models.items())
                 if state == pb.SERVING_STATE_SERVING and name.count("/") == 2  # model/<name>/<version>
             )
-            where = f"{replica.endpoint}\n{_word(replica.state)}"
+            where = f"{replica.endpoint}\n{_word(replica.state)} {models}".rstrip()
             if replica.problem:
                 where += f"\n[red]{replica.problem}[/red]"
             first = index == 0
             table.add_row(
-                service.name if first else "", _word(service.state) if first else "", where, models,
+                service.name if first else "", _word(service.state) if first else "", where,
                 *(figures if first else ("", "", "")),
             )  # fmt: skip
     console.print(table)
