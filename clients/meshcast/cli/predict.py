@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshcast.cli.predictions import PredictionTable, no_history, posts_of
-from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.problem import Problem
 from meshcast.cli.score import engagement_log
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import open_sink
@@ -57,7 +57,7 @@ def predict(
     else:
         _print(predictions, list(columns))
     if predictions.failures:
-        raise Problem(f"{predictions.failures} of {len(rows)} posts were refused", exit_code=ExitCode.REFUSED)
+        raise predictions.refusal(len(rows))
 
 
 async def _ask(connection: Connection, table: PostTable, rows: HistoryIndex, timeout_s: float) -> PredictionTable:
@@ -76,7 +76,9 @@ def _one_channel(table: PostTable, channel: str | None, name: str) -> PostTable:
             raise Problem(f"{name} holds {len(names)} channels", way_out=f"--channel {', '.join(names[:12])}{more}")
         return table
     if channel not in names:
-        raise Problem(f"{name} holds no channel {channel!r}", details=names[:12])
+        if names == [""]:
+            raise Problem(f"{name} names no channel", way_out="leave --channel out: the file is taken as one channel")
+        raise Problem(f"{name} holds no channel {channel!r}; it holds", details=names[:12])
     return table.take(table.channel == channel)
 
 
@@ -107,7 +109,7 @@ def _print(predictions: PredictionTable, names: list[str]) -> None:
         table.add_row(
             f"{when:%Y-%m-%d %H:%M}",
             _count(row["engagement"]),
-            f"{_count(lower)} to {_count(upper)}",
+            "-" if lower is None else f"{_count(lower)} to {_count(upper)}",
             f"{confidence:.0%}" if isinstance(confidence, float) else "-",
             _count(actual),
             inside,
@@ -115,6 +117,8 @@ def _print(predictions: PredictionTable, names: list[str]) -> None:
     console = Console()
     console.print(table)
     receipt = predictions.chunks[-1].receipt
+    if not receipt.model_version:  # nothing was computed
+        return
     console.print(
         f"{receipt.model} version {receipt.model_version} on {receipt.backend}; `above` is the calibrated chance "
         "to end above the median of the last 20 posts",

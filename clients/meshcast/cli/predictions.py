@@ -1,6 +1,7 @@
 """Predictions of a posts file as a table of columns: what both `predict` and `stream` print, write and score."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ __all__ = ["PredictionTable", "no_history", "posts_of"]
 
 Floats = NDArray[np.float64]
 
+_REASONS_SHOWN = 5
+
 
 @dataclass(kw_only=True)
 class PredictionTable:
@@ -25,12 +28,14 @@ class PredictionTable:
         actual: shape (n,) of the posts, log1p units; NaN where unknown.
         chunks: in order.
         failures: rows that were not predicted.
+        reasons: why, each with how many rows it befell and the first of them.
     """
 
     posts: PostTable
     actual: Floats
     chunks: list[EngagementChunk]
     failures: int = 0
+    reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, chunk: EngagementChunk) -> None:
         """Takes a chunk in.
@@ -41,7 +46,23 @@ class PredictionTable:
         if chunk.error is not None:
             raise chunk.error
         self.failures += len(chunk.failed)
+        for place, error in chunk.failed.items():
+            # A row's own field is its place in a message, which says nothing to someone who gave a file.
+            why = "; ".join(violation.description for violation in error.violations) or error.message
+            befell, first = self.reasons.get(why, (0, int(chunk.rows[place])))
+            self.reasons[why] = (befell + 1, first)
         self.chunks.append(chunk)
+
+    def refusal(self, asked: int) -> Problem:
+        """What to say of the rows that were not predicted: the reasons, the most frequent first."""
+        details = []
+        for why, (befell, first) in sorted(self.reasons.items(), key=lambda item: -item[1][0])[:_REASONS_SHOWN]:
+            when = datetime.fromtimestamp(int(self.posts.published_unix_s[first]), UTC)
+            details.append(f"{befell:,} x {why} (first the post of {when:%Y-%m-%d %H:%M} UTC)")
+        if len(self.reasons) > _REASONS_SHOWN:
+            details.append(f"and {len(self.reasons) - _REASONS_SHOWN:,} more reasons")
+        message = f"{self.failures:,} of {asked:,} posts were refused"
+        return Problem(message, exit_code=ExitCode.REFUSED, details=details)
 
     def columns(self, chunk: EngagementChunk) -> dict[str, NDArray[np.generic]]:
         """The columns of one chunk as they are written: who, when, what was predicted, what happened."""

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from meshcast.cli.predictions import PredictionTable, no_history, posts_of
-from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.problem import Problem
 from meshcast.cli.score import BASELINES, Score, baselines, engagement_log, score
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import Sink, open_sink
@@ -76,7 +76,7 @@ def stream(
         if out is not None:
             console.print(f"predictions written to {out}", highlight=False)
     if predictions.failures:
-        raise Problem(f"{predictions.failures} of {len(rows)} rows were refused", exit_code=ExitCode.REFUSED)
+        raise predictions.refusal(len(rows))
 
 
 async def _push(

@@ -49,9 +49,11 @@ def train(
         state_dir: as in `state_folder`.
 
     Raises:
-        Problem: there is no such service, it has no trainer, or the extra `train` is not installed.
+        Problem: there is no such file or service, the service has no trainer, or the extra `train` is not installed.
         MeshError: the file or an option breaks a rule, or no back-end reproduces the model.
     """
+    if not file.exists():  # before anything else: torch, which may be missing, is a large download
+        raise Problem(f"{file}: there is no such file")
     log_to_stderr()
     # The exporter warns of every operator of torchvision that it does without; none is used here.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -65,6 +67,8 @@ def train(
 
         def progressed(doing: str, done: int, total: int) -> None:
             if doing not in tasks:
+                for before in tasks.values():  # training may end early, which is no step left undone
+                    bar.update(before, completed=1, total=1)
                 tasks[doing] = bar.add_task(doing)
             bar.update(tasks[doing], completed=done, total=total)
 
