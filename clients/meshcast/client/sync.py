@@ -57,6 +57,8 @@ class SyncMeshClient:
         self._mesh = MeshClient(target, tls=tls, timeout_s=timeout_s, coalesce=coalesce, settings=settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # between a call that is handed to the loop and the loop's end
+        self._is_closing = False
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -77,9 +79,13 @@ class SyncMeshClient:
 
     def close(self) -> None:
         """Ends every call that is under way, closes the channel and the thread. May be called twice."""
-        if self._loop is None or self._thread is None or self._loop.is_closed():
+        if self._loop is None or self._thread is None:
             return
-        self._run(self._end())
+        with self._lock:
+            if self._is_closing:
+                return
+            self._is_closing = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -246,11 +252,12 @@ class SyncMeshClient:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on the client's loop and waits; a wait that is interrupted cancels it."""
         is_inside = threading.current_thread() is self._thread
-        if self._loop is None or self._loop.is_closed() or is_inside:
-            work.close()
-            where = "inside of its own calls" if is_inside else "outside of its with block"
-            raise RuntimeError(f"the client is used {where}")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._loop is None or self._is_closing or is_inside:
+                work.close()
+                where = "inside of its own calls" if is_inside else "outside of its with block"
+                raise RuntimeError(f"the client is used {where}")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -272,7 +279,7 @@ class SyncMeshClient:
                 tell()
                 yield answer
         finally:
-            if self._loop is not None and not self._loop.is_closed():
+            if self._loop is not None and not self._is_closing:
                 self._run(answers.aclose())
 
     async def _end(self) -> None:
