@@ -145,8 +145,8 @@ class Reflected:
             path, request_serializer=_to_bytes, response_deserializer=answer_type.FromString
         )
         sent = iter(requests) if method.client_streaming else requests[0]
-        with mesh_errors():
-            call = opened(sent, timeout=timeout_s, metadata=tuple(metadata))
+        call = opened(sent, timeout=timeout_s, metadata=tuple(metadata))
+        with mesh_errors(call):
             try:
                 if method.server_streaming:
                     async for answer in call:
@@ -180,8 +180,8 @@ class Reflected:
 
     async def _ask(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         try:
-            with mesh_errors():
-                call = self._stub.ServerReflectionInfo(iter([request]), timeout=self._timeout_s)
+            call = self._stub.ServerReflectionInfo(iter([request]), timeout=self._timeout_s)
+            with mesh_errors(call):
                 try:
                     answer = await anext(aiter(call))
                 finally:
