@@ -12,7 +12,6 @@ from rich.table import Table
 
 from meshcast.cli.predictions import PredictionTable, no_history, posts_of
 from meshcast.cli.problem import Problem
-from meshcast.cli.score import engagement_log
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import open_sink
 from meshcast.client import MeshClient
@@ -61,7 +60,7 @@ def predict(
 
 
 async def _ask(connection: Connection, table: PostTable, rows: HistoryIndex, timeout_s: float) -> PredictionTable:
-    predictions = PredictionTable(posts=table, actual=engagement_log(table), chunks=[])
+    predictions = PredictionTable.of(table)
     async with asyncio.timeout(timeout_s), MeshClient(connection.target, tls=connection.tls) as client:
         async for chunk in client.predict_posts(table, rows):
             predictions.add(chunk)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.cli.problem import ExitCode, Problem, translate
 from meshcast.client import EngagementChunk
-from meshcast.posts import POSTS_MIN, PostTable, read_posts
+from meshcast.posts import POSTS_MIN, PostTable, engagement, read_posts
 from meshcast.rpc import MeshError
 
 __all__ = ["PredictionTable", "no_history", "posts_of"]
@@ -36,6 +37,11 @@ class PredictionTable:
     chunks: list[EngagementChunk]
     failures: int = 0
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, posts: PostTable) -> Self:
+        """A table that has no predictions yet."""
+        return cls(posts=posts, actual=np.log1p(engagement(posts).astype(np.float64)), chunks=[])
 
     def add(self, chunk: EngagementChunk) -> None:
         """Takes a chunk in.

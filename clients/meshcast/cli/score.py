@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.posts import HistoryIndex, PostTable
+from meshcast.posts import HistoryIndex
 
-__all__ = ["BASELINES", "Score", "baselines", "engagement_log", "score"]
+__all__ = ["BASELINES", "Score", "baselines", "score"]
 
 Floats = NDArray[np.float64]
 
@@ -34,22 +34,11 @@ class Score:
     coverage: Mapping[float, float]
 
 
-def engagement_log(posts: PostTable) -> Floats:
-    """Engagement of each post, log1p(forwards + replies + reactions), shape (n,).
-
-    Unknown counts are left out of the sum; NaN where all three are unknown.
-    """
-    counts = np.stack([posts.forwards, posts.replies, posts.reactions]).astype(np.float64)
-    known = ~np.isnan(counts)
-    total = np.where(known, counts, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), np.log1p(total), np.nan)
-
-
-def baselines(engagement: Floats, rows: HistoryIndex) -> dict[str, Floats]:
+def baselines(actual: Floats, rows: HistoryIndex) -> dict[str, Floats]:
     """What each of BASELINES says for each row, log1p units, shape (m,); NaN where the history knows no count.
 
     Args:
-        engagement: shape (n,), of the posts that `rows` points into, as `engagement_log` gives it.
+        actual: shape (n,), log1p units, of the posts that `rows` points into; NaN where unknown.
         rows: rows and their histories.
     """
     last, median_20, median_100 = (np.full(len(rows), np.nan) for _ in BASELINES)
@@ -58,7 +47,7 @@ def baselines(engagement: Floats, rows: HistoryIndex) -> dict[str, Floats]:
         block = slice(begin, begin + BLOCK_ROWS)
         start, stop = rows.start[block, None], rows.stop[block, None]
         where = stop - 1 - back  # newest first
-        history = np.where(where >= start, engagement[np.maximum(where, 0)], np.nan)
+        history = np.where(where >= start, actual[np.maximum(where, 0)], np.nan)
         known = ~np.isnan(history)
         newest = known.argmax(axis=1)
         last[block] = history[np.arange(len(history)), newest]

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from meshcast.cli.predictions import PredictionTable, no_history, posts_of
 from meshcast.cli.problem import Problem
-from meshcast.cli.score import BASELINES, Score, baselines, engagement_log, score
+from meshcast.cli.score import BASELINES, Score, baselines, score
 from meshcast.cli.settings import Connection, connect
 from meshcast.cli.sink import Sink, open_sink
 from meshcast.client import MeshClient, ReceiptSummary
@@ -61,7 +61,7 @@ def stream(
         f"{len(posts):,} posts, {len(rows):,} with a settled history, through {connection.target}",
         highlight=False,
     )
-    predictions = PredictionTable(posts=posts, actual=engagement_log(posts), chunks=[])
+    predictions = PredictionTable.of(posts)
     sink = open_sink(out)
     if sink is None:
         run = asyncio.run(_push(connection, predictions, rows, chunk_rows, window, None, console))

@@ -4,7 +4,7 @@ from meshcast.posts.files import read_posts, write_posts
 from meshcast.posts.history import POSTS_MAX, POSTS_MIN, SETTLE_S, settled_history, share_ranges
 from meshcast.posts.rows import IGNORED_COLUMNS, KNOWN_COLUMNS, table_from_columns
 from meshcast.posts.rules import Problem, bad_values, problems, row_violations
-from meshcast.posts.table import COUNTS, PLAN_COLUMNS, POST_COLUMNS, HistoryIndex, Planned, PostTable
+from meshcast.posts.table import COUNTS, PLAN_COLUMNS, POST_COLUMNS, HistoryIndex, Planned, PostTable, engagement
 from meshcast.posts.wire import (
     PackedPosts,
     history_range,
@@ -25,6 +25,7 @@ __all__ = [
     "PostTable",
     "Planned",
     "HistoryIndex",
+    "engagement",
     "COUNTS",
     "PLAN_COLUMNS",
     "POST_COLUMNS",

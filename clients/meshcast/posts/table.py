@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
 
-__all__ = ["COUNTS", "PLAN_COLUMNS", "POST_COLUMNS", "HistoryIndex", "Planned", "PostTable"]
+__all__ = ["COUNTS", "PLAN_COLUMNS", "POST_COLUMNS", "HistoryIndex", "Planned", "PostTable", "engagement"]
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -194,3 +194,19 @@ class PostTable:
 
 
 assert tuple(f.name for f in fields(PostTable))[1:10] == POST_COLUMNS
+
+
+def engagement(posts: PostTable) -> Floats:
+    """Engagement of posts: forwards + replies + reactions, of those that are known.
+
+    Returns:
+        Shape (n,), float32, counts; NaN where none of the three is known.
+    """
+    total = np.zeros(len(posts.forwards), dtype=np.float32)
+    unknown = np.ones(len(total), dtype=np.bool_)
+    for counts in (posts.forwards, posts.replies, posts.reactions):
+        missing = np.isnan(counts)
+        total += np.where(missing, np.float32(0), counts)
+        unknown &= missing
+    total[unknown] = np.nan
+    return total

@@ -5,22 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshcast.cli.score import baselines, engagement_log, score
-from meshcast.posts import HistoryIndex, PostTable
+from meshcast.cli.score import baselines, score
+from meshcast.posts import HistoryIndex
 
 NAN = float("nan")
-
-
-def table(**counts: list[float]) -> PostTable:
-    n = len(next(iter(counts.values())))
-    plain = {"published_unix_s": list(range(n)), "hour_of_day": [0] * n, "day_of_week": [0] * n}
-    return PostTable.of({**plain, **counts})
-
-
-def test_engagement_leaves_unknown_counts_out_and_knows_nothing_of_none() -> None:
-    posts = table(forwards=[1, NAN, NAN], replies=[2, NAN, NAN], reactions=[3, 7, NAN])
-    assert engagement_log(posts)[:2].tolist() == pytest.approx([np.log1p(6), np.log1p(7)])
-    assert np.isnan(engagement_log(posts)[2])
 
 
 @given(

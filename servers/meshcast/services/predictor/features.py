@@ -8,7 +8,7 @@ A row's tensors depend on its own history and plan alone, bit for bit, whatever 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.posts import Planned, PostTable
+from meshcast.posts import Planned, PostTable, engagement
 from meshcast.rpc.errors import InvalidInput
 
 __all__ = [
@@ -101,20 +101,12 @@ _NEWEST = 5
 
 
 def log_engagement(posts: PostTable) -> Floats:
-    """Engagement of posts: log1p of forwards + replies + reactions, of those that are known.
+    """Level of posts: log1p of their engagement.
 
     Returns:
         Shape (n,), float32, log1p(count); NaN where none of the three is known.
     """
-    total = np.zeros(len(posts.forwards), dtype=np.float32)
-    unknown = np.ones(len(total), dtype=np.bool_)
-    for counts in (posts.forwards, posts.replies, posts.reactions):
-        missing = np.isnan(counts)
-        total += np.where(missing, np.float32(0), counts)
-        unknown &= missing
-    level = np.log1p(total)
-    level[unknown] = np.nan
-    return level
+    return np.log1p(engagement(posts))
 
 
 def usable_posts(posts: PostTable, start: Positions, stop: Positions) -> Positions:
