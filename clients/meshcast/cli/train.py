@@ -1,7 +1,6 @@
 """`meshcast train`: hands a posts file to a service's trainer and shows how it goes."""
 
 import importlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,8 +54,6 @@ def train(
     if not file.exists():  # before anything else: torch, which may be missing, is a large download
         raise Problem(f"{file}: there is no such file")
     log_to_stderr()
-    # The exporter warns of every operator of torchvision that it does without; none is used here.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     trainer = _trainer(service)
     root = repository or repository_folder(state_dir, config)
     pairs = dict(_pair(word) for word in options)

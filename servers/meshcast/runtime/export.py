@@ -3,10 +3,12 @@
 With `torch.py`, the only module of the runtime that imports torch.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -44,6 +46,9 @@ from meshcast.runtime.torch import open_session as open_torch
 __all__ = ["ExportReport", "export_model"]
 
 log = structlog.get_logger()
+
+# It warns of every operator of torchvision that it does without; no graph of ours has one.
+_REGISTRATION = logging.getLogger("torch.onnx._internal.exporter._registration")
 
 RECORDED_ROWS_MAX = max(PROOF_ROWS)  # the proofs need no more; the file is read at every load
 
@@ -147,7 +152,7 @@ def _write_onnx(
     example = tuple(torch.from_numpy(inputs[name][pick]) for name in signature.input_names)
     batch = torch.export.Dim("batch", min=1, max=4096)
     # The exporters warn about their own insides; a caller that turns warnings into errors must still get a file.
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _errors_only(_REGISTRATION):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -161,6 +166,16 @@ def _write_onnx(
             verbose=False,
         )
     _strip(path)
+
+
+@contextlib.contextmanager
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _strip(path: Path) -> None:
