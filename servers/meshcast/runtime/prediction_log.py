@@ -15,6 +15,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from meshcast.rpc.errors import Precondition
+
 __all__ = ["NoPredictionLog", "PredictionLog", "Record", "SqlitePredictionLog", "StoredPrediction"]
 
 log = structlog.get_logger()
@@ -117,24 +119,35 @@ class SqlitePredictionLog:
     Args:
         path: the file; its folder is made.
         records_max: records that may wait; then `put` waits too.
+
+    Raises:
+        Precondition: on entering; the file cannot be made, or is something else.
     """
 
     def __init__(self, path: Path, *, records_max: int = 4096) -> None:
         self._path = path
         self._queue: queue.Queue[Record | _Flush | None] = queue.Queue(maxsize=records_max)
         self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
+        self._connection: sqlite3.Connection | None = None  # the writer's
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._put = 0  # records that were put; counted on the event loop
         self._written = 0  # of those, the ones that are on file or have failed; counted by the writer
         self.failed = 0  # records that could not be written
 
     async def __aenter__(self) -> Self:
-        def prepare() -> None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(self._connect()) as connection:
+        def prepare() -> sqlite3.Connection:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                connection = self._connect()
                 connection.executescript(_TABLES)
+            except (OSError, sqlite3.Error) as error:
+                raise Precondition(
+                    f"The prediction log {self._path} cannot be opened: {error}. Move the file away, or set "
+                    "runtime.state_dir or runtime.log_predictions."
+                ) from error
+            return connection
 
-        await asyncio.to_thread(prepare)
+        self._connection = await asyncio.to_thread(prepare)
         self._writer.start()
         return self
 
@@ -178,7 +191,8 @@ class SqlitePredictionLog:
         flush.done.wait()
 
     def _write(self) -> None:
-        with contextlib.closing(self._connect()) as connection:
+        assert self._connection is not None
+        with contextlib.closing(self._connection) as connection:
             while True:
                 waiting = [self._queue.get()]
                 if isinstance(waiting[0], Record):
@@ -189,7 +203,7 @@ class SqlitePredictionLog:
                 records = [entry for entry in waiting if isinstance(entry, Record)]
                 try:
                     _insert(connection, records)
-                except (sqlite3.Error, ValueError):
+                except Exception:  # whatever it is: without a writer the queue fills and answers wait for ever
                     self.failed += len(records)
                     log.exception("predictions were not stored", records=len(records))
                 self._written += len(records)

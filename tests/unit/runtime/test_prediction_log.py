@@ -1,11 +1,12 @@
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from meshcast.rpc import prediction_id, row_id
+from meshcast.rpc import Precondition, prediction_id, row_id
 from meshcast.runtime import Record, SqlitePredictionLog
 
 
@@ -89,6 +90,17 @@ async def test_a_full_queue_makes_the_caller_wait_and_loses_nothing(tmp_path: Pa
 
 async def test_a_log_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
-        async with SqlitePredictionLog(tmp_path / "file" / "log.sqlite"):
-            pass
+    (tmp_path / "other.sqlite").write_text("something else, and long enough to be looked at " * 40)
+    for path in (tmp_path / "file" / "log.sqlite", tmp_path / "other.sqlite"):
+        with pytest.raises(Precondition, match=path.name):
+            async with SqlitePredictionLog(path):
+                pass
+
+
+async def test_a_record_that_cannot_be_written_does_not_stop_the_writer(tmp_path: Path) -> None:
+    async with SqlitePredictionLog(tmp_path / "log.sqlite") as log:
+        await log.put(replace(record("broken"), model_version=1 << 70))  # past what SQLite holds
+        await log.flush()
+        assert log.failed == 1
+        await log.put(record("next"))
+        assert await log.read(prediction_id("next")) is not None
