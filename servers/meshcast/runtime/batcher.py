@@ -206,7 +206,8 @@ class Batcher:
 
     @property
     def _is_quiet(self) -> bool:
-        return self._taken == self._delivered and not self._queue.rows
+        with self._lock:  # a slot takes rows out of the queue and counts their batch in two steps
+            return self._taken == self._delivered and not self._queue.rows
 
     def _is_worth_a_slot(self, item: Item) -> bool:
         """True when an idle slot has something to do about a new item; under the lock."""

@@ -10,10 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
-from meshcast.rpc.errors import CorruptData
+from meshcast.rpc.errors import CorruptData, InvalidInput
 from meshcast.runtime.signature import Arrays, Signature
 
 __all__ = ["Backend", "Session", "SessionOptions", "artefact_corrupt", "bucket", "parity_error", "powers", "steps"]
+
+
+BACKENDS = (
+    "onnxruntime/cpu/f32",
+    "onnxruntime/cuda/f32",
+    "openvino/cpu/f32",
+    "openvino/cpu/bf16",
+    "openvino/cpu/default",
+)
+"""What a setting may ask for. Another text would be run as one of these and be named as what it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +45,16 @@ class Backend:
 
     @classmethod
     def parse(cls, text: str) -> "Backend":
-        """The back-end of a text as in `openvino/cpu/f32`; a missing device is cpu, a missing precision f32."""
-        return cls(**dict(zip(("runtime", "device", "precision"), text.split("/"), strict=False)))
+        """The back-end of a text as in `openvino/cpu/f32`; a missing device is cpu, a missing precision f32.
+
+        Raises:
+            InvalidInput: there is no such back-end; the message names those there are.
+        """
+        parts = text.split("/")
+        found = cls(**dict(zip(("runtime", "device", "precision"), parts, strict=False)))
+        if len(parts) > 3 or str(found) not in BACKENDS:
+            raise InvalidInput(f"There is no back-end {text!r}; known: {', '.join(BACKENDS)}.", field="backend")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
