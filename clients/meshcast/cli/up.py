@@ -46,7 +46,13 @@ def up(
     """
     folder = state_folder(state_dir, config)
     if detach:
-        _detach(folder, ready_s)
+        # Put together anew: taken from the command line as typed, a `-dp` would detach again, for ever.
+        words = ["--ready", str(ready_s), *(["--free-ports"] if free_ports else [])]
+        for option, value in (("--config", config), ("--state-dir", state_dir), ("--host", host)):
+            words += [] if value is None else [option, str(value)]
+        for option, values in (("--only", only), ("--port", ports)):
+            words += [word for value in values for word in (option, value)]
+        _detach(folder, words, ready_s)
         return
     log_to_stderr()
     settings = read_settings(config)
@@ -139,8 +145,8 @@ def _show_ports(console: Console, state: MeshState) -> None:
     console.print(f"logs: {', '.join(logs)}", highlight=False, soft_wrap=True)
 
 
-def _detach(folder: StateFolder, ready_s: float) -> None:
-    """Runs the same command in a session of its own and waits until its mesh serves."""
+def _detach(folder: StateFolder, words: Sequence[str], ready_s: float) -> None:
+    """Runs `meshcast up` with these options in a session of its own and waits until its mesh serves."""
     console = Console()
     running = folder.running()
     if running is not None:
@@ -151,10 +157,9 @@ def _detach(folder: StateFolder, ready_s: float) -> None:
         )
     folder.logs.mkdir(parents=True, exist_ok=True)
     log = folder.logs / "up.log"
-    words = [word for word in sys.argv[1:] if word not in ("--detach", "-d")]
     with open(log, "wb") as output:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "meshcast.cli", *words],
+            [sys.executable, "-m", "meshcast.cli", "up", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -200,6 +205,6 @@ def _refuse_orphans(folder: StateFolder) -> None:
 
 def _named_port(word: str) -> tuple[str, int]:
     name, _, number = word.partition("=")
-    if not number.isdigit() or not 0 < int(number) < 65_536:
+    if not (number.isascii() and number.isdigit()) or not 0 < int(number) < 65_536:
         raise Problem(f"--port {word!r} is not NAME=PORT", way_out="as in --port gateway=9001")
     return name, int(number)
