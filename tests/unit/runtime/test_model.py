@@ -1,5 +1,7 @@
 import asyncio
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc import CorruptData, Deadline, MeshError, NotFound, NotReady, Precondition
-from meshcast.runtime import Model, ModelState, Recorded, RuntimeSettings, VersionPolicy
+from meshcast.runtime import Model, ModelState, Recorded, Repository, RuntimeSettings, VersionPolicy
 
 
 class Healths(dict[str, bool]):
@@ -263,3 +265,20 @@ async def test_memory_does_not_grow_over_fifty_swaps(
             await ask(model, small.inputs(64))
             resident.append(process.memory_info().rss)
     assert resident[49] <= 1.1 * resident[4]
+
+
+async def test_a_load_finds_the_users_first_version_beside_the_one_that_ships(
+    small: Any, settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    own = Repository(tmp_path / "own", shipped=small.root)
+    async with model_of(small, own, settings) as model:
+        await model.load()
+        assert model.versions == (2,)
+        source = own.paths("small", 1)
+        with own.install("small", small.signature) as staged:
+            shutil.copytree(source.version_dir, staged.version_dir, dirs_exist_ok=True)
+            shutil.copytree(source.meta_dir, staged.meta_dir, dirs_exist_ok=True)
+        assert model.describe().card == "# Small 2"  # it serves still
+        await model.load()
+        assert model.versions == (3,)
+        assert model.describe().card == "# Small 1"
