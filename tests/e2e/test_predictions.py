@@ -9,7 +9,7 @@ import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.client import MeshClient, PlannedPost, StoredPrediction
 from meshcast.client import Question as ClientQuestion
-from meshcast.posts import settled_history
-from meshcast.rpc import ChannelSettings, InvalidInput, NotFound, mesh_errors, prediction_id
+from meshcast.posts import Planned, pack_planned, pack_positions, pack_posts, settled_history
+from meshcast.rpc import ChannelSettings, InvalidInput, NotFound, mesh_errors, prediction_id, row_id
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,41 @@ async def test_rows_with_request_ids_of_their_own_are_read_back_by_those(mesh: M
         assert chunk.prediction_id(row) == wanted
         for stored in await read_everywhere(mesh, wanted):
             assert stored.prediction.log_engagement == chunk.log_engagement[row]
+
+
+async def test_a_row_that_failed_is_not_read_back_and_leaves_its_id_to_the_question_put_right(
+    mesh: Mesh, mesh_of: Any
+) -> None:
+    table = mesh_of.made_up_posts()
+    index = settled_history(table)[:3]
+    planned = table.planned(index.row)
+    hours = planned.hour_of_day.copy()
+    hours[1] = 24
+
+    async def ask(name: str, plan: Planned) -> pb.PredictEngagementStreamResponse:
+        request = pb.PredictEngagementStreamRequest(
+            request_id=name,
+            history=pack_posts(table),
+            planned=pack_planned(plan),
+            history_start=pack_positions(index.start),
+            history_stop=pack_positions(index.stop),
+            row_request_ids=[f"mended-{row}" for row in range(3)],
+        )
+        async with mesh_of.peer(mesh.first.address) as asked:
+            with mesh_errors():
+                return await anext(aiter(asked.typed.PredictEngagementStream(iter([request]), timeout=10)))
+
+    bad = await ask("with-a-bad-row", replace(planned, hour_of_day=hours))
+    assert [failed.row for failed in bad.failed] == [1]
+    await read_everywhere(mesh, prediction_id("mended-2"))  # the chunk is on file
+    async with MeshClient(mesh.first.address) as client:
+        for unknown in (row_id(bad.receipt.prediction_id, 1), prediction_id("mended-1")):
+            with pytest.raises(NotFound):
+                await client.read_prediction(unknown)
+    good = await ask("put-right", planned)
+    assert not good.failed
+    for stored in await read_everywhere(mesh, prediction_id("mended-1")):
+        assert stored.prediction.log_engagement == np.frombuffer(good.log_engagement, dtype="<f4")[1]
 
 
 async def test_a_prediction_that_nobody_stored_is_not_found_and_an_empty_id_is_refused(

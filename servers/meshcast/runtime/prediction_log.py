@@ -52,7 +52,7 @@ class Record:
 
     Attributes:
         prediction_id: id of a single prediction, or the common part of a chunk's row ids.
-        row_ids: ids of the rows' own; empty, or one a row.
+        row_ids: ids of the rows' own; empty, or one a row, "" for a row that has none.
         model: its name.
         model_version: version that predicted.
         backend: that computed.
@@ -239,7 +239,9 @@ def _insert(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         connection.executemany(
             "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
         )
-        aliases = [(own, record.prediction_id, row) for record in records for row, own in enumerate(record.row_ids)]
+        aliases = [
+            (own, record.prediction_id, row) for record in records for row, own in enumerate(record.row_ids) if own
+        ]
         if aliases:
             connection.executemany("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", aliases)
     except BaseException:

@@ -1,7 +1,7 @@
 """The predictor's service: messages to arrays and back; models, batching and storing come from the runtime."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -66,7 +66,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         if not request.prediction_id:
             raise InvalidInput("prediction_id is required", field="prediction_id")
         stored = await self._mesh.log.read(request.prediction_id)
-        if stored is None:
+        if stored is None or np.isnan(stored.values).all():  # a row that failed was answered, but not with a prediction
             raise NotFound(
                 f"No prediction is stored under {request.prediction_id!r}.",
                 reason=error_reason_pb2.ERROR_REASON_PREDICTION_UNKNOWN,
@@ -142,7 +142,10 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         for row, violations in sorted(prepared.violations.items()):
             answer.failed.add(row=row, status=to_item(_invalid(violations)))
         answer.receipt.CopyFrom(receipt)
-        await self._store(receipt, columns, question, request.channel, request.row_request_ids)
+        if len(prepared.sound):
+            # A row that failed leaves its own id free, for the question put right.
+            own = ["" if row in prepared.violations else one for row, one in enumerate(request.row_request_ids)]
+            await self._store(receipt, columns, question, request.channel, own)
         return answer
 
     async def _answer(
@@ -169,12 +172,12 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         columns: dict[str, Any],
         question: Question,
         channel: str,
-        row_request_ids: Any = (),
+        row_request_ids: Sequence[str] = (),
     ) -> None:
         await self._mesh.log.put(
             Record(
                 prediction_id=receipt.prediction_id,
-                row_ids=tuple(prediction_id(own) for own in row_request_ids),
+                row_ids=tuple(own and prediction_id(own) for own in row_request_ids),
                 model=self._mesh.model.name,
                 model_version=receipt.model_version,
                 backend=receipt.backend,
