@@ -63,7 +63,7 @@ def plan(
         environ: what the processes inherit.
 
     Raises:
-        Problem: a name is unknown, or nothing would be started.
+        Problem: a name is unknown, the address is none of this machine, or nothing would be started.
     """
     installed = installed_services()
     wanted = list(only) or list(settings.up.services) or sorted(installed)
@@ -75,6 +75,7 @@ def plan(
             way_out=f"installed are: {', '.join(sorted(installed)) or 'none'}",
         )
     bind = host or settings.rpc.host
+    _check_host(bind)
     local = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind
     shared = {"MESHCAST_RPC_HOST": bind, "MESHCAST_RUNTIME_STATE_DIR": str(folder.root)}
     config = [] if settings.path is None else ["--config", str(settings.path.absolute())]
@@ -145,6 +146,18 @@ def check_ports(planned: MeshPlan) -> None:
             details=taken,
             way_out="`meshcast up --free-ports`, or name other ones; `meshcast doctor` shows who may hold them",
         )
+
+
+def _check_host(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise Problem(
+            f"cannot listen on {host}: {error.strerror}",
+            way_out="give an address of this machine with --host or rpc.host, as in 127.0.0.1",
+        ) from error
 
 
 def is_free(host: str, port: int) -> bool:

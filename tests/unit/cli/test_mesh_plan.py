@@ -57,6 +57,13 @@ def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
     assert routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:9301"
 
 
+@pytest.mark.parametrize("free_ports", [False, True])
+def test_an_address_of_another_machine_is_named_as_such(tmp_path: Path, free_ports: bool) -> None:
+    with pytest.raises(Problem, match=r"cannot listen on 192\.0\.2\.1: ") as raised:  # of a range for documents
+        planned(tmp_path, host="192.0.2.1", free_ports=free_ports)
+    assert raised.value.exit_code is ExitCode.USAGE and "--host" in raised.value.way_out
+
+
 def test_free_ports_differ_from_each_other_and_can_be_bound(tmp_path: Path) -> None:
     mesh = planned(tmp_path, free_ports=True)
     numbers = [port for _, port, _, _ in mesh.binds]

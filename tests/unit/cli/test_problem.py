@@ -41,6 +41,20 @@ def test_fields_at_fault_are_listed_under_the_line(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "error: 2 fields are wrong\n  a: must be 1\n  b[3]: is missing\n"
 
 
+@pytest.mark.parametrize(
+    ("message", "field", "description"),
+    [
+        ("a.csv, row 3 (line 4), column 'views': is -1", "rows[3].views", "is -1"),
+        ("the history is too short", "history", "the history is too short"),
+    ],
+)
+def test_a_field_that_the_line_names_already_is_not_named_again(
+    capsys: pytest.CaptureFixture[str], message: str, field: str, description: str
+) -> None:
+    assert report(InvalidInput(message, violations=[(field, description)])) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_an_address_that_nobody_listens_on_is_named_without_grpcs_wrapping() -> None:
     assert (
         translate(NotReady(GRPC_TEXT, reason=UNREACHABLE)).message == "cannot reach 127.0.0.1:8001: Connection refused"
