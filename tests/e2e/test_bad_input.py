@@ -529,7 +529,6 @@ async def test_a_start_with_corrupt_artefacts_alone_does_not_serve_and_says_why_
             assert await probe(server.address, name) is ServingStatus.SERVING
 
 
-@pytest.mark.xfail(strict=True, reason="versions loaded before the corrupt one stay READY in a model that refuses all")
 async def test_a_version_that_says_it_serves_answers_also_where_its_neighbour_is_corrupt(
     mesh_of: Any, tmp_path: Path
 ) -> None:

@@ -413,7 +413,7 @@ def _ranked(candidates: Sequence[Candidate], *, first: Candidate) -> tuple[Candi
 
 
 def _all_refused(candidates: Sequence[Candidate]) -> CorruptData:
-    why = "; ".join(f"{candidate.backend}: {candidate.refusal}" for candidate in candidates)
+    why = "; ".join(f"{candidate.backend}: {candidate.refusal.rstrip('.')}" for candidate in candidates)
     return CorruptData(
         f"No back-end may serve the version: {why or 'none is installed'}.",
         reason=error_reason_pb2.ERROR_REASON_ARTEFACT_CORRUPT,

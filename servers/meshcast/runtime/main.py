@@ -108,7 +108,7 @@ async def serving(
         )
         registry.register(BatcherMetrics([(model.batcher.counts, lambda: model.batcher.queued_rows)]))
         try:
-            await model.load()
+            await model.load(falls_back=True)
         except CorruptData as error:
             log.error("the model does not serve", model=spec.name, why=error.message)
         models = Models([model])

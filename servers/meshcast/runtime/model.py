@@ -1,6 +1,7 @@
 """Model: one name that serves; its versions come and go while it answers."""
 
 import asyncio
+import contextlib
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -154,20 +155,23 @@ class Model:
         if version and version not in self._choices:
             raise self._version_unknown(version)
 
-    async def load(self, policy: VersionPolicy | None = None) -> None:
+    async def load(self, policy: VersionPolicy | None = None, *, falls_back: bool = False) -> None:
         """Brings the loaded versions in line with the repository; the highest of them becomes live.
 
         Args:
             policy: which versions; None: what the model's configuration says.
+            falls_back: True to serve what can be served: versions of the policy that are refused are left out, and
+                where all are, the highest older one that proves itself stands in. For a start, where the alternative
+                is to serve nothing.
 
         Raises:
             NotFound: the repository has no version that the policy asks for.
-            CorruptData: a version cannot be loaded; those that served go on.
+            CorruptData: a version cannot be loaded; those that served go on, and nothing of this load stays.
         """
         async with self._changing:
             self._enter(ModelState.LOADING)
             try:
-                await self._load(policy)
+                await self._load(policy, falls_back)
             except BaseException as error:
                 why = error.message if isinstance(error, MeshError) else "the load was interrupted"
                 self._enter(ModelState.READY if self.live else ModelState.UNAVAILABLE, why)
@@ -240,14 +244,14 @@ class Model:
         description.exported_time.FromDatetime(datetime.fromisoformat(evidence.exported_at))
         return description
 
-    async def _load(self, policy: VersionPolicy | None) -> None:
-        def look() -> tuple[int, ...]:
+    async def _load(self, policy: VersionPolicy | None, falls_back: bool) -> None:
+        def look() -> tuple[tuple[int, ...], tuple[int, ...]]:
             versions = self.repository.versions(self.name)
             if not versions:
                 raise model_unknown(self.name)
-            return (policy or self.repository.policy(self.name)).pick(versions)
+            return versions, (policy or self.repository.policy(self.name)).pick(versions)
 
-        wanted = await self._loader.run(look)
+        versions, wanted = await self._loader.run(look)
         if not wanted:
             raise NotFound(
                 f"Model {self.name} has no version in the repository that its policy asks for.",
@@ -255,13 +259,16 @@ class Model:
                 model=self.name,
                 version=0,
             )
-        for version in wanted:
-            if version not in self._choices:
-                choice, evidence = await self._open(version)
-                self._choices[version], self._evidence[version] = choice, evidence
-                self._versions.publish(version, choice.session)
-                self._on_health(f"model/{self.name}/{version}", True)
-                log.info("version loaded", model=self.name, version=version, backend=choice.session.backend)
+        older = [version for version in reversed(versions) if version < wanted[0]] if falls_back else []
+        opened = await self._open_all(wanted, older, falls_back)
+        wanted = tuple(
+            version for version in sorted({*wanted, *opened}) if version in opened or version in self._choices
+        )
+        for version, (choice, evidence) in opened.items():
+            self._choices[version], self._evidence[version] = choice, evidence
+            self._versions.publish(version, choice.session)
+            self._on_health(f"model/{self.name}/{version}", True)
+            log.info("version loaded", model=self.name, version=version, backend=choice.session.backend)
         was, now = self.live, wanted[-1]
         self._versions.make_live(now)
         self._serving = self._choices[now].asked
@@ -269,6 +276,36 @@ class Model:
         if was != now:
             log.info("version live", model=self.name, version=now, before=was)
         self._let_go([loaded for loaded in self._versions.loaded if loaded.version not in wanted], keep_live=True)
+
+    async def _open_all(
+        self, wanted: Sequence[int], older: Sequence[int], falls_back: bool
+    ) -> dict[int, tuple[Choice, Evidence]]:
+        """Opens what is not loaded yet; all of it or nothing, unless the load falls back."""
+        opened: dict[int, tuple[Choice, Evidence]] = {}
+        refused: CorruptData | None = None
+        try:
+            for version in wanted:
+                if version not in self._choices:
+                    try:
+                        opened[version] = await self._open(version)
+                    except CorruptData as error:
+                        refused = error
+                        if not falls_back:
+                            raise
+            for version in older:
+                if refused is None or opened or self._choices:
+                    break
+                with contextlib.suppress(CorruptData):  # logged where it was refused; the first one is what is told
+                    opened[version] = await self._open(version)
+                    log.warning("an older version stands in", model=self.name, version=version, why=refused.message)
+            if refused is not None and not opened and not self._choices:
+                raise refused
+        except BaseException:
+            for choice, _ in opened.values():
+                self._closing += 1
+                self._loader.close(choice.session, self._count_closed)
+            raise
+        return opened
 
     async def _open(self, version: int) -> tuple[Choice, Evidence]:
         keep = self._serving if self.live else None
@@ -344,7 +381,7 @@ class Model:
                 model=self.name,
             )
         return Precondition(
-            f"Model {self.name} does not serve: {self.reason}.",
+            f"Model {self.name} does not serve: {self.reason.rstrip('.')}.",
             reason=error_reason_pb2.ERROR_REASON_MODEL_STATE,
             model=self.name,
         )

@@ -118,6 +118,35 @@ async def test_a_version_that_no_back_end_can_serve_leaves_the_present_one_servi
         assert (await ask(model, small.inputs(1))).facts.version == 1
 
 
+async def test_a_load_of_several_versions_takes_all_of_them_or_nothing(
+    small: Any, repository: Any, settings: RuntimeSettings
+) -> None:
+    health = Healths()
+    async with model_of(small, repository, settings, health) as model:
+        await model.load()
+        repository.add(2)
+        (repository.paths("small", repository.add(1)).meta_dir / "export.json").write_text("{")
+        with pytest.raises(CorruptData):
+            await model.load(VersionPolicy(latest=0, specific=(2, 3)))
+        assert (model.versions, model.live) == ((1,), 1)
+        assert health == {"model/small": True, "model/small/1": True}
+        await model.closed()
+
+
+@pytest.mark.parametrize("policy", [VersionPolicy(latest=1), VersionPolicy(latest=0, all=True)])
+async def test_a_start_serves_what_can_be_served_where_the_newest_version_is_corrupt(
+    small: Any, repository: Any, settings: RuntimeSettings, policy: VersionPolicy
+) -> None:
+    health = Healths()
+    repository.add(2)
+    (repository.paths("small", repository.add(1)).meta_dir / "export.json").write_text("{")
+    async with model_of(small, repository, settings, health) as model:
+        await model.load(policy, falls_back=True)
+        assert model.live == 2 and 3 not in model.versions
+        assert health["model/small"] and health["model/small/2"] and "model/small/3" not in health
+        assert (await ask(model, small.inputs(1))).facts.version == 2
+
+
 async def test_a_corrupt_first_version_answers_with_its_reason(
     small: Any, repository: Any, settings: RuntimeSettings
 ) -> None:
