@@ -1,5 +1,6 @@
 """Choice of a back-end on the host that serves: open the candidates, prove them, measure them, keep the fastest."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -242,13 +243,30 @@ class Chooser:
         return self._fastest(backends, paths, evidence, signature, recorded, rows_max)
 
     def _open(
-        self, backend: Backend, paths: VersionPaths, evidence: Evidence, signature: Signature, recorded: Recorded
+        self,
+        backend: Backend,
+        paths: VersionPaths,
+        evidence: Evidence,
+        signature: Signature,
+        recorded: Recorded,
+        rows_max: int,
+        pace: "Pace",
     ) -> tuple[Session | None, Candidate]:
+        """A session that has proved itself and is warm in every batch bucket; None where it is refused."""
         try:
             session = open_candidate(backend, paths, evidence, signature, self._options)
         except MeshError as error:
             return None, Candidate(backend=str(backend), accepted=False, refusal=error.message)
+        pace.step()
         candidate = gate(session, signature, recorded)
+        if candidate.accepted:
+            rows = self.rows_of(backend, rows_max)
+            try:
+                for _ in warm(session, signature, recorded, rows_max=rows):
+                    pace.step()
+            except Exception as error:  # the libraries raise unrelated classes: out of a GPU's memory, say
+                why = f"fails in batches of up to {rows} rows: {(str(error).splitlines() or [''])[0][:200]}"
+                candidate = replace(candidate, accepted=False, refusal=why)
         if not candidate.accepted:
             session.close()
             log.warning("a back-end was refused", backend=candidate.backend, why=candidate.refusal)
@@ -269,13 +287,10 @@ class Chooser:
         """The first back-end of the order that proves itself; those after it are described by the export's evidence."""
         seen: list[Candidate] = []
         for place, backend in enumerate(order):
-            session, candidate = self._open(backend, paths, evidence, signature, recorded)
-            pace.step()
+            session, candidate = self._open(backend, paths, evidence, signature, recorded, rows_max, pace)
             if session is None:
                 seen.append(candidate)
                 continue
-            for _ in warm(session, signature, recorded, rows_max=self.rows_of(backend, rows_max)):
-                pace.step()
             chosen = replace(candidate, rows_per_s=speeds.get(str(backend)))
             known = {proof.backend: proof for proof in evidence.proofs}
             rest = [
@@ -304,12 +319,10 @@ class Chooser:
         opened: list[tuple[Backend, Session, Candidate]] = []
         refused: list[Candidate] = []
         for backend in backends:
-            session, candidate = self._open(backend, paths, evidence, signature, recorded)
+            session, candidate = self._open(backend, paths, evidence, signature, recorded, rows_max, Pace(0.0))
             if session is None:
                 refused.append(candidate)
                 continue
-            for _ in warm(session, signature, recorded, rows_max=self.rows_of(backend, rows_max)):
-                pass
             opened.append((backend, session, candidate))
         if not opened:
             raise _all_refused(refused)
@@ -432,6 +445,9 @@ def host_fingerprint() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = [f"{name} {_version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")]
+    with contextlib.suppress(OSError):  # no NVIDIA driver
+        gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        versions += [line for gpu in gpus for line in gpu.read_text("utf-8").splitlines() if line.startswith("Model")]
     return hashlib.sha256("\n".join([processor, str(cores), *versions]).encode()).hexdigest()
 
 

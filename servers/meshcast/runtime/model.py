@@ -345,6 +345,8 @@ class Model:
                     await self.load()
                 except MeshError as error:
                     log.error("new versions were not loaded", model=self.name, why=error.message)
+                except Exception:  # a bug must not end the looking, unseen
+                    log.exception("new versions were not loaded", model=self.name)
 
     def _let_go(self, loaded: Sequence[LoadedVersion], *, keep_live: bool = False) -> None:
         if not keep_live:

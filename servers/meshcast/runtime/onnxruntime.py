@@ -1,5 +1,6 @@
 """Session over onnxruntime: CPU, and CUDA where the provider is installed. The only module that imports onnxruntime."""
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,9 @@ onnxruntime.set_default_logger_severity(3)  # errors only: its warnings go past 
 
 
 def has_cuda() -> bool:
-    """True when the installed onnxruntime carries the CUDA provider."""
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    """True when the installed onnxruntime carries the CUDA provider, and an NVIDIA driver is loaded to serve it."""
+    has_driver = sys.platform != "linux" or Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    return has_driver and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 class OnnxSession:
