@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import time
@@ -33,7 +34,7 @@ __all__ = [
 
 log = structlog.get_logger()
 
-EQUAL_SHARE = 0.9  # throughputs this near to the best are equal on a host with strangers; then one row decides
+SIZES = (1, 8, 64)  # batches that decide beside the largest: what single calls make at low, middling and high load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Candidate:
         accepted: True when it may serve.
         refusal: why it may not; empty when accepted.
         parity_error: largest absolute difference to the recorded torch outputs; None when it could not run.
-        rows_per_s: rows per second at the largest batch; None when not measured.
+        rows_per_s: rows per second, geometric mean over the batch sizes that decide; None when not measured.
     """
 
     backend: str
@@ -327,18 +328,14 @@ class Chooser:
         if not opened:
             raise _all_refused(refused)
         largest = [self.rows_of(backend, rows_max) for backend, _, _ in opened]
-        sizes = [(session, (1, rows)) for (_, session, _), rows in zip(opened, largest, strict=True)]
-        times = _measure(sizes, recorded, self._budget_s)
-        rates = [rows / by_size[rows] for by_size, rows in zip(times, largest, strict=True)]
-        equals = [place for place, rate in enumerate(rates) if rate >= EQUAL_SHARE * max(rates)]
-        best = min(equals, key=lambda place: times[place][1])
+        sizes = [(session, sorted({*SIZES, rows})) for (_, session, _), rows in zip(opened, largest, strict=True)]
+        rates = [_score(by_size) for by_size in _measure(sizes, recorded, self._budget_s)]
+        best = max(range(len(rates)), key=rates.__getitem__)
         measured = [
             replace(candidate, rows_per_s=round(rate)) for (_, _, candidate), rate in zip(opened, rates, strict=True)
         ]
         if not refused:  # a refusal may be this version's alone: then measure again next time
-            # Rank as it was decided: a single row breaks ties between nearly equal throughputs.
             kept = {str(backend): rate for (backend, _, _), rate in zip(opened, rates, strict=True)}
-            kept[str(opened[best][0])] = max(rates)
             self._write_speeds(evidence.graph, kept)
         for place, (_, session, _) in enumerate(opened):
             if place != best:
@@ -395,6 +392,11 @@ class Pace:
         if self._rest > 0.0:
             time.sleep(min(0.2, (time.monotonic() - self._since) * self._rest))
         self._since = time.monotonic()
+
+
+def _score(seconds: Mapping[int, float]) -> float:
+    """Rows per second of a back-end: the geometric mean over the batch sizes, so that each size counts alike."""
+    return math.exp(sum(math.log(rows / took) for rows, took in seconds.items()) / len(seconds))
 
 
 def _measure(

@@ -51,8 +51,8 @@ class RuntimeSettings:
     queue_rows_max: int = 8192
     allow_bf16: bool = False
     choose_s: float = 1.5
-    load_nice: int = 10
-    load_rest: float = 2.0
+    load_nice: int = 19
+    load_rest: float = 20.0
     control_mode: Literal["explicit", "poll"] = "explicit"
     poll_s: float = 5.0
     log_predictions: bool = True

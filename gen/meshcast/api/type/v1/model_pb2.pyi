@@ -173,7 +173,7 @@ class Candidate(_message.Message):
     parity_error: _builtins.float
     """Largest absolute difference to the recorded torch outputs, on this host. Unset when it could not run."""
     rows_per_second: _builtins.float
-    """Rows per second at the batch size that decided the choice. Unset when it was not measured."""
+    """Rows per second, the geometric mean over the batch sizes that decided the choice. Unset when it was not measured."""
     def __init__(
         self,
         *,
