@@ -194,6 +194,8 @@ def from_rpc_error(error: grpc.RpcError) -> MeshError:
     too_large = _TOO_LARGE.search(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
         return _transport_limit(too_large)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the transport's own words differ by where it noticed
+        text = "the deadline passed before the answer was there; give the call more time if it needs it"
     return _make(code, text or code.name, None, {}, [], None)
 
 

@@ -48,12 +48,15 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
     async def PredictEngagement(
         self, request: pb.PredictEngagementRequest, context: Context
     ) -> pb.PredictEngagementResponse:
+        """Predicts one planned post."""
         with self._preparer.caller():
             return await self._single(request, Deadline.of(context, default_s=self._mesh.default_deadline_s))
 
     async def PredictEngagementStream(  # type: ignore[override]  # writes, does not yield
         self, request_iterator: AsyncIterator[pb.PredictEngagementStreamRequest], context: Context
     ) -> None:
+        """Predicts chunks of rows, a bounded number at once, and answers in their order."""
+
         async def answer(request: pb.PredictEngagementStreamRequest) -> pb.PredictEngagementStreamResponse:
             return await self._chunk(request, Deadline.of(context, default_s=self._mesh.default_deadline_s))
 
@@ -62,6 +65,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         )
 
     async def ReadPrediction(self, request: pb.ReadPredictionRequest, context: Context) -> pb.ReadPredictionResponse:
+        """Reads a stored prediction back by its id."""
         deadline = Deadline.of(context, default_s=self._mesh.default_deadline_s)
         if not request.prediction_id:
             raise InvalidInput("prediction_id is required", field="prediction_id")
@@ -88,6 +92,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
     async def ValidateFeatures(
         self, request: pb.ValidateFeaturesRequest, context: Context
     ) -> pb.ValidateFeaturesResponse:
+        """Checks a request as PredictEngagement would, and remarks on what is unusual."""
         answer = pb.ValidateFeaturesResponse(
             receipt=_plain_receipt(Deadline.of(context, default_s=self._mesh.default_deadline_s))
         )
@@ -102,6 +107,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         return answer
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
+        """Describes a loaded version of the model."""
         deadline = Deadline.of(context, default_s=self._mesh.default_deadline_s)
         return pb.DescribeModelResponse(
             model=self._mesh.model.describe(request.model_version),
