@@ -28,6 +28,9 @@ UNKNOWN = ("nobody", "model/nobody", "model/predictor/9")
 Expected = Mapping[str, str]
 """Status by health name; UNKNOWN where there is none."""
 
+DRAIN_DELAY_S = "8.0"
+"""Long enough for three clients, two of them processes, to ask for every name while a server drains."""
+
 LOADED: Expected = {
     "": "SERVING",
     PREDICTOR: "SERVING",
@@ -176,10 +179,10 @@ async def until_listed(address: str, expected: Expected) -> None:
 def mesh(mesh_of: Any, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """A predictor with versions 1 and 2 of which 1 is loaded, and a gateway; both drain for long enough to look."""
     root = mesh_of.repository(tmp_path, 1)
-    settings = {"RUNTIME_MODEL_REPOSITORY": str(root), "RPC_DRAIN_DELAY_S": "1.0"}
+    settings = {"RUNTIME_MODEL_REPOSITORY": str(root), "RPC_DRAIN_DELAY_S": DRAIN_DELAY_S}
     with (
         mesh_of.predictor(tmp_path, **settings) as server,
-        mesh_of.gateway(tmp_path, server.address, RPC_DRAIN_DELAY_S="1.0") as gateway,
+        mesh_of.gateway(tmp_path, server.address, RPC_DRAIN_DELAY_S=DRAIN_DELAY_S) as gateway,
     ):
         mesh_of.copy_version(root, 2)
         yield server, gateway
@@ -226,8 +229,8 @@ async def test_every_client_sees_every_name_through_an_unload_a_load_and_a_swap(
         assert seen["nobody"] == ["SERVICE_UNKNOWN"]
 
 
-async def test_a_drain_of_the_server_is_seen_by_watchers_while_the_port_still_answers(
-    mesh: tuple[Any, Any], mesh_of: Any
+async def test_a_drain_of_the_server_is_seen_by_everybody_while_the_port_still_answers(
+    mesh: tuple[Any, Any], mesh_of: Any, tmp_path: Path
 ) -> None:
     server, gateway = mesh
     names = ("", PREDICTOR, OIP, "model/predictor", "model/predictor/1")
@@ -242,8 +245,7 @@ async def test_a_drain_of_the_server_is_seen_by_watchers_while_the_port_still_an
         await until(lambda: all(len(seen) > 1 for seen in server_seen.values()), lambda: server_seen)
         # Watchers know, and the port answers still: whoever comes now gets a word, not a refused connection.
         assert server.popen.poll() is None
-        async with grpc.aio.insecure_channel(server.address) as late:
-            assert [await PlainHealth(late).check(name) for name in names] == ["NOT_SERVING"] * len(names)
+        await everybody_sees(server.address, dict.fromkeys(names, "NOT_SERVING"), tmp_path)
         await until(lambda: all(gateway_seen[name][-1] == "NOT_SERVING" for name in names), lambda: gateway_seen)
         assert server.popen.wait(20) == 0
         await until(lambda: all(seen[-1] == "END" for seen in server_seen.values()), lambda: server_seen)
@@ -267,7 +269,9 @@ async def test_a_drain_of_the_server_is_seen_by_watchers_while_the_port_still_an
             await mesh_of.still_serves(gateway.address, version=2)
 
 
-async def test_a_drain_of_the_gateway_is_seen_by_watchers_while_the_port_still_answers(mesh: tuple[Any, Any]) -> None:
+async def test_a_drain_of_the_gateway_is_seen_by_everybody_while_the_port_still_answers(
+    mesh: tuple[Any, Any], tmp_path: Path
+) -> None:
     server, gateway = mesh
     names = ("", PREDICTOR, OIP, GATEWAY, "model/predictor", "model/predictor/1")
     async with (
@@ -278,8 +282,7 @@ async def test_a_drain_of_the_gateway_is_seen_by_watchers_while_the_port_still_a
         gateway.popen.send_signal(signal.SIGTERM)
         await until(lambda: all(len(states) > 1 for states in seen.values()), lambda: seen)
         assert gateway.popen.poll() is None
-        async with grpc.aio.insecure_channel(gateway.address) as late:
-            assert [await PlainHealth(late).check(name) for name in names] == ["NOT_SERVING"] * len(names)
+        await everybody_sees(gateway.address, dict.fromkeys(names, "NOT_SERVING"), tmp_path)
         assert gateway.popen.wait(20) == 0
         await until(lambda: all(states[-1] == "END" for states in seen.values()), lambda: seen)
     assert set(map(tuple, seen.values())) == {("SERVING", "NOT_SERVING", "END")}
