@@ -155,7 +155,8 @@ async def test_a_stream_answers_every_question_and_survives_a_bad_one(run_predic
         answers = [answer async for answer in call]
     summaries = {a.sequence: a.response for a in answers if a.response.HasField("summary")}
     assert {*summaries} == {*range(20)}
-    assert all(0 < answer.response.receipt.deadline_ms <= 20_000 for answer in answers)
+    # The transport rounds a timeout up, by at most 1 %, when it encodes it.
+    assert all(0 < answer.response.receipt.deadline_ms <= 20_200 for answer in answers)
     assert from_item(summaries[7].status).violations[0].field == "parts[1]"
     order = [answer.sequence for answer in answers if answer.response.HasField("summary")]
     assert order.index(3) > order.index(5)  # the slow one held nobody up

@@ -103,7 +103,9 @@ class Receipt(_message.Message):
     batch_close: Global___BatchClose.ValueType
     """Why that batch was closed."""
     deadline_ms: _builtins.int
-    """Deadline that the call ran under, in milliseconds from its arrival; the route's default when the caller set none."""
+    """Deadline that the call ran under, in milliseconds from its arrival; the route's default when the caller set none.
+    gRPC rounds a caller's timeout up, by at most 1 %, when it sends it.
+    """
     deadline_default: _builtins.bool
     """True when the deadline is the route's default."""
     @_builtins.property
