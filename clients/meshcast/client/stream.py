@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client.answers import EngagementChunk
-from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors
+from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors, send
 
 Call = grpc.aio.StreamStreamCall[pb.PredictEngagementStreamRequest, pb.PredictEngagementStreamResponse]
 OpenCall = Callable[[float], Call]
@@ -76,11 +76,7 @@ class StreamCall:
 
     async def write(self, request: pb.PredictEngagementStreamRequest) -> bool:
         """Sends a chunk; False when the call has ended, of which `read` tells the reason."""
-        try:
-            await self._call.write(request)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return False
-        return True
+        return await send(self._call, request, request.SerializeToString())
 
     async def done_writing(self) -> None:
         """Tells the server that nothing follows."""

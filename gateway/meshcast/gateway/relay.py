@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc.aio
 
-from meshcast.rpc import Cancelled, FirstStatus
+from meshcast.rpc import Cancelled, FirstStatus, send
 
 from .forwarding import Context, pass_head
 from .wire import ReceiptFragment
@@ -116,12 +116,13 @@ async def relay_down(
 
 
 async def _relay_up(call: Any, read: Callable[[], Awaitable[Any]], pace: Pace, first: Any) -> None:
-    send, end = call.write, grpc.aio.EOF
+    end = grpc.aio.EOF
     message = await read() if first is None else first
     try:
         while message is not end:
             pace.request()
-            await send(message)
+            if not await send(call, message, message):
+                return  # the backend has ended the call; the way down tells how
             message = await read()
         await call.done_writing()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
