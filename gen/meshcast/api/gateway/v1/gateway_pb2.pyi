@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from meshcast.api.forecaster.v1 import forecaster_pb2 as _forecaster_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as _predictor_pb2
 from meshcast.api.type.v1 import receipt_pb2 as _receipt_pb2
 from meshcast.api.type.v1 import status_pb2 as _status_pb2
@@ -92,6 +93,7 @@ class PredictComprehensiveRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the services' own requests; each part's prediction id follows from it. A request id inside a part wins over it."""
     @_builtins.property
@@ -102,16 +104,21 @@ class PredictComprehensiveRequest(_message.Message):
     def engagement(self) -> _predictor_pb2.PredictEngagementRequest:
         """The question to the predictor. Unset: the part engagement, where wanted, is answered with INVALID_ARGUMENT."""
 
+    @_builtins.property
+    def growth(self) -> _forecaster_pb2.ForecastGrowthRequest:
+        """The question to the forecaster. Unset: the part growth, where wanted, is answered with INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         parts: _abc.Iterable[Global___Part.ValueType] | None = ...,
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
+        growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,6 +133,7 @@ class PredictComprehensiveResponse(_message.Message):
     PART_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     part: Global___Part.ValueType
@@ -137,6 +145,10 @@ class PredictComprehensiveResponse(_message.Message):
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementResponse:
         """Answer to PART_ENGAGEMENT."""
+
+    @_builtins.property
+    def growth(self) -> _forecaster_pb2.ForecastGrowthResponse:
+        """Answer to PART_GROWTH."""
 
     @_builtins.property
     def summary(self) -> Global___ComprehensiveSummary:
@@ -152,14 +164,15 @@ class PredictComprehensiveResponse(_message.Message):
         part: Global___Part.ValueType = ...,
         status: _status_pb2.Status | None = ...,
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
+        growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
         summary: Global___ComprehensiveSummary | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -268,20 +281,26 @@ class RoutePredictionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementRequest:
         """Goes to the predictor."""
+
+    @_builtins.property
+    def growth(self) -> _forecaster_pb2.ForecastGrowthRequest:
+        """Goes to the forecaster."""
 
     def __init__(
         self,
         *,
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
+        growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -294,10 +313,15 @@ class RoutePredictionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementResponse:
         """From the predictor."""
+
+    @_builtins.property
+    def growth(self) -> _forecaster_pb2.ForecastGrowthResponse:
+        """From the forecaster."""
 
     @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
@@ -307,13 +331,14 @@ class RoutePredictionResponse(_message.Message):
         self,
         *,
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
+        growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
