@@ -6,10 +6,19 @@ from meshcast.runtime.evidence import Evidence, Proof, Recorded
 from meshcast.runtime.model import Model, Models, ModelState
 from meshcast.runtime.ordered import answer_in_order
 from meshcast.runtime.prediction_log import PredictionLog, Record, SqlitePredictionLog, StoredPrediction
+from meshcast.runtime.publish import Published, publish, read_options
 from meshcast.runtime.queueing import Answer, RunFacts
-from meshcast.runtime.receipts import receipt_of
+from meshcast.runtime.receipts import plain_receipt, priority_class, receipt_of
 from meshcast.runtime.repository import Repository, VersionPolicy
-from meshcast.runtime.service import ServiceContext, ServiceSpec, find_service, find_services
+from meshcast.runtime.service import (
+    ExampleCall,
+    ServiceContext,
+    ServiceExample,
+    ServiceSpec,
+    find_example,
+    find_service,
+    find_services,
+)
 from meshcast.runtime.session import Backend, Session, SessionOptions
 from meshcast.runtime.settings import RuntimeSettings
 from meshcast.runtime.signature import Arrays, Signature, TensorSpec
@@ -52,11 +61,20 @@ __all__ = [
     # services
     "ServiceSpec",
     "ServiceContext",
+    "ServiceExample",
+    "ExampleCall",
+    "find_example",
     "find_service",
     "find_services",
     "RuntimeSettings",
     "answer_in_order",
     "receipt_of",
+    "plain_receipt",
+    "priority_class",
+    # training
+    "Published",
+    "publish",
+    "read_options",
     # predictions
     "Record",
     "StoredPrediction",

@@ -1,10 +1,13 @@
-"""Receipts of answers: what the batcher knows about a run, in the words of the contract."""
+"""Receipts of answers, and priorities of questions: what services share in the words of the contract."""
 
-from meshcast.api.type.v1 import receipt_pb2
+from meshcast.api.type.v1 import priority_pb2, receipt_pb2
 from meshcast.rpc.deadline import Deadline
+from meshcast.runtime.batcher import HIGH, LOW, NORMAL
 from meshcast.runtime.queueing import RunFacts
 
-__all__ = ["receipt_of"]
+__all__ = ["plain_receipt", "priority_class", "receipt_of"]
+
+_CLASSES = {priority_pb2.PRIORITY_HIGH: HIGH, priority_pb2.PRIORITY_NORMAL: NORMAL, priority_pb2.PRIORITY_LOW: LOW}
 
 
 def receipt_of(facts: RunFacts, deadline: Deadline) -> receipt_pb2.Receipt:
@@ -21,3 +24,13 @@ def receipt_of(facts: RunFacts, deadline: Deadline) -> receipt_pb2.Receipt:
         deadline_ms=round(deadline.budget_s * 1e3),
         deadline_default=deadline.default,
     )
+
+
+def plain_receipt(deadline: Deadline) -> receipt_pb2.Receipt:
+    """The receipt of an answer that needed no model."""
+    return receipt_pb2.Receipt(deadline_ms=round(deadline.budget_s * 1e3), deadline_default=deadline.default)
+
+
+def priority_class(priority: int, *, default: int = NORMAL) -> int:
+    """The batcher's class of a request's priority; `default` for an unset one, and for one that is not known."""
+    return _CLASSES.get(priority_pb2.Priority.ValueType(priority), default)

@@ -1,12 +1,14 @@
 """Service: what a model service states about itself, and what its servicer gets to work with."""
 
 import asyncio
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
 from meshcast.api.type.v1 import error_reason_pb2
@@ -16,9 +18,18 @@ from meshcast.runtime.batcher import Batcher
 from meshcast.runtime.model import Model, Models
 from meshcast.runtime.prediction_log import PredictionLog
 from meshcast.runtime.settings import RuntimeSettings
-from meshcast.runtime.signature import Signature
+from meshcast.runtime.signature import Arrays, Signature
 
-__all__ = ["GROUP", "ServiceContext", "ServiceSpec", "find_service", "find_services"]
+__all__ = [
+    "GROUP",
+    "ExampleCall",
+    "ServiceContext",
+    "ServiceExample",
+    "ServiceSpec",
+    "find_example",
+    "find_service",
+    "find_services",
+]
 
 GROUP = "meshcast.services"
 """Entry-point group by which services are found; one may live in another distribution."""
@@ -68,6 +79,7 @@ class ServiceSpec:
         port: that it listens on unless told otherwise.
         shipped: a repository inside the package, for the first run; None where nothing ships.
         train: what trains the model, as `module:function`; None where nothing does.
+        example: a `ServiceExample`, as `module:name`; named, since serving needs none.
     """
 
     name: str
@@ -79,6 +91,46 @@ class ServiceSpec:
     port: int = 0
     shipped: Path | None = None
     train: str | None = None
+    example: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleCall:
+    """Made-up questions to one rpc of a service, and what they and their answers are in the graph's terms.
+
+    Attributes:
+        method: name of the rpc, as in `PredictEngagement`.
+        request: a request of so many rows from a seed; the same two give the same request.
+        tensors: the graph's inputs that a request becomes, by name.
+        outputs: the graph's outputs that an answer states, by name; those that it states as the graph gave them.
+        bad: a request that breaks a rule.
+        bad_field: field that its refusal names first.
+        rows_max: most rows of a request.
+    """
+
+    method: str
+    request: Callable[[int, int], Message]
+    tensors: Callable[[Any], Arrays]
+    outputs: Callable[[Any], Arrays]
+    bad: Callable[[], Message]
+    bad_field: str
+    rows_max: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceExample:
+    """How a service is asked: for people who look for a first call, and for the contract suite, which makes it.
+
+    What all contracts have in common is not repeated here: `request_id`, `model_version`, `priority` and, in streams,
+    `sequence` in a request; `receipt` in an answer, and `status` in one of a stream.
+
+    Attributes:
+        single: the unary rpc.
+        stream: the stream of the same; None where there is none.
+    """
+
+    single: ExampleCall
+    stream: ExampleCall | None = None
 
 
 def find_services() -> dict[str, metadata.EntryPoint]:
@@ -103,3 +155,16 @@ def find_service(name: str) -> ServiceSpec:
     if not isinstance(service, ServiceSpec):
         raise NotFound(f"The entry point {name!r} of {GROUP} is no ServiceSpec.", model=name)
     return service
+
+
+def find_example(service: ServiceSpec) -> ServiceExample:
+    """The service's example.
+
+    Raises:
+        NotFound: it has none.
+    """
+    module, _, name = (service.example or "").partition(":")
+    example = getattr(importlib.import_module(module), name, None) if module else None
+    if not isinstance(example, ServiceExample):
+        raise NotFound(f"The service {service.name!r} names no example that is a ServiceExample.", model=service.name)
+    return example

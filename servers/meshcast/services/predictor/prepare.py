@@ -1,13 +1,6 @@
-"""Preparation of questions: raw posts are checked and turned into tensors, those that wait together in one pass.
+"""Preparation of questions: raw posts are checked and turned into tensors, those that wait together in one pass."""
 
-One pass costs about 0.3 ms whether it holds one row or thirty, so single calls that arrive together share it. A large
-chunk goes to a worker thread instead, since it would hold the loop for longer than a millisecond.
-"""
-
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,16 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.posts import PLAN_COLUMNS, POST_COLUMNS, Planned, PostTable, row_violations
+from meshcast.runtime.preparing import Preparer
 from meshcast.services.predictor.features import PLANNED_FEATURES, POSTS_MIN, tensors, usable_posts
 
 _RECENT_MEDIAN = PLANNED_FEATURES.index("recent_median")
-
-GATHER_S, GATHER_S_MAX = 0.000_25, 0.005
-"""How long a single question waits for others, for each call under way and at most: about what a pass costs."""
-
-ROWS_INLINE = 32
-"""Rows of a pass that may run on the loop, about half a millisecond."""
-
 
 Violations = dict[int, list[tuple[str, str]]]
 """By row at fault, the fields at fault and why."""
@@ -150,70 +137,9 @@ def prepare_together(questions: Sequence[Question]) -> list[Prepared]:
     ]
 
 
-class Preparer:
-    """Prepares questions of concurrent calls; use as `async with`, from one event loop."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Question, asyncio.Future[Prepared]]] = []
-        self._callers = 0
-        self._timer: asyncio.Handle | None = None
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
-
-    async def __aenter__(self) -> "Preparer":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
-
-    @contextmanager
-    def caller(self) -> Iterator[None]:
-        """Counts a call that asks a single question, from its start to its answer."""
-        self._callers += 1
-        try:
-            yield
-        finally:
-            self._callers -= 1
-
-    async def prepare(self, question: Question) -> Prepared:
-        """Checks the rows and turns the sound ones into tensors.
-
-        A small question shares its pass with those of other callers: it goes at once when every caller under way waits
-        here, or when a pass is full, and after `GATHER_S_MAX` at the latest.
-        """
-        loop = asyncio.get_running_loop()
-        if len(question.start) > ROWS_INLINE:
-            return await loop.run_in_executor(self._pool, prepare, question)
-        future: asyncio.Future[Prepared] = loop.create_future()
-        self._waiting.append((question, future))
-        if len(self._waiting) >= min(self._callers, ROWS_INLINE):
-            self._flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(min(GATHER_S * self._callers, GATHER_S_MAX), self._flush)
-        return await future
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        together: list[tuple[Question, asyncio.Future[Prepared]]] = []
-        rows = 0
-        while self._waiting and (not together or rows + len(self._waiting[0][0].start) <= ROWS_INLINE):
-            question, future = self._waiting.pop(0)
-            if not future.done():  # its caller went away
-                together.append((question, future))
-                rows += len(question.start)
-        if self._waiting:
-            self._timer = asyncio.get_running_loop().call_soon(self._flush)
-        if not together:
-            return
-        try:
-            answers = prepare_together([question for question, _ in together])
-        except Exception as error:  # a bug: every caller learns of it, and its interceptor masks it
-            for _, future in together:
-                future.set_exception(error)
-            return
-        for (_, future), answer in zip(together, answers, strict=True):
-            future.set_result(answer)
+def preparer() -> Preparer[Question, Prepared]:
+    """What prepares the questions of concurrent calls in common passes."""
+    return Preparer(prepare_together, rows_of=lambda question: len(question.start))
 
 
 def _inside(question: Question) -> bool:

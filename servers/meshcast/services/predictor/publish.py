@@ -1,36 +1,20 @@
 """Publishing: a posts file becomes a version in a repository, with the evidence of its export and its model card."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from meshcast.posts import read_posts
-from meshcast.rpc import InvalidInput, load
-from meshcast.runtime import Repository
+from meshcast.rpc import InvalidInput
+from meshcast.runtime import Published, publish, read_options
 from meshcast.services.predictor import SERVICE
 from meshcast.services.predictor.card import CardText, render_card
 
-__all__ = ["Published", "train_file"]
+__all__ = ["train_file"]
 
 _BEFORE = ("train_before", "validate_before", "test_before")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A version that was put into a repository.
-
-    Attributes:
-        version: its number.
-        card: the model card, in Markdown.
-        refused: back-ends that may not serve it, with the reason.
-    """
-
-    version: int
-    card: str
-    refused: Mapping[str, str]
 
 
 def train_file(
@@ -58,11 +42,9 @@ def train_file(
         CorruptData: no back-end reproduces the trained model.
         ModuleNotFoundError: the extra `train` is not installed.
     """
-    # torch comes with these two, and with nothing else in this module.
-    from meshcast.runtime.export import export_model
-    from meshcast.services.predictor.train import Progress, TrainSettings, train
+    from meshcast.services.predictor.train import Progress, TrainSettings, train  # torch comes with it
 
-    settings = _settings(TrainSettings, options)
+    settings = read_options(TrainSettings, dict(_in_seconds(options)))
     posts = read_posts(file)
 
     def trained_so_far(at: Progress) -> None:
@@ -72,31 +54,22 @@ def train_file(
     trained = train(posts, settings=settings, progress=trained_so_far)
     card = render_card(trained.metrics, text)
     progress("exporting and proving", 0, 1)
-    repository.mkdir(parents=True, exist_ok=True)
-    with Repository(repository, shipped=SERVICE.shipped).install(
-        SERVICE.name, SERVICE.signature, version=version
-    ) as staged:
-        report = export_model(
-            trained.module,
-            SERVICE.signature,
-            recorded=trained.recorded,
-            version_dir=staged.version_dir,
-            meta_dir=staged.meta_dir,
-            card=card,
-            metrics=dict(_figures(trained.metrics["test"]["model"], "test.")),
-        )
+    published = publish(
+        SERVICE,
+        trained.module,
+        recorded=trained.recorded,
+        repository=repository,
+        card=card,
+        metrics=dict(_figures(trained.metrics["test"]["model"], "test.")),
+        version=version,
+    )
     progress("exporting and proving", 1, 1)
-    refused = {proof.backend: proof.refusal for proof in report.evidence.proofs if not proof.accepted}
-    return Published(version=staged.version, card=card, refused=refused)
+    return published
 
 
-def _settings(kind: type[Any], options: Mapping[str, str]) -> Any:
-    values: dict[str, str] = {}
+def _in_seconds(options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in options.items():
-        if name in _BEFORE:
-            name, value = f"{name}_unix_s", str(_unix_s(name, value))
-        values[f"MESHCAST_TRAIN_{name.upper()}"] = value
-    return load({"train": kind}, environ=values)["train"]
+        yield (f"{name}_unix_s", str(_unix_s(name, value))) if name in _BEFORE else (name, value)
 
 
 def _unix_s(name: str, text: str) -> int:

@@ -9,9 +9,17 @@ import numpy as np
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
-from meshcast.api.type.v1 import error_reason_pb2, priority_pb2, receipt_pb2, status_pb2
+from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2, status_pb2
 from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
-from meshcast.runtime import HIGH, LOW, NORMAL, Record, ServiceContext, answer_in_order, receipt_of
+from meshcast.runtime import (
+    LOW,
+    Record,
+    ServiceContext,
+    answer_in_order,
+    plain_receipt,
+    priority_class,
+    receipt_of,
+)
 from meshcast.services.predictor.answers import COLUMNS, answer_columns, chunk_answer, prediction
 from meshcast.services.predictor.features import HISTORY_FEATURES, PLANNED_FEATURES, STEPS
 from meshcast.services.predictor.prepare import Prepared, Preparer, Question, violations_of
@@ -27,8 +35,6 @@ CHUNK_ROWS_MAX = 8192
 
 CHUNKS_AT_ONCE = 4
 """Chunks of one stream under way: one runs, one waits, one is prepared, one is written."""
-
-_CLASSES = {priority_pb2.PRIORITY_HIGH: HIGH, priority_pb2.PRIORITY_NORMAL: NORMAL, priority_pb2.PRIORITY_LOW: LOW}
 
 
 class PredictorServicer(pb_grpc.PredictorServiceServicer):
@@ -83,7 +89,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             channel=stored.channel,
             model_version=stored.model_version,
             backend=stored.backend,
-            receipt=_plain_receipt(deadline),
+            receipt=plain_receipt(deadline),
         )
         answer.published_time.FromSeconds(stored.published_unix_s)
         answer.predicted_time.FromMicroseconds(stored.predicted_unix_us)
@@ -94,7 +100,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
     ) -> pb.ValidateFeaturesResponse:
         """Checks a request as PredictEngagement would, and remarks on what is unusual."""
         answer = pb.ValidateFeaturesResponse(
-            receipt=_plain_receipt(Deadline.of(context, default_s=self._mesh.default_deadline_s))
+            receipt=plain_receipt(Deadline.of(context, default_s=self._mesh.default_deadline_s))
         )
         try:
             question = single_question(request.request)
@@ -113,7 +119,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             model=self._mesh.model.describe(request.model_version),
             history_features=HISTORY_FEATURES,
             planned_features=PLANNED_FEATURES,
-            receipt=_plain_receipt(deadline),
+            receipt=plain_receipt(deadline),
         )
 
     async def _single(self, request: pb.PredictEngagementRequest, deadline: Deadline) -> pb.PredictEngagementResponse:
@@ -121,7 +127,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         prepared = await self._preparer.prepare(question)
         if prepared.violations:
             raise _invalid(prepared.violations[0])
-        priority = _CLASSES.get(request.priority, NORMAL)
+        priority = priority_class(request.priority)
         columns, receipt = await self._answer(prepared, 1, deadline, priority, request.model_version)
         receipt.prediction_id = prediction_id(request.request_id)
         receipt.notes.extend(_missing_notes(question))
@@ -135,7 +141,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         try:
             question = chunk_question(request, rows_max=CHUNK_ROWS_MAX)
             prepared = await self._preparer.prepare(question)
-            rows, priority = len(question.start), _CLASSES.get(request.priority, LOW)
+            rows, priority = len(question.start), priority_class(request.priority, default=LOW)
             columns, receipt = await self._answer(prepared, rows, deadline, priority, request.model_version)
         except MeshError as refusal:
             return pb.PredictEngagementStreamResponse(
@@ -160,7 +166,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         if not len(prepared.sound):
             nothing = {"log_engagement": prepared.recent_median, "confidence": prepared.recent_median}
             nothing["quantiles"] = np.empty((0, 4), dtype=np.float32)
-            return answer_columns(nothing, prepared.recent_median, prepared.sound, rows), _plain_receipt(deadline)
+            return answer_columns(nothing, prepared.recent_median, prepared.sound, rows), plain_receipt(deadline)
         ran = await self._mesh.batcher.submit(
             prepared.inputs,
             rows=len(prepared.sound),
@@ -194,10 +200,6 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 values=np.stack([columns[name] for name in COLUMNS], axis=1),
             )
         )
-
-
-def _plain_receipt(deadline: Deadline) -> receipt_pb2.Receipt:
-    return receipt_pb2.Receipt(deadline_ms=round(deadline.budget_s * 1e3), deadline_default=deadline.default)
 
 
 def _invalid(violations: list[tuple[str, str]]) -> InvalidInput:

@@ -1,0 +1,86 @@
+"""Publishing: a trained module becomes a version in a repository, with the evidence of its export and its card."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshcast.rpc.settings import load
+from meshcast.runtime.repository import Repository
+from meshcast.runtime.service import ServiceSpec
+from meshcast.runtime.signature import Arrays
+
+__all__ = ["Published", "publish", "read_options"]
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A version that was put into a repository.
+
+    Attributes:
+        version: its number.
+        card: the model card, in Markdown.
+        refused: back-ends that may not serve it, with the reason.
+    """
+
+    version: int
+    card: str
+    refused: Mapping[str, str]
+
+
+def publish(
+    service: ServiceSpec,
+    module: Any,
+    *,
+    recorded: Arrays,
+    repository: Path,
+    card: str = "",
+    metrics: Mapping[str, float] | None = None,
+    version: int | None = None,
+) -> Published:
+    """Exports a trained torch module, proves the export and installs it as a version of the service's model.
+
+    Args:
+        service: whose model it is.
+        module: a `torch.nn.Module` that takes the signature's inputs in order and gives its outputs in order.
+        recorded: real inputs by name, for the proof here and on every host that serves.
+        repository: root of the repository; made where it is missing.
+        card: the model card, in Markdown.
+        metrics: figures measured on data that training never saw.
+        version: number of the new version; None takes the next one, those that ship counted.
+
+    Raises:
+        InvalidInput: the recorded inputs are not the signature's.
+        CorruptData: no back-end reproduces the module; nothing is installed.
+        ModuleNotFoundError: the extra `train` is not installed.
+    """
+    from meshcast.runtime.export import export_model  # torch comes with it: not before somebody trains
+
+    repository.mkdir(parents=True, exist_ok=True)
+    with Repository(repository, shipped=service.shipped).install(
+        service.name, service.signature, version=version
+    ) as staged:
+        report = export_model(
+            module,
+            service.signature,
+            recorded=recorded,
+            version_dir=staged.version_dir,
+            meta_dir=staged.meta_dir,
+            card=card,
+            metrics=metrics,
+        )
+    refused = {proof.backend: proof.refusal for proof in report.evidence.proofs if not proof.accepted}
+    return Published(version=staged.version, card=card, refused=refused)
+
+
+def read_options(kind: type[Options], options: Mapping[str, str]) -> Options:
+    """A trainer's settings, a dataclass whose fields all have defaults, from `--set NAME=VALUE` texts.
+
+    Raises:
+        InvalidInput: an option is unknown, of the wrong type, or refused by the dataclass; the message names it.
+    """
+    values = {f"MESHCAST_TRAIN_{name.upper()}": value for name, value in options.items()}
+    settings: Options = load({"train": kind}, environ=values)["train"]
+    return settings
