@@ -130,7 +130,7 @@ def artefact_corrupt(path: Path, why: str) -> CorruptData:
 def parity_error(
     session: Session, signature: Signature, inputs: Arrays, expected: Arrays, rows: Sequence[int]
 ) -> float:
-    """Largest absolute difference between a session's outputs and the expected ones, over several batch sizes.
+    """Largest difference between a session's outputs and the expected ones, over several batch sizes.
 
     Args:
         session: the session under test.
@@ -140,8 +140,8 @@ def parity_error(
         rows: batch sizes to be proved.
 
     Returns:
-        The difference in the outputs' units; infinite where the shape differs or one side is not finite where the
-        other is.
+        The difference in the outputs' units, or, for a `relative` signature, as a share of the largest expected value
+        of the same row and output; infinite where the shape differs or one side is not finite where the other is.
     """
     recorded = len(next(iter(inputs.values())))
     worst = 0.0
@@ -158,5 +158,17 @@ def parity_error(
             difference[(got == wanted) | (np.isnan(got) & np.isnan(wanted))] = 0.0
             if np.isnan(difference).any():
                 return float("inf")
+            if signature.relative:
+                difference = _shares(difference, wanted)
             worst = max(worst, float(difference.max(initial=0.0)))
     return worst
+
+
+def _shares(difference: NDArray[np.float64], wanted: NDArray[Any]) -> NDArray[np.float64]:
+    """Differences as shares of their row's largest finite value; a row of zeros is held to the difference itself."""
+    rows = len(wanted)
+    finite = np.where(np.isfinite(wanted), np.abs(wanted.astype(np.float64)), 0.0)
+    size: NDArray[np.float64] = finite.reshape(rows, -1).max(axis=1, initial=0.0)
+    size[size == 0.0] = 1.0
+    shares: NDArray[np.float64] = difference.reshape(rows, -1) / size[:, None]
+    return shares

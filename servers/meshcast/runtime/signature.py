@@ -88,9 +88,11 @@ class Signature:
     Attributes:
         inputs: inputs in the graph's order.
         outputs: outputs in the graph's order.
-        tolerance: largest absolute difference to the torch outputs that a back-end may show, in the outputs' units.
+        tolerance: largest difference to the torch outputs that a back-end may show: absolute, in the outputs' units,
+            or, where the signature is `relative`, as a share of the largest value of the same row and output.
         rows_max: most rows of one run; larger requests are split.
         tolerance_reduced: the same for reduced precision (bf16) where a setting allows it; None: it never serves.
+        relative: True for a model whose outputs scale with its inputs, so that no absolute difference fits them all.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -98,6 +100,7 @@ class Signature:
     tolerance: float = 1e-5
     rows_max: int = 256
     tolerance_reduced: float | None = None
+    relative: bool = False
 
     def check(self, arrays: Arrays, *, model: str = "") -> int:
         """Number of rows of `arrays`, which hold exactly the inputs with their dtypes, shapes and finite values.
@@ -167,6 +170,7 @@ class Signature:
             "tolerance": self.tolerance,
             "rows_max": self.rows_max,
             "tolerance_reduced": self.tolerance_reduced,
+            "relative": self.relative,
         }
 
     @classmethod
@@ -179,6 +183,7 @@ class Signature:
             tolerance=float(values["tolerance"]),
             rows_max=int(values["rows_max"]),
             tolerance_reduced=None if reduced is None else float(reduced),
+            relative=bool(values.get("relative", False)),  # evidence of before it existed
         )
 
 

@@ -11,6 +11,7 @@ SIGNATURE = Signature(
     tolerance=1e-4,
     rows_max=8,
     tolerance_reduced=0.5,
+    relative=True,
 )
 
 
