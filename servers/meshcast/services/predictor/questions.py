@@ -11,10 +11,8 @@ from meshcast.posts import (
     posts_from_messages,
 )
 from meshcast.rpc import InvalidInput, Violation
+from meshcast.runtime.requests import chunk_violations, name_violations
 from meshcast.services.predictor.prepare import Naming, Question
-
-ID_CHARACTERS_MAX = 128
-CHANNEL_CHARACTERS_MAX = 256
 
 
 def _message_field(column: str) -> str:
@@ -44,7 +42,7 @@ def single_question(request: pb.PredictEngagementRequest) -> Question:
     Raises:
         InvalidInput: a required field is missing, both forms of history are given, or columns differ in length.
     """
-    violations = _name_violations(request.request_id, request.channel)
+    violations = name_violations(request.request_id, request.channel, field="channel")
     if bool(request.history) == request.HasField("history_columns"):
         given = "both are" if request.history else "neither is"
         violations.append(Violation("history", f"give either history or history_columns; {given} given"))
@@ -68,19 +66,9 @@ def chunk_question(request: pb.PredictEngagementStreamRequest, *, rows_max: int)
         InvalidInput: columns differ in length, the chunk is empty or larger than `rows_max`, or the rows' own ids do
             not match the rows.
     """
-    violations = _name_violations(request.request_id, request.channel)
+    violations = name_violations(request.request_id, request.channel, field="channel")
     rows = request.planned.posts
-    if not 1 <= rows <= rows_max:
-        violations.append(Violation("planned.posts", f"a chunk has 1 to {rows_max} rows, this one has {rows}"))
-    if request.row_request_ids and len(request.row_request_ids) != rows:
-        violations.append(
-            Violation("row_request_ids", f"needs none or one a row ({rows}), has {len(request.row_request_ids)}")
-        )
-    violations += [
-        Violation(f"row_request_ids[{row}]", f"has more than {ID_CHARACTERS_MAX} characters")
-        for row, own in enumerate(request.row_request_ids)
-        if len(own) > ID_CHARACTERS_MAX
-    ][:50]
+    violations += chunk_violations(rows, request.row_request_ids, rows_max=rows_max, field="planned.posts")
     if violations:
         raise InvalidInput("The chunk breaks the contract.", violations=violations)
     start, stop = history_range(request.history_start, request.history_stop, rows)
@@ -91,12 +79,3 @@ def chunk_question(request: pb.PredictEngagementStreamRequest, *, rows_max: int)
         stop=stop,
         naming=CHUNK,
     )
-
-
-def _name_violations(request_id: str, channel: str) -> list[Violation]:
-    violations = []
-    if len(request_id) > ID_CHARACTERS_MAX:
-        violations.append(Violation("request_id", f"has {len(request_id)} characters, at most {ID_CHARACTERS_MAX}"))
-    if len(channel) > CHANNEL_CHARACTERS_MAX:
-        violations.append(Violation("channel", f"has {len(channel)} characters, at most {CHANNEL_CHARACTERS_MAX}"))
-    return violations

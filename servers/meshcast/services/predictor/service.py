@@ -9,7 +9,7 @@ import numpy as np
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
-from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2, status_pb2
+from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
 from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
 from meshcast.runtime import (
     LOW,
@@ -20,9 +20,10 @@ from meshcast.runtime import (
     priority_class,
     receipt_of,
 )
+from meshcast.runtime.requests import add_violations, refusal
 from meshcast.services.predictor.answers import COLUMNS, answer_columns, chunk_answer, prediction
 from meshcast.services.predictor.features import HISTORY_FEATURES, PLANNED_FEATURES, STEPS
-from meshcast.services.predictor.prepare import Prepared, Preparer, Question, violations_of
+from meshcast.services.predictor.prepare import Prepared, Question, preparer, violations_of
 from meshcast.services.predictor.questions import chunk_question, single_question
 
 COUNTED = ("forwards", "replies", "reactions")
@@ -42,7 +43,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
 
     def __init__(self, context: ServiceContext) -> None:
         self._mesh = context
-        self._preparer = Preparer()
+        self._preparer = preparer()
 
     async def __aenter__(self) -> "PredictorServicer":
         await self._preparer.__aenter__()
@@ -105,11 +106,13 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         try:
             question = single_question(request.request)
         except InvalidInput as refusal:
-            _add(answer.violations, ((violation.field, violation.description) for violation in refusal.violations))
+            add_violations(
+                answer.violations, ((violation.field, violation.description) for violation in refusal.violations)
+            )
             return answer
-        _add(answer.violations, violations_of(question).get(0, []))
+        add_violations(answer.violations, violations_of(question).get(0, []))
         answer.valid = not answer.violations
-        _add(answer.remarks, _remarks(question))
+        add_violations(answer.remarks, _remarks(question))
         return answer
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
@@ -126,7 +129,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         question = single_question(request)
         prepared = await self._preparer.prepare(question)
         if prepared.violations:
-            raise _invalid(prepared.violations[0])
+            raise refusal(prepared.violations[0])
         priority = priority_class(request.priority)
         columns, receipt = await self._answer(prepared, 1, deadline, priority, request.model_version)
         receipt.prediction_id = prediction_id(request.request_id)
@@ -152,7 +155,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         answer = chunk_answer(columns, rows)
         answer.sequence = request.sequence
         for row, violations in sorted(prepared.violations.items()):
-            answer.failed.add(row=row, status=to_item(_invalid(violations)))
+            answer.failed.add(row=row, status=to_item(refusal(violations)))
         answer.receipt.CopyFrom(receipt)
         if len(prepared.sound):
             # A row that failed leaves its own id free, for the question put right.
@@ -200,16 +203,6 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 values=np.stack([columns[name] for name in COLUMNS], axis=1),
             )
         )
-
-
-def _invalid(violations: list[tuple[str, str]]) -> InvalidInput:
-    field, why = violations[0]
-    return InvalidInput(f"{field} {why}", violations=violations)
-
-
-def _add(target: Any, violations: Any) -> None:
-    for field, description in violations:
-        target.append(status_pb2.FieldViolation(field=field, description=description))
 
 
 def _missing_notes(question: Question) -> list[str]:

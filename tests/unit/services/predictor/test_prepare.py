@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from meshcast.posts import Planned, PostTable
-from meshcast.services.predictor.prepare import ROWS_INLINE, Prepared, Preparer, Question, prepare, prepare_together
+from meshcast.runtime.preparing import ROWS_INLINE, Preparer
+from meshcast.services.predictor.prepare import Prepared, Question, prepare, prepare_together, preparer
 from meshcast.services.predictor.questions import CHUNK
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -98,35 +99,35 @@ def test_too_few_posts_with_a_known_count_are_refused() -> None:
 async def test_callers_that_are_under_way_together_share_a_pass() -> None:
     passes: list[int] = []
 
-    class Counting(Preparer):
+    class Counting(Preparer[Question, Prepared]):
         def _flush(self) -> None:
             passes.append(len(self._waiting))
             super()._flush()
 
-    async def call(preparer: Preparer, seed: int) -> Prepared:
-        with preparer.caller():
+    async def call(shared: Preparer[Question, Prepared], seed: int) -> Prepared:
+        with shared.caller():
             await asyncio.sleep(0)
-            return await preparer.prepare(question(seed))
+            return await shared.prepare(question(seed))
 
-    async with Counting() as preparer:
-        answers = await asyncio.gather(*(call(preparer, seed) for seed in range(8)))
+    async with Counting(prepare_together, rows_of=lambda asked: len(asked.start)) as shared:
+        answers = await asyncio.gather(*(call(shared, seed) for seed in range(8)))
     assert passes == [8]
     for seed, answer in enumerate(answers):
         assert_same(answer, prepare(question(seed)))
 
 
 async def test_a_caller_that_never_comes_does_not_hold_the_others_up() -> None:
-    async with Preparer() as preparer:
-        with preparer.caller(), preparer.caller():  # the second one asks nothing
+    async with preparer() as shared:
+        with shared.caller(), shared.caller():  # the second one asks nothing
             async with asyncio.timeout(2):
-                assert_same(await preparer.prepare(question(1)), prepare(question(1)))
+                assert_same(await shared.prepare(question(1)), prepare(question(1)))
 
 
 async def test_a_caller_that_goes_away_leaves_the_others_their_answers() -> None:
-    async with Preparer() as preparer:
-        with preparer.caller(), preparer.caller(), preparer.caller():
-            gone = asyncio.create_task(preparer.prepare(question(1)))
-            stays = asyncio.create_task(preparer.prepare(question(2)))
+    async with preparer() as shared:
+        with shared.caller(), shared.caller(), shared.caller():
+            gone = asyncio.create_task(shared.prepare(question(1)))
+            stays = asyncio.create_task(shared.prepare(question(2)))
             await asyncio.sleep(0)
             gone.cancel()
             assert_same(await stays, prepare(question(2)))
@@ -134,6 +135,6 @@ async def test_a_caller_that_goes_away_leaves_the_others_their_answers() -> None
 
 
 async def test_a_large_chunk_leaves_the_loop_free() -> None:
-    async with Preparer() as preparer:
+    async with preparer() as shared:
         asked = question(rows=ROWS_INLINE + 1)
-        assert_same(await preparer.prepare(asked), prepare(asked))
+        assert_same(await shared.prepare(asked), prepare(asked))

@@ -1,0 +1,98 @@
+"""Preparation of questions: those of calls that arrive together are checked and turned into tensors in one pass.
+
+A pass costs a few tenths of a millisecond whether it holds one row or thirty, so single calls that arrive together
+share it. A large chunk goes to a worker thread instead, since it would hold the loop for longer than a millisecond.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Generic, Self, TypeVar
+
+__all__ = ["GATHER_S", "GATHER_S_MAX", "ROWS_INLINE", "Preparer"]
+
+GATHER_S, GATHER_S_MAX = 0.000_25, 0.005
+"""How long a single question waits for others, for each call under way and at most: about what a pass costs."""
+
+ROWS_INLINE = 32
+"""Rows of a pass that may run on the loop, about half a millisecond."""
+
+Question = TypeVar("Question")
+Prepared = TypeVar("Prepared")
+
+
+class Preparer(Generic[Question, Prepared]):
+    """Prepares questions of concurrent calls; use as `async with`, from one event loop.
+
+    Args:
+        prepare_together: prepares several questions, each as if it were alone, and gives their answers in order. It
+            runs on the loop for few rows and in a worker thread for many.
+        rows_of: rows of a question.
+    """
+
+    def __init__(
+        self, prepare_together: Callable[[Sequence[Question]], list[Prepared]], *, rows_of: Callable[[Question], int]
+    ) -> None:
+        self._prepare_together = prepare_together
+        self._rows_of = rows_of
+        self._waiting: list[tuple[Question, asyncio.Future[Prepared]]] = []
+        self._callers = 0
+        self._timer: asyncio.Handle | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Counts a call that asks a single question, from its start to its answer."""
+        self._callers += 1
+        try:
+            yield
+        finally:
+            self._callers -= 1
+
+    async def prepare(self, question: Question) -> Prepared:
+        """Checks the rows and turns the sound ones into tensors.
+
+        A small question shares its pass with those of other callers: it goes at once when every caller under way waits
+        here, or when a pass is full, and after `GATHER_S_MAX` at the latest.
+        """
+        loop = asyncio.get_running_loop()
+        if self._rows_of(question) > ROWS_INLINE:
+            return (await loop.run_in_executor(self._pool, self._prepare_together, [question]))[0]
+        future: asyncio.Future[Prepared] = loop.create_future()
+        self._waiting.append((question, future))
+        if len(self._waiting) >= min(self._callers, ROWS_INLINE):
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(min(GATHER_S * self._callers, GATHER_S_MAX), self._flush)
+        return await future
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        together: list[tuple[Question, asyncio.Future[Prepared]]] = []
+        rows = 0
+        while self._waiting and (not together or rows + self._rows_of(self._waiting[0][0]) <= ROWS_INLINE):
+            question, future = self._waiting.pop(0)
+            if not future.done():  # its caller went away
+                together.append((question, future))
+                rows += self._rows_of(question)
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_soon(self._flush)
+        if not together:
+            return
+        try:
+            answers = self._prepare_together([question for question, _ in together])
+        except Exception as error:  # a bug: every caller learns of it, and its interceptor masks it
+            for _, future in together:
+                future.set_exception(error)
+            return
+        for (_, future), answer in zip(together, answers, strict=True):
+            future.set_result(answer)
