@@ -54,4 +54,5 @@ SERVICE = ServiceSpec(
     port=8101,
     shipped=Path(__file__).parent / "repository",
     train="meshcast.services.predictor.publish:train_file",
+    example="meshcast.services.predictor.example:EXAMPLE",
 )
