@@ -48,6 +48,7 @@ def test_no_key_is_left_out(uncommented: Path) -> None:
     document = tomllib.loads(uncommented.read_text("utf-8"))
     for name, table in TABLES.items():
         assert set(document[name]) == {field.name for field in dataclasses.fields(table)}, name
-    assert set(document["gateway"]["routes"]["predictor"]) == {
-        field.name for field in dataclasses.fields(RouteSettings)
-    }
+    routes = document["gateway"]["routes"]
+    assert routes.keys() == GatewaySettings().routes.keys()
+    for name, route in routes.items():
+        assert set(route) == {field.name for field in dataclasses.fields(RouteSettings)}, name

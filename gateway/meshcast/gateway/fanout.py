@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import grpc.aio
 import structlog
+from google.protobuf.message import Message
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.api.predictor.v1 import predictor_pb2
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import Deadline, Internal, InvalidInput, MeshError, NotReady, current_call, from_rpc_error
@@ -18,12 +18,10 @@ from meshcast.rpc import Deadline, Internal, InvalidInput, MeshError, NotReady, 
 from .backends import Backend, Backends
 from .forwarding import Metadata, transport_failure
 from .hop import Hop, ask, first_hop
-from .merge import PART_NAMES, engagement_answer, failed_part, summary, wanted_parts
+from .merge import failed_part, summary, wanted_parts
+from .parts import BY_PART, PART_NAMES, Part, PartKind
 
 log = structlog.get_logger()
-
-PREDICTOR_SERVICE = "meshcast.api.predictor.v1.PredictorService"
-PREDICT_ENGAGEMENT = f"/{PREDICTOR_SERVICE}/PredictEngagement"
 
 Put = Callable[[pb.PredictComprehensiveResponse], Awaitable[None]]
 
@@ -56,7 +54,7 @@ class Fanout:
         parts = wanted_parts(request)
         sent: list[pb.PredictComprehensiveResponse] = []
 
-        async def send(part: pb.Part.ValueType) -> None:
+        async def send(part: Part) -> None:
             response = await self._part(part, request, deadline, metadata)
             await put(response)
             sent.append(response)
@@ -67,24 +65,22 @@ class Fanout:
         attempts = sum(response.receipt.gateway.attempts for response in sent)
         await put(summary(sent, elapsed_s=time.perf_counter() - started, attempts=attempts))
 
-    def engagement_hop(self, remaining_s: float | None, metadata: Metadata) -> tuple[Backend, Hop]:
-        """The route and the first try of a question to the predictor.
+    def hop(self, kind: PartKind, remaining_s: float | None, metadata: Metadata) -> tuple[Backend, Hop]:
+        """The route and the first try of a question to the service of a part.
 
         Args:
+            kind: the part.
             remaining_s: seconds left for it; None takes the route's default.
             metadata: of the caller, to be passed on.
 
         Raises:
-            NotReady: the mesh has no predictor, or none can be reached.
+            NotReady: the mesh has no such service, or none can be reached.
             DeadlineExceeded: too little time is left.
         """
-        backends = self._backends.by_service.get(PREDICTOR_SERVICE)
-        if not backends:
-            raise _not_here("engagement", PREDICTOR_SERVICE)
-        backend = backends[0]
+        backend = self._backend(kind)
         hop = first_hop(
             backend,
-            PREDICTOR_SERVICE,
+            kind.service,
             settings=self._backends.settings,
             remaining_s=remaining_s,
             default_s=backend.settings.default_deadline_s,
@@ -92,49 +88,53 @@ class Fanout:
         )
         return backend, hop
 
-    async def engagement(
-        self, request: predictor_pb2.PredictEngagementRequest, backend: Backend, hop: Hop
-    ) -> tuple[predictor_pb2.PredictEngagementResponse, receipt_pb2.Receipt]:
-        """Asks the predictor; returns its answer and the gateway's receipt.
+    async def ask(
+        self, kind: PartKind, question: Message, backend: Backend, hop: Hop
+    ) -> tuple[bytes, receipt_pb2.Receipt]:
+        """Asks the service of a part; returns its encoded answer and the gateway's receipt.
 
         Args:
-            request: the question.
+            kind: the part.
+            question: of the type that the part's method takes.
             backend: the route.
             hop: the first try.
 
         Raises:
-            grpc.aio.AioRpcError: the predictor's failure.
+            grpc.aio.AioRpcError: the service's failure.
         """
         started = time.perf_counter()
-        encoded = request.SerializeToString()
-        _, response = await ask(backend, hop, PREDICTOR_SERVICE, PREDICT_ENGAGEMENT, encoded, started)
-        answer = predictor_pb2.PredictEngagementResponse.FromString(response)
-        return answer, hop.receipt(time.perf_counter() - started)
+        encoded = question.SerializeToString()
+        _, response = await ask(backend, hop, kind.service, kind.method, encoded, started)
+        return response, hop.receipt(time.perf_counter() - started)
+
+    def _backend(self, kind: PartKind) -> Backend:
+        """The route of the part's service.
+
+        Raises:
+            NotReady: the mesh has none.
+        """
+        backends = self._backends.by_service.get(kind.service)
+        if not backends:
+            raise _not_here(kind.field, kind.service)
+        return backends[0]
 
     async def _part(
-        self,
-        part: pb.Part.ValueType,
-        request: pb.PredictComprehensiveRequest,
-        deadline: Deadline,
-        metadata: Metadata,
+        self, part: Part, request: pb.PredictComprehensiveRequest, deadline: Deadline, metadata: Metadata
     ) -> pb.PredictComprehensiveResponse:
         """One part, answered or with the status of its failure."""
         started = time.perf_counter()
         hop: Hop | None = None
         try:
-            if part != pb.PART_ENGAGEMENT:
+            kind = BY_PART.get(part)
+            if kind is None:
                 raise _not_here(PART_NAMES[part], PART_NAMES[part])
-            if not request.HasField("engagement"):
-                raise InvalidInput("engagement is required for the part engagement", field="engagement")
-            question = request.engagement
-            if request.request_id and not question.request_id:
-                question = predictor_pb2.PredictEngagementRequest()
-                question.CopyFrom(request.engagement)
-                question.request_id = request.request_id
+            self._backend(kind)  # a service that is not here is said before a question that is not here
+            question = kind.question(request)
+            if question is None:
+                raise InvalidInput(f"{kind.field} is required for the part {PART_NAMES[part]}", field=kind.field)
             remaining_s = min(deadline.remaining_s(), self._backends.settings.part_deadline_s)
-            backend, hop = self.engagement_hop(remaining_s, metadata)
-            answer, receipt = await self._engagement_or_error(question, backend, hop)
-            return engagement_answer(answer, receipt)
+            backend, hop = self.hop(kind, remaining_s, metadata)
+            return kind.answer(*await self._ask_or_error(kind, question, backend, hop))
         except MeshError as failure:
             error = failure
         except Exception as bug:
@@ -147,18 +147,18 @@ class Fanout:
             return failed_part(part, error, receipt_pb2.Receipt(gateway=own))
         return failed_part(part, error, hop.receipt(elapsed_s))
 
-    async def _engagement_or_error(
-        self, question: predictor_pb2.PredictEngagementRequest, backend: Backend, hop: Hop
-    ) -> tuple[predictor_pb2.PredictEngagementResponse, receipt_pb2.Receipt]:
-        """As `engagement`, but what fails it is the mesh's own error, and a peer's bug keeps its words to itself."""
+    async def _ask_or_error(
+        self, kind: PartKind, question: Message, backend: Backend, hop: Hop
+    ) -> tuple[bytes, receipt_pb2.Receipt]:
+        """As `ask`, but what fails it is the mesh's own error, and a peer's bug keeps its words to itself."""
         try:
-            return await self.engagement(question, backend, hop)
+            return await self.ask(kind, question, backend, hop)
         except grpc.aio.AioRpcError as failure:
             error = transport_failure(
                 failure,
                 backend=backend.name,
                 endpoint=hop.replica.endpoint,
-                service=PREDICTOR_SERVICE,
+                service=kind.service,
                 retry_after_s=self._backends.settings.reconnect_s,
             ) or from_rpc_error(failure)
             if isinstance(error, Internal):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc.aio
 
-from meshcast.rpc import FirstStatus
+from meshcast.rpc import FirstStatus, MeshError
 
 from .backends import Backend, Backends, best
 from .contracts import MethodContract, MethodKind
@@ -22,7 +23,9 @@ _OIP = "inference.GRPCInferenceService"
 # Open Inference Protocol: most requests name their model in field 1. The control calls name the repository there, and a
 # call about the server names no model.
 _MODEL_FIELDS = {f"/{_OIP}/RepositoryModelLoad": 2, f"/{_OIP}/RepositoryModelUnload": 2}
-_MODELLESS = frozenset(f"/{_OIP}/{name}" for name in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"))
+_MODELLESS = frozenset(f"/{_OIP}/{name}" for name in ("ServerLive", "ServerReady", "ServerMetadata"))
+# Their answers are lists, so that those of all routes can be put end to end: protobuf adds repeated fields up on parse.
+_LISTS = frozenset((f"/{_OIP}/RepositoryIndex",))
 
 
 class RoutedServices(grpc.GenericRpcHandler):
@@ -89,12 +92,15 @@ class RoutedMethod:
         self._backends = backends
         self._is_kept = is_kept
         self._model_field = _MODEL_FIELDS.get(contract.path, 1)
-        self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS
+        self._is_list = len(backends) > 1 and contract.path in _LISTS
+        self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS | _LISTS
         self._changes_models = contract.path in _MODEL_FIELDS
 
     def handler(self) -> grpc.RpcMethodHandler[bytes, bytes]:
         """grpc's handler over encoded messages."""
         match self._kind:
+            case MethodKind.UNARY if self._is_list:
+                return grpc.unary_unary_rpc_method_handler(self.unary_of_all)
             case MethodKind.UNARY:
                 return grpc.unary_unary_rpc_method_handler(self.unary)
             case MethodKind.SERVER_STREAM:
@@ -121,6 +127,31 @@ class RoutedMethod:
             elapsed_us = int((time.perf_counter() - started) * 1e6)
             return response + hop.replica.fragment(hop.attempts, hop.default_ms).encode(elapsed_us)
         return response
+
+    async def unary_of_all(self, request: bytes, context: Context) -> bytes:
+        """One message to every route, and their answers as one; one that fails leaves its part out, unless all do."""
+        started = time.perf_counter()
+
+        async def asked(backend: Backend) -> bytes | tuple[Hop, grpc.aio.AioRpcError] | MeshError:
+            try:
+                hop = self._hop(backend, context, backend.settings.default_deadline_s)
+            except MeshError as error:
+                return error
+            try:
+                return (await ask(backend, hop, self._service, self._path, request, started))[1]
+            except grpc.aio.AioRpcError as error:
+                return hop, error
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(asked(one), name=f"list:{one.name}") for one in self._backends]
+        ends = [task.result() for task in tasks]
+        answers = [end for end in ends if isinstance(end, bytes)]
+        if answers:
+            return b"".join(answers)
+        for backend, end in zip(self._backends, ends, strict=True):
+            if isinstance(end, tuple):  # a route's own word before ours about one that cannot be reached
+                await self._fail(end[1], context, backend, end[0])
+        raise next(end for end in ends if isinstance(end, MeshError))
 
     async def server_stream(self, request: bytes, context: Context) -> None:
         """One message up, many down."""
@@ -217,7 +248,8 @@ class RoutedMethod:
         )
 
     def _backend(self, request: bytes) -> Backend:
-        """The route that answers: the only one, the one that has the request's model, or first in the best state."""
+        """The route that answers: the only one, the one that has the request's model or at least its name, or the first
+        in the best state."""
         backends = self._backends
         if len(backends) == 1:
             return backends[0]
@@ -225,6 +257,9 @@ class RoutedMethod:
             model = read_string_field(request, self._model_field)
             for backend in backends:
                 if backend.has_model(model):
+                    return backend
+            for backend in backends:
+                if backend.name == model:  # not reached yet: its own failure says more than another's "unknown model"
                     return backend
         state = best(backend.state(self._service) for backend in backends)
         return next(backend for backend in backends if backend.state(self._service) == state)

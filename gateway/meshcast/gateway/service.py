@@ -19,8 +19,9 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import Deadline, InvalidInput, NotReady, to_item
 
 from .backends import Backend, Backends, state_of
-from .fanout import PREDICTOR_SERVICE, Fanout
+from .fanout import Fanout
 from .forwarding import Context, Metadata, callers_metadata, fail_as
+from .parts import BY_FIELD
 from .replica import Replica
 
 _WATCH_INTERVAL_MS = (200, 60_000)  # as WatchMeshRequest documents it
@@ -90,22 +91,24 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
 
     async def RoutePrediction(self, request: pb.RoutePredictionRequest, context: Context) -> pb.RoutePredictionResponse:
         """Asks the one service that the question's kind names; fails as it fails."""
-        if request.WhichOneof("question") is None:
-            raise InvalidInput("a question is required: set engagement", field="question")
+        field = request.WhichOneof("question")
+        if field is None:
+            raise InvalidInput(f"a question is required: set one of {', '.join(BY_FIELD)}", field="question")
+        kind = BY_FIELD[field]
         metadata = callers_metadata(context, self._backends.own_metadata)
-        backend, hop = self._fanout.engagement_hop(context.time_remaining(), metadata)
+        backend, hop = self._fanout.hop(kind, context.time_remaining(), metadata)
         try:
-            answer, receipt = await self._fanout.engagement(request.engagement, backend, hop)
+            answer, receipt = await self._fanout.ask(kind, getattr(request, field), backend, hop)
         except grpc.aio.AioRpcError as error:
             await fail_as(
                 error,
                 context,
                 backend=backend.name,
                 endpoint=hop.replica.endpoint,
-                service=PREDICTOR_SERVICE,
+                service=kind.service,
                 retry_after_s=self._backends.settings.reconnect_s,
             )
-        return pb.RoutePredictionResponse(engagement=answer, receipt=receipt)
+        return kind.routed_answer(answer, receipt)
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
         """Lists the route table."""

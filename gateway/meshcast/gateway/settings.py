@@ -34,7 +34,10 @@ class RouteSettings:
 _SHIPPED = {
     "predictor": RouteSettings(
         services=("meshcast.api.predictor.v1.PredictorService", _OIP), endpoints=("127.0.0.1:8101",)
-    )
+    ),
+    "forecaster": RouteSettings(
+        services=("meshcast.api.forecaster.v1.ForecasterService", _OIP), endpoints=("127.0.0.1:8102",)
+    ),
 }
 
 

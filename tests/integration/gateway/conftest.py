@@ -1,4 +1,4 @@
-"""Fixtures of the gateway's tests: scripted predictors on free ports, and gateways before them."""
+"""Fixtures of the gateway's tests: scripted predictors and forecasters on free ports, and gateways before them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
@@ -18,11 +19,12 @@ from meshcast.gateway import GatewaySettings, RouteSettings, serving
 from meshcast.rpc import ChannelSettings, Health, InvalidInput, RpcSettings, Server, ServingStatus, channel
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
+FORECASTER = "meshcast.api.forecaster.v1.ForecasterService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
     *("endpoints", "watch", "models", "contracts", "close"),
-    *("relay-up", "fanout", "part", "questions", "question", "end-watches"),
+    *("relay-up", "list", "fanout", "part", "questions", "question", "end-watches"),
 }
 
 
@@ -106,11 +108,44 @@ class ScriptedPredictor(pb_grpc.PredictorServiceServicer):
                 raise ValueError("secret db password")
 
 
+class ScriptedForecaster(forecaster_pb2_grpc.ForecasterServiceServicer):
+    """A forecaster that does what the request's series says: `slow`, `stall`, `refuse`, `empty`, or else it answers.
+
+    Attributes:
+        calls: ForecastGrowth calls that have begun.
+        seconds_left: what each call was given.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds_left: list[float | None] = []
+
+    async def ForecastGrowth(
+        self, request: forecaster_pb2.ForecastGrowthRequest, context: Context
+    ) -> forecaster_pb2.ForecastGrowthResponse:
+        self.calls += 1
+        self.seconds_left.append(context.time_remaining())
+        match request.series:
+            case "slow":
+                await asyncio.sleep(0.2)
+            case "stall":
+                await asyncio.Event().wait()
+            case "refuse":
+                raise InvalidInput("is no date: 2016-02-30", field="history[3].date")
+            case "empty":
+                return forecaster_pb2.ForecastGrowthResponse()
+        answer = forecaster_pb2.ForecastGrowthResponse(
+            forecast=forecaster_pb2.Forecast(first_date="2016-06-01", median=[7.0] * (request.horizon_days or 30))
+        )
+        answer.receipt.prediction_id = request.request_id
+        return answer
+
+
 @dataclass
 class Replica:
-    """A predictor that runs: its script, its server and its health."""
+    """A model service that runs: its script, its server and its health."""
 
-    script: ScriptedPredictor
+    script: Any
     server: Server
 
     @property
@@ -131,10 +166,12 @@ class RunningGateway:
     server: Server
     channel: grpc.aio.Channel
     predictor: Any = field(init=False)
+    forecaster: Any = field(init=False)
     mesh: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.predictor = pb_grpc.PredictorServiceStub(self.channel)
+        self.forecaster = forecaster_pb2_grpc.ForecasterServiceStub(self.channel)
         self.mesh = gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
     async def health(self) -> gateway_pb2.MeshHealth:
@@ -166,41 +203,67 @@ class RunningGateway:
             watch.cancel()
 
 
-RunPredictor = Callable[..., AbstractAsyncContextManager[Replica]]
+RunService = Callable[..., AbstractAsyncContextManager[Replica]]
 RunGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 
 
+@asynccontextmanager
+async def running_service(
+    script: Any,
+    register: Callable[[Any, grpc.aio.Server], None],
+    names: Sequence[str],
+    *,
+    port: int = 0,
+    reflection: bool = True,
+    drain_s: float = 2.0,
+) -> AsyncIterator[Replica]:
+    """Serves a script whose health names are `names`; the first is its gRPC service."""
+    rpc = RpcSettings(port=port, metrics=False, drain_delay_s=0.1, drain_s=drain_s, reflection=reflection)
+    server = Server(rpc, services=[lambda s: register(script, s)], service_names=[names[0]])
+    async with server:
+        for name in ("", *names):
+            server.health.set(name, ServingStatus.SERVING)
+        yield Replica(script, server)
+
+
 @pytest.fixture
-def run_predictor() -> RunPredictor:
+def run_predictor() -> RunService:
     """Runs a scripted predictor: `async with run_predictor("one") as replica`."""
 
-    @asynccontextmanager
-    async def running(
-        name: str = "one", *, port: int = 0, reflection: bool = True, drain_s: float = 2.0
-    ) -> AsyncIterator[Replica]:
-        script = ScriptedPredictor(name)
-        rpc = RpcSettings(port=port, metrics=False, drain_delay_s=0.1, drain_s=drain_s, reflection=reflection)
-        server = Server(
-            rpc,
-            services=[lambda s: pb_grpc.add_PredictorServiceServicer_to_server(script, s)],
-            service_names=[PREDICTOR],
+    def running(name: str = "one", **options: Any) -> AbstractAsyncContextManager[Replica]:
+        names = (PREDICTOR, "model/predictor", "model/predictor/1")
+        return running_service(
+            ScriptedPredictor(name), pb_grpc.add_PredictorServiceServicer_to_server, names, **options
         )
-        async with server:
-            for health_name in ("", PREDICTOR, "model/predictor", "model/predictor/1"):
-                server.health.set(health_name, ServingStatus.SERVING)
-            yield Replica(script, server)
+
+    return running
+
+
+@pytest.fixture
+def run_forecaster() -> RunService:
+    """Runs a scripted forecaster: `async with run_forecaster() as replica`."""
+
+    def running(**options: Any) -> AbstractAsyncContextManager[Replica]:
+        names = (FORECASTER, "model/forecaster", "model/forecaster/1")
+        register = forecaster_pb2_grpc.add_ForecasterServiceServicer_to_server
+        script = ScriptedForecaster()  # type: ignore[abstract]  # the stub's base answers the rest with UNIMPLEMENTED
+        return running_service(script, register, names, **options)
 
     return running
 
 
 @pytest.fixture
 def run_gateway() -> RunGateway:
-    """Runs a gateway: `async with run_gateway([address]) as gateway`; fails the test when it leaves a task behind."""
+    """Runs a gateway: `async with run_gateway([address]) as gateway`; fails the test when it leaves a task behind.
+
+    The addresses are predictors'; `forecasters` are routed where there are any.
+    """
 
     @asynccontextmanager
     async def running(
         endpoints: Sequence[str] = (),
         *,
+        forecasters: Sequence[str] = (),
         routes: Mapping[str, RouteSettings] | None = None,
         tls: Any = None,
         sources: Any = None,
@@ -209,6 +272,8 @@ def run_gateway() -> RunGateway:
         **changes: Any,
     ) -> AsyncIterator[RunningGateway]:
         table = dict(routes or {"predictor": RouteSettings(services=(PREDICTOR,), endpoints=tuple(endpoints))})
+        if forecasters:
+            table["forecaster"] = RouteSettings(services=(FORECASTER,), endpoints=tuple(forecasters))
         timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
         settings = GatewaySettings(routes=table, **timing)
         rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.gateway import RouteSettings, State
@@ -19,6 +20,7 @@ from meshcast.rpc import (
     DeadlineExceeded,
     Internal,
     InvalidInput,
+    NotFound,
     NotReady,
     Overloaded,
     ServingStatus,
@@ -29,6 +31,7 @@ from meshcast.rpc import (
 )
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
+OIP = "inference.GRPCInferenceService"
 
 
 def question(script: str = "") -> pb.PredictEngagementRequest:
@@ -263,8 +266,6 @@ async def test_foreign_services_are_relayed_untouched(serve: Any, run_gateway: A
 
 
 async def test_open_inference_requests_find_the_route_that_has_their_model(serve: Any, run_gateway: Any) -> None:
-    oip = "inference.GRPCInferenceService"
-
     def named(name: str) -> Any:
         async def unary(request: bytes, context: Any) -> bytes:
             return name.encode()
@@ -273,20 +274,26 @@ async def test_open_inference_requests_find_the_route_that_has_their_model(serve
             async for _ in requests:
                 yield name.encode()
 
+        async def index(request: bytes, context: Any) -> bytes:
+            listed = oip_pb.RepositoryIndexResponse()
+            listed.models.add(name=name, version="1", state="READY")
+            return listed.SerializeToString()
+
         methods = ("ModelInfer", "ModelReady", "RepositoryModelLoad", "ServerLive")
         handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(unary) for method in methods}
+        handlers["RepositoryIndex"] = grpc.unary_unary_rpc_method_handler(index)
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream)
-        return lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(oip, handlers)])
+        return lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(OIP, handlers)])
 
     routes = {}
     for name in ("cat", "dog"):
         server = await serve(named(name))
         server.health.set(f"model/{name}", ServingStatus.SERVING)
-        routes[name] = RouteSettings(services=(oip,), endpoints=(server.address,))
+        routes[name] = RouteSettings(services=(OIP,), endpoints=(server.address,))
     async with run_gateway(routes=routes) as gateway:
 
         async def asked(method: str, request: bytes) -> bytes:
-            call: Any = gateway.channel.unary_unary(f"/{oip}/{method}")
+            call: Any = gateway.channel.unary_unary(f"/{OIP}/{method}")
             answer: bytes = await call(request, timeout=5)
             return answer
 
@@ -296,5 +303,47 @@ async def test_open_inference_requests_find_the_route_that_has_their_model(serve
         assert await asked("RepositoryModelLoad", b"\x0a\x03cat\x12\x03dog") == b"dog"
         assert await asked("ModelInfer", b"\x0a\x03fox") == b"cat"  # nobody has it: the first route says so itself
         assert await asked("ServerLive", b"") == b"cat"
-        stream: Any = gateway.channel.stream_stream(f"/{oip}/ModelStreamInfer")
+        listed = oip_pb.RepositoryIndexResponse.FromString(await asked("RepositoryIndex", b""))
+        assert [model.name for model in listed.models] == ["cat", "dog"]
+        stream: Any = gateway.channel.stream_stream(f"/{OIP}/ModelStreamInfer")
         assert [answer async for answer in stream(iter([b"\x0a\x03dog"] * 3), timeout=5)] == [b"dog"] * 3
+
+
+async def test_the_index_of_models_leaves_out_a_route_that_is_gone_and_fails_when_all_are(
+    serve: Any, run_gateway: Any
+) -> None:
+    async def index(request: bytes, context: Any) -> bytes:
+        listed = oip_pb.RepositoryIndexResponse()
+        listed.models.add(name="dog")
+        return listed.SerializeToString()
+
+    handlers: dict[str, Any] = {"RepositoryIndex": grpc.unary_unary_rpc_method_handler(index)}
+    server = await serve(lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(OIP, handlers)]))
+    cat = RouteSettings(services=(OIP,), endpoints=("127.0.0.1:1",))
+    dog = RouteSettings(services=(OIP,), endpoints=(server.address,))
+    async with run_gateway(routes={"cat": cat, "dog": dog}) as gateway:
+        method: Any = gateway.channel.unary_unary(f"/{OIP}/RepositoryIndex")
+        listed = oip_pb.RepositoryIndexResponse.FromString(await method(b"", timeout=5))
+        assert [model.name for model in listed.models] == ["dog"]
+        await server.drain()
+        await gateway.until(lambda mesh: not mesh.serving)
+        with pytest.raises(NotReady), mesh_errors():
+            await method(b"", timeout=5)
+
+
+async def test_a_model_whose_route_was_never_reached_is_not_ready_rather_than_unknown(
+    serve: Any, run_gateway: Any
+) -> None:
+    async def unknown(request: bytes, context: Any) -> bytes:
+        raise NotFound("there is no such model here")
+
+    handlers: dict[str, Any] = {"ModelReady": grpc.unary_unary_rpc_method_handler(unknown)}
+    server = await serve(lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(OIP, handlers)]))
+    cat = RouteSettings(services=(OIP,), endpoints=(server.address,))
+    dog = RouteSettings(services=(OIP,), endpoints=("127.0.0.1:1",))
+    async with run_gateway(routes={"cat": cat, "dog": dog}) as gateway:
+        method: Any = gateway.channel.unary_unary(f"/{OIP}/ModelReady")
+        with pytest.raises(NotReady, match="dog"), mesh_errors():
+            await method(b"\x0a\x03dog", timeout=5)
+        with pytest.raises(NotFound), mesh_errors():
+            await method(b"\x0a\x03fox", timeout=5)

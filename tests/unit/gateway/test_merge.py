@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.api.predictor.v1 import predictor_pb2
 from meshcast.api.type.v1.receipt_pb2 import Receipt
-from meshcast.gateway.merge import PARTS, engagement_answer, failed_part, summary, wanted_parts
+from meshcast.gateway.merge import failed_part, summary, wanted_parts
+from meshcast.gateway.parts import BY_PART, PARTS
 from meshcast.rpc import InvalidInput, NotReady
 
 
@@ -31,7 +31,7 @@ def test_a_part_that_does_not_exist_is_named() -> None:
 def test_the_summary_says_what_became_of_each_part() -> None:
     parts = [
         failed_part(pb.PART_GROWTH, NotReady("growth is not part of this mesh"), Receipt()),
-        engagement_answer(predictor_pb2.PredictEngagementResponse(), Receipt()),
+        BY_PART[pb.PART_ENGAGEMENT].answer(b"", Receipt()),
     ]
     message = summary(parts, elapsed_s=0.25, attempts=1)
     assert message.summary.answered == [pb.PART_ENGAGEMENT]

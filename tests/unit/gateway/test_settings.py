@@ -18,10 +18,18 @@ def loaded(text: str, tmp_path: Path, **environ: str) -> GatewaySettings:
     return settings
 
 
-def test_the_predictor_is_routed_by_default() -> None:
-    route = GatewaySettings().routes["predictor"]
-    assert route.health == "meshcast.api.predictor.v1.PredictorService"
-    assert route.endpoints == ("127.0.0.1:8101",)
+@pytest.mark.parametrize(
+    ("name", "service", "endpoint"),
+    [
+        ("predictor", "meshcast.api.predictor.v1.PredictorService", "127.0.0.1:8101"),
+        ("forecaster", "meshcast.api.forecaster.v1.ForecasterService", "127.0.0.1:8102"),
+    ],
+)
+def test_our_services_are_routed_by_default(name: str, service: str, endpoint: str) -> None:
+    route = GatewaySettings().routes[name]
+    assert route.services == (service, "inference.GRPCInferenceService")
+    assert route.health == service
+    assert route.endpoints == (endpoint,)
 
 
 def test_a_route_of_ours_given_in_part_keeps_the_rest(tmp_path: Path) -> None:
@@ -37,7 +45,7 @@ def test_the_environment_moves_a_replica(tmp_path: Path) -> None:
 
 def test_a_new_route_stands_beside_ours(tmp_path: Path) -> None:
     text = '[gateway.routes.ranker]\nservices = ["acme.RankerService"]\nendpoints = ["ranker:9000"]'
-    assert {*loaded(text, tmp_path).routes} == {"predictor", "ranker"}
+    assert {*loaded(text, tmp_path).routes} == {"predictor", "forecaster", "ranker"}
 
 
 @pytest.mark.parametrize(
