@@ -9,6 +9,7 @@ is an argument, and with it months and quarters work alike.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from meshcast.services.forecaster.features import HISTORY, HORIZON, LAST_YEAR, REFERENCE
 from meshcast.services.forecaster.signature import LEVELS
 
-__all__ = ["MEDIAN", "OUTPUTS", "ForecastModel", "example_inputs"]
+__all__ = ["MEDIAN", "OUTPUTS", "ForecastModel", "Units", "example_inputs"]
 
 MEDIAN = LEVELS.index(0.5)
 
@@ -34,6 +35,20 @@ _CYCLES = (1, 2, 4, 8, 16)  # cycles behind each seasonal mean
 _DECAYS = (0.8, 0.4, 0.2, 0.1, 0.05, 0.02)  # of the levels, a step
 _TRENDS = (0.1, 0.04, 0.015)  # decays of the weights behind each slope
 _DAMPING = (0.9, 0.98)
+
+
+class Units(NamedTuple):
+    """What a row is measured in, (B, 1) each.
+
+    Attributes:
+        centre: middle of the history in units of `level`, after the logarithm where the series is non-negative.
+        spread: its standard deviation there.
+        level: mean absolute value, in the unit of the series.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    level: Tensor
 
 
 class ForecastModel(nn.Module):
@@ -136,32 +151,21 @@ class ForecastModel(nn.Module):
             Shape (B, horizon, 9), float32, quantiles at `LEVELS` in the unit of the series, ascending; none below 0
             where the series is declared so.
         """
-        middle, offsets, centre, spread, level = self.scaled(
-            history, mask, last_year, last_year_mask, calendar, nonnegative
-        )
-        quantiles = middle[:, :, None] + self._calibrated(offsets)
-        return self.unscaled(quantiles, centre, spread, level, nonnegative)
+        inputs = (history, mask, last_year, last_year_mask, calendar, nonnegative)
+        middle, offsets, units = self.scaled(inputs)
+        return self.unscaled(middle[:, :, None] + self._calibrated(offsets), units, nonnegative)
 
-    def scaled(
-        self,
-        history: Tensor,
-        mask: Tensor,
-        last_year: Tensor,
-        last_year_mask: Tensor,
-        calendar: Tensor,
-        nonnegative: Tensor,
-        ahead: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def scaled(self, inputs: tuple[Tensor, ...], ahead: Tensor | None = None) -> tuple[Tensor, Tensor, Units]:
         """The uncalibrated answer in spreads around the series' centre: what training works on.
 
         Args:
-            history, mask, last_year, last_year_mask, calendar, nonnegative: as `forward`.
+            inputs: those of `forward`, in order.
             ahead: shape (h,), int64, 0-based days of the horizon to decode; None decodes all.
 
         Returns:
-            The median (B, h); distances of the quantiles from it (B, h, 9), 0 at the median; and what `unscaled` needs:
-            centre, spread and level, (B, 1) each.
+            The median (B, h); distances of the quantiles from it (B, h, 9), 0 at the median; the row's units.
         """
+        history, mask, last_year, last_year_mask, calendar, nonnegative = inputs
         flag = nonnegative[:, None]
         known = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         level = (history.abs() * mask).sum(dim=1, keepdim=True) / known
@@ -203,23 +207,17 @@ class ForecastModel(nn.Module):
         mixed = (torch.softmax(out[:, :, :count], dim=2) * candidates).sum(dim=2)
         middle = mixed + _CORRECTION_MAX * torch.tanh(out[:, :, count] / _CORRECTION_MAX)
         widths = (nn.functional.softplus(out[:, :, count + 1 :]) + 1e-3) * plain["noise"][:, None]
-        return middle, _offsets(widths), centre, spread, level
+        return middle, _offsets(widths), Units(centre, spread, level)
 
-    def unscaled(self, values: Tensor, centre: Tensor, spread: Tensor, level: Tensor, nonnegative: Tensor) -> Tensor:
-        """Values in the unit of the series.
-
-        Args:
-            values: shape (B, h, k), in spreads around the centre.
-            centre, spread, level: shape (B, 1), as `scaled` gave them.
-            nonnegative: shape (B,).
-        """
-        z = values * spread[:, :, None] + centre[:, :, None]
+    def unscaled(self, values: Tensor, units: Units, nonnegative: Tensor) -> Tensor:
+        """Values in the unit of the series, from spreads around the centre; (B, h, k) both, `nonnegative` (B,)."""
+        z = values * units.spread[:, :, None] + units.centre[:, :, None]
         raised = torch.relu(torch.exp(z.clamp(max=_LOG_MAX)) - _FLOOR)
-        return torch.where(nonnegative[:, None, None] > 0, raised, z) * level[:, :, None]
+        return torch.where(nonnegative[:, None, None] > 0, raised, z) * units.level[:, :, None]
 
-    def rescaled(self, values: Tensor, centre: Tensor, spread: Tensor, level: Tensor, nonnegative: Tensor) -> Tensor:
+    def rescaled(self, values: Tensor, units: Units, nonnegative: Tensor) -> Tensor:
         """What came, in spreads around the centre: the inverse of `unscaled`, (B, h) to (B, h)."""
-        return (self._compressed(values / level, nonnegative[:, None]) - centre) / spread
+        return (self._compressed(values / units.level, nonnegative[:, None]) - units.centre) / units.spread
 
     @torch.no_grad()
     def set_factors(self, factors: Tensor) -> None:
