@@ -1,8 +1,9 @@
 # One image a role; a role holds only what it runs. No image that serves holds torch.
 #
-#   docker build --target predictor -t meshcast-predictor .
-#   docker build --target gateway   -t meshcast-gateway .
-#   docker build --target trainer   -t meshcast-trainer .      (the only one with torch)
+#   docker build --target predictor  -t meshcast-predictor .
+#   docker build --target forecaster -t meshcast-forecaster .
+#   docker build --target gateway    -t meshcast-gateway .
+#   docker build --target trainer    -t meshcast-trainer .      (the only one with torch)
 ARG PYTHON=3.11
 ARG DEBIAN=bookworm
 
@@ -44,15 +45,24 @@ WORKDIR /var/lib/meshcast
 USER 10001:10001
 STOPSIGNAL SIGTERM
 
-FROM role AS predictor
+# What every model service has; which one it is, and where, is all that its own stage says.
+FROM role AS service
 COPY --from=build-service /opt/meshcast /opt/meshcast
 VOLUME /var/lib/meshcast
+ENTRYPOINT ["python", "-m", "meshcast.services"]
+
+FROM service AS predictor
 EXPOSE 8101 9101
 # The start period covers the measurement of back-ends at the first load on a host.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
     CMD ["meshcast", "probe", "127.0.0.1:8101", "--service", "meshcast.api.predictor.v1.PredictorService"]
-ENTRYPOINT ["python", "-m", "meshcast.services"]
 CMD ["predictor", "--port", "8101"]
+
+FROM service AS forecaster
+EXPOSE 8102 9102
+HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
+    CMD ["meshcast", "probe", "127.0.0.1:8102", "--service", "meshcast.api.forecaster.v1.ForecasterService"]
+CMD ["forecaster", "--port", "8102"]
 
 FROM role AS gateway
 COPY --from=build-gateway /opt/meshcast /opt/meshcast

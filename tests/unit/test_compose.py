@@ -86,17 +86,38 @@ def test_the_health_checks_of_image_and_compose_file_ask_the_same(
         assert check and json.loads(check[1]) == service["healthcheck"]["test"][1:], name
 
 
-def test_the_gateways_route_leads_to_the_predictors_port(compose: dict[str, Any]) -> None:
-    endpoint = compose["services"]["gateway"]["environment"]["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"]
-    host, _, port = endpoint.partition(":")
-    assert port in compose["services"][host]["expose"]
+def test_the_gateways_routes_lead_to_the_services_ports(compose: dict[str, Any], stages: dict[str, str]) -> None:
+    from meshcast.gateway import GatewaySettings
+
+    gateway = compose["services"]["gateway"]
+    routes = GatewaySettings().routes
+    assert gateway["depends_on"].keys() == routes.keys() == compose["services"].keys() - {"gateway"}
+    for name, route in routes.items():
+        endpoint = gateway["environment"][f"MESHCAST_GATEWAY_ROUTES_{name.upper()}_ENDPOINTS"]
+        host, _, port = endpoint.partition(":")
+        assert host == name
+        assert port == route.endpoints[0].partition(":")[2]  # one port a service, whatever runs it
+        assert port in compose["services"][host]["expose"]
+        assert f'CMD ["{name}", "--port", "{port}"]' in stages[name]
+        assert route.health in compose["services"][host]["healthcheck"]["test"]
+
+
+def test_every_service_keeps_its_state_in_a_volume_of_its_own(compose: dict[str, Any]) -> None:
+    volumes = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    names = {volume.partition(":")[0] for volume in volumes}
+    assert names == compose["volumes"].keys() and len(names) == len(volumes)
+    assert {volume.partition(":")[2] for volume in volumes} == {"/var/lib/meshcast"}
 
 
 def test_images_run_as_a_user_without_rights(stages: dict[str, str]) -> None:
     assert re.search(r"^USER (?!0|root)\d+:\d+$", stages["role"], flags=re.MULTILINE)
     text = (ROOT / "Dockerfile").read_text("utf-8")
-    for name in ("predictor", "gateway", "trainer"):
-        assert f"FROM role AS {name}\n" in text
+    parents = {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)}
+    for image in ("predictor", "forecaster", "gateway", "trainer"):
+        stage = image
+        while stage != "role":
+            assert "USER" not in stages[stage], image
+            stage = parents[stage]
 
 
 def test_serving_images_prove_that_they_hold_no_torch(stages: dict[str, str]) -> None:
