@@ -1,23 +1,20 @@
 """Posts: tables of them in memory, in files and on the wire, and the settled histories that predictions use."""
 
+from meshcast.columns import history_range, pack_floats, pack_positions, share_ranges, unpack_floats
 from meshcast.posts.files import read_posts, write_posts
-from meshcast.posts.history import POSTS_MAX, POSTS_MIN, SETTLE_S, settled_history, share_ranges
+from meshcast.posts.history import POSTS_MAX, POSTS_MIN, SETTLE_S, settled_history
 from meshcast.posts.rows import IGNORED_COLUMNS, KNOWN_COLUMNS, table_from_columns
 from meshcast.posts.rules import Problem, bad_values, problems, row_violations
 from meshcast.posts.table import COUNTS, PLAN_COLUMNS, POST_COLUMNS, HistoryIndex, Planned, PostTable, engagement
 from meshcast.posts.wire import (
     PackedPosts,
-    history_range,
     join_posts,
-    pack_floats,
     pack_planned,
-    pack_positions,
     pack_posts,
     planned_from_columns,
     planned_from_message,
     posts_from_columns,
     posts_from_messages,
-    unpack_floats,
 )
 
 __all__ = [

@@ -1,34 +1,27 @@
 """Posts files: CSV, JSON Lines and Parquet, read into a checked table and written from one."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.columns import kind_of, load_pyarrow, read_whole, written_whole
 from meshcast.posts.rows import check_names, table_from_columns
 from meshcast.posts.table import COUNTS, PostTable
-from meshcast.rpc.errors import InvalidInput, NotFound, Precondition
+from meshcast.rpc.errors import InvalidInput, NotFound
 
 __all__ = ["read_posts", "write_posts"]
 
-_UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
 _FIELD_MAX = (
     16 * 1024 * 1024
 )  # characters of one CSV field; the csv module's own 131,072 is below long posts with markup
+_FORMS = (".csv", ".jsonl", ".ndjson", ".parquet")
 _WAYS = "give .csv, .jsonl (or .ndjson) or .parquet"
 
 
@@ -50,25 +43,14 @@ def read_posts(path: str | os.PathLike[str]) -> PostTable:
         Precondition: Parquet needs the extra `parquet`.
     """
     path = Path(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1] if suffixes and suffixes[-1] in _UNPACK else ""
-    kind = suffixes[-2] if packed and len(suffixes) > 1 else (suffixes[-1] if suffixes else "")
     name = path.name
-    if kind == ".parquet" and not packed:
+    form, packing = kind_of(path, _FORMS, _WAYS)
+    if form == ".parquet":
         return _read_parquet(path, name)
-    if kind not in (".csv", ".jsonl", ".ndjson"):
-        raise InvalidInput(f"{name}: the kind of posts file is not known by its name; {_WAYS}", file=name)
-    data = _bytes(path, name)
-    if packed:
-        try:
-            data = _UNPACK[packed](data)
-        except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
-            text = f"{name}: is cut off or not a {packed} file ({error}); pack it again, or give it unpacked"
-            raise InvalidInput(text, file=name) from error
-    text = _text(data, name)
+    text = read_whole(path, packing)
     if not text.strip():
         raise InvalidInput(f"{name}: the file is empty; give a header and at least one post", file=name)
-    return _read_csv(text, name) if kind == ".csv" else _read_json_lines(text, name)
+    return _read_csv(text, name) if form == ".csv" else _read_json_lines(text, name)
 
 
 def write_posts(path: str | os.PathLike[str], posts: PostTable) -> None:
@@ -82,27 +64,23 @@ def write_posts(path: str | os.PathLike[str], posts: PostTable) -> None:
     """
     path = Path(path)
     columns = _plain_columns(posts)
-    kind = path.suffix.lower()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if kind == ".parquet":
-            arrow, parquet = _pyarrow()
+    form, packing = kind_of(path, _FORMS, _WAYS)
+    if packing:
+        raise InvalidInput(f"{path.name}: posts are not written packed; {_WAYS}", file=path.name)
+    with written_whole(path) as part:
+        if form == ".parquet":
+            arrow, parquet = load_pyarrow()
             parquet.write_table(arrow.table(columns), part)
-        elif kind == ".csv":
+        elif form == ".csv":
             with part.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(columns)
                 writer.writerows(zip(*columns.values(), strict=True))
-        elif kind in (".jsonl", ".ndjson"):
+        else:
             with part.open("w", encoding="utf-8") as file:
                 for row in zip(*columns.values(), strict=True):
                     known = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
                     file.write(json.dumps(known, ensure_ascii=False) + "\n")
-        else:
-            raise InvalidInput(f"{path.name}: the kind of posts file is not known by its name; {_WAYS}", file=path.name)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _plain_columns(posts: PostTable) -> dict[str, list[Any]]:
@@ -127,29 +105,6 @@ def _plain(values: NDArray[np.float32]) -> list[int | float | None]:
         whole = np.where(missing, 0, values).astype(np.int64).tolist()
         return [None if gap else value for value, gap in zip(whole, missing.tolist(), strict=True)]
     return [None if gap else value for value, gap in zip(values.tolist(), missing.tolist(), strict=True)]
-
-
-def _bytes(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFound(f"{path}: there is no such file", file=name) from error
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error.strerror}", file=name) from error
-
-
-def _text(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise InvalidInput(
-            f"{name}, line {line}, byte {column}: is not UTF-8; save the file as UTF-8",
-            violations=[(f"line {line}", f"byte 0x{data[error.start]:02x} is not UTF-8")],
-            file=name,
-            line=line,
-        ) from error
 
 
 def _read_csv(text: str, name: str) -> PostTable:
@@ -246,7 +201,7 @@ def _read_parquet(path: Path, name: str) -> PostTable:
         raise NotFound(f"{path}: there is no such file", file=name)
     if path.stat().st_size == 0:
         raise InvalidInput(f"{name}: the file is empty; give at least one post", file=name)
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     try:
         table = parquet.read_table(path)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
@@ -256,19 +211,3 @@ def _read_parquet(path: Path, name: str) -> PostTable:
     check_names(table.column_names, name)
     columns: dict[str, Sequence[Any]] = {column: table.column(column).to_pylist() for column in table.column_names}
     return table_from_columns(columns, source=name, nan_is_unknown=False)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    """pyarrow and its Parquet module, imported only here, since they are an extra."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        command = "pip install 'meshcast[parquet]'"
-        raise Precondition(
-            f"Parquet files need an optional part of Meshcast: {command}",
-            reason=error_reason_pb2.ERROR_REASON_EXTRA_MISSING,
-            extra="parquet",
-            command=command,
-        ) from error
-    return pyarrow, pyarrow.parquet

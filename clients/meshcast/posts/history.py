@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from meshcast.posts.table import HistoryIndex, PostTable
 
-__all__ = ["POSTS_MAX", "POSTS_MIN", "SETTLE_S", "settled_history", "share_ranges"]
+__all__ = ["POSTS_MAX", "POSTS_MIN", "SETTLE_S", "settled_history"]
 
 SETTLE_S = 86_400
 """Age from which a post's counts count as settled, in seconds: the 24 hours of the contract."""
@@ -41,32 +41,3 @@ def settled_history(
     start = np.maximum(stop - posts_max, first)
     row = np.flatnonzero(stop - start >= max(posts_min, 1)).astype(np.int64)
     return HistoryIndex(row=row, start=start[row], stop=stop[row])
-
-
-def share_ranges(start: Positions, stop: Positions) -> tuple[Positions, Positions, Positions]:
-    """The fewest ranges that cover others, so that posts which several rows share are sent once.
-
-    Args:
-        start: shape (m,), int64, first position of each range.
-        stop: shape (m,), int64, end of each range (exclusive), at least its start.
-
-    Returns:
-        Starts and stops of the covering ranges, ascending and apart; and for each given range, shape (m,), what is to
-        be added to its positions to find it in the covering ranges laid end to end.
-    """
-    if not len(start):
-        return start, stop, start
-    order = np.argsort(start, kind="stable")
-    sorted_start = start[order]
-    reach = np.maximum.accumulate(stop[order])
-    opens = np.empty(len(start), dtype=np.bool_)
-    opens[0] = True
-    np.greater(sorted_start[1:], reach[:-1], out=opens[1:])
-    at = np.flatnonzero(opens)
-    cover_start = sorted_start[at]
-    cover_stop = reach[np.append(at[1:] - 1, len(start) - 1)]
-    lengths = cover_stop - cover_start
-    base = np.cumsum(lengths) - lengths - cover_start
-    shift = np.empty(len(start), dtype=np.int64)
-    shift[order] = base[np.cumsum(opens) - 1]
-    return cover_start, cover_stop, shift

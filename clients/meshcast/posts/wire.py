@@ -7,29 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.columns import column_bytes, pack_floats
 from meshcast.posts.table import COUNTS, PLAN_COLUMNS, POST_COLUMNS, Planned, PostTable
 from meshcast.rpc.errors import InvalidInput
 
 __all__ = [
     "PackedPosts",
-    "history_range",
     "join_posts",
-    "pack_floats",
     "pack_planned",
-    "pack_positions",
     "pack_posts",
     "planned_from_columns",
     "planned_from_message",
     "posts_from_columns",
     "posts_from_messages",
-    "unpack_floats",
 ]
-
-Positions = NDArray[np.int64]
 
 _TIME = np.dtype("<i8")
 _VALUE = np.dtype("<f4")
-_POSITION = np.dtype("<i4")
 _WIDTHS = (8, *(4,) * (len(POST_COLUMNS) - 1))
 _NAN = np.float32("nan")
 
@@ -50,8 +44,7 @@ class PackedPosts:
         arrays = [getattr(table, name) for name in POST_COLUMNS]
         kinds: tuple[np.dtype[Any], ...] = (_TIME, *(_VALUE,) * (len(POST_COLUMNS) - 1))
         self.columns: tuple[memoryview, ...] = tuple(
-            np.ascontiguousarray(array.astype(kind, copy=False)).data.cast("B") if len(table) else memoryview(b"")
-            for array, kind in zip(arrays, kinds, strict=True)
+            column_bytes(array, kind) for array, kind in zip(arrays, kinds, strict=True)
         )
         self.known = tuple(bool(self.posts) and not bool(np.isnan(getattr(table, name)).all()) for name in COUNTS)
 
@@ -98,43 +91,6 @@ def pack_planned(planned: Planned) -> pb.PlannedPostColumns:
         day_of_week=pack_floats(planned.day_of_week),
         content_length=pack_floats(planned.content_length),
         has_media=pack_floats(planned.has_media),
-    )
-
-
-def pack_floats(values: NDArray[Any]) -> bytes:
-    """An array as float32 little-endian bytes, in C order."""
-    return values.astype(_VALUE, copy=False).tobytes()
-
-
-def unpack_floats(data: bytes, shape: tuple[int, ...], field: str) -> NDArray[np.float32]:
-    """Float32 little-endian bytes as a read-only array of a shape, without a copy.
-
-    Raises:
-        InvalidInput: the bytes are not of that many values.
-    """
-    size = int(np.prod(shape))
-    if len(data) != 4 * size:
-        raise _wrong_length(field, len(data), 4 * size)
-    return np.frombuffer(data, dtype=_VALUE).reshape(shape)
-
-
-def pack_positions(values: Positions) -> bytes:
-    """Positions as int32 little-endian bytes."""
-    return values.astype(_POSITION).tobytes()
-
-
-def history_range(start: bytes, stop: bytes, rows: int) -> tuple[Positions, Positions]:
-    """The rows' history ranges of a chunk, each of shape (rows,), int64; `row_violations` checks where they point.
-
-    Raises:
-        InvalidInput: one is not of `rows` values.
-    """
-    wrong = [(f, d) for f, d in (("history_start", start), ("history_stop", stop)) if len(d) != 4 * rows]
-    if wrong:
-        raise _wrong_length(wrong[0][0], len(wrong[0][1]), 4 * rows)
-    return (
-        np.frombuffer(start, dtype=_POSITION).astype(np.int64),
-        np.frombuffer(stop, dtype=_POSITION).astype(np.int64),
     )
 
 
@@ -226,7 +182,3 @@ def _columns(columns: pb.PostColumns | pb.PlannedPostColumns, names: Sequence[st
 
 def _nameless(posts: int) -> NDArray[np.str_]:
     return np.broadcast_to(np.zeros(1, dtype="<U1"), (posts,))
-
-
-def _wrong_length(field: str, given: int, wanted: int) -> InvalidInput:
-    return InvalidInput(f"{field} must be {wanted} bytes, is {given}", field=field)

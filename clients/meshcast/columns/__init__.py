@@ -1,0 +1,33 @@
+"""Columns: what tables of any kind need to be packed for the wire, cut into shared ranges, and kept in files."""
+
+from meshcast.columns.files import FileKind, kind_of, load_pyarrow, open_text, read_whole, written_whole
+from meshcast.columns.packing import (
+    column_bytes,
+    history_range,
+    pack_floats,
+    pack_positions,
+    unpack_column,
+    unpack_floats,
+    wrong_length,
+)
+from meshcast.columns.ranges import share_ranges
+
+__all__ = [
+    # packing
+    "column_bytes",
+    "pack_floats",
+    "unpack_floats",
+    "pack_positions",
+    "unpack_column",
+    "history_range",
+    "wrong_length",
+    # ranges
+    "share_ranges",
+    # files
+    "FileKind",
+    "kind_of",
+    "read_whole",
+    "open_text",
+    "written_whole",
+    "load_pyarrow",
+]

@@ -1,0 +1,43 @@
+"""Series: daily values of many series in memory, in files and on the wire, and the rules that they keep."""
+
+from meshcast.columns import history_range
+from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of_texts
+from meshcast.series.files import ROWS_MAX, read_series, write_series
+from meshcast.series.rules import DAYS_MAX, KNOWN_MIN, RECENT_DAYS, VALUE_MAX, series_violations
+from meshcast.series.table import SeriesTable
+from meshcast.series.wire import (
+    PackedSeries,
+    days_from_columns,
+    days_from_messages,
+    join_series,
+    messages_from_days,
+    pack_days,
+)
+
+__all__ = [
+    # the table
+    "SeriesTable",
+    # files
+    "read_series",
+    "write_series",
+    "ROWS_MAX",
+    # rules
+    "series_violations",
+    "DAYS_MAX",
+    "KNOWN_MIN",
+    "RECENT_DAYS",
+    "VALUE_MAX",
+    # dates
+    "EARLIEST",
+    "day_of",
+    "day_texts",
+    "days_of_texts",
+    # the wire
+    "PackedSeries",
+    "join_series",
+    "pack_days",
+    "days_from_columns",
+    "days_from_messages",
+    "messages_from_days",
+    "history_range",
+]
