@@ -1,4 +1,4 @@
-"""Real processes as a mesh runs them, predictors of the shipped model and a gateway, and questions to ask them."""
+"""Real processes as a mesh runs them, services of the shipped models and a gateway, and questions to ask them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
+from meshcast.api.gateway.v1 import gateway_pb2_grpc
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
 from meshcast.api.oip.v2 import grpc_service_pb2_grpc as oip_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
@@ -29,6 +32,8 @@ from meshcast.services.predictor import SERVICE
 
 START_S = 60.0
 DAY_S = 86_400
+LAST_DAY = 18_261
+"""2019-12-31, the last day of the made-up series, in days since 1970-01-01."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,29 @@ def _running(words: Sequence[str], folder: Path, settings: Mapping[str, str]) ->
             popen.wait()
 
 
-def predictor(folder: Path, port: int = 0, **settings: str) -> Any:
-    """A predictor's process with its state in `folder`; settings as RUNTIME_WAIT_MS_MAX="5"."""
+def service(name: str, folder: Path, port: int = 0, **settings: str) -> Any:
+    """A model service's process with its state in `folder`; settings as RUNTIME_WAIT_MS_MAX="5"."""
     # A short measurement: which back-end serves does not matter to these tests.
     settings = {"RUNTIME_CHOOSE_S": "0.05", **settings}
-    return _running(["meshcast.services", "predictor", "--port", str(port)], folder, settings)
+    return _running(["meshcast.services", name, "--port", str(port)], folder, settings)
 
 
-def gateway(folder: Path, *backends: str, **settings: str) -> Any:
-    """A gateway's process in front of predictors at `backends`."""
-    settings = {"GATEWAY_ROUTES_PREDICTOR_ENDPOINTS": ",".join(backends), **settings}
-    return _running(["meshcast.gateway", "--port", "0"], folder, settings)
+def predictor(folder: Path, port: int = 0, **settings: str) -> Any:
+    """A predictor's process; arguments as `service`."""
+    return service("predictor", folder, port, **settings)
+
+
+def forecaster(folder: Path, port: int = 0, **settings: str) -> Any:
+    """A forecaster's process; arguments as `service`."""
+    return service("forecaster", folder, port, **settings)
+
+
+def gateway(folder: Path, *backends: str, forecasters: Sequence[str] = (), **settings: str) -> Any:
+    """A gateway's process in front of predictors at `backends` and of forecasters."""
+    endpoints = {"PREDICTOR": backends, "FORECASTER": forecasters}
+    # A port that nobody has: the default one may be that of a mesh which runs beside the tests.
+    routes = {f"GATEWAY_ROUTES_{name}_ENDPOINTS": ",".join(at) or "127.0.0.1:1" for name, at in endpoints.items()}
+    return _running(["meshcast.gateway", "--port", "0"], folder, {**routes, **settings})
 
 
 def repository(folder: Path, *versions: int) -> Path:
@@ -158,6 +175,23 @@ def question(seed: int = 7, **fields: Any) -> pb.PredictEngagementRequest:
     return request
 
 
+def made_up_days(days: int = 120, seed: int = 7) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """A made-up series up to the end of 2019: days since 1970-01-01, and values with a week's season and noise."""
+    rng = np.random.default_rng(seed)
+    day = LAST_DAY - np.arange(days)[::-1]
+    week = 1 + 0.5 * np.sin(2 * np.pi * day / 7)
+    return day, 1_000 * week * rng.lognormal(0, 0.1, days)
+
+
+def growth_question(seed: int = 7, **fields: Any) -> forecaster_pb2.ForecastGrowthRequest:
+    """A question to the forecaster that every one answers."""
+    day, value = made_up_days(seed=seed)
+    columns = forecaster_pb2.DayColumns(
+        days=len(day), day=day.astype("<i4").tobytes(), value=value.astype("<f8").tobytes()
+    )
+    return forecaster_pb2.ForecastGrowthRequest(history_columns=columns, **{"nonnegative": True, **fields})
+
+
 def planned_of(table: PostTable, rows: Any) -> Planned:
     """The table's posts at `rows` as if they were planned."""
     return Planned(**{name: getattr(table, name)[rows] for name in PLAN_COLUMNS})
@@ -169,6 +203,8 @@ class Peer:
 
     channel: grpc.aio.Channel
     typed: Any
+    growth: Any
+    mesh: Any
     oip: Any
 
 
@@ -177,7 +213,13 @@ async def peer(address: str, *, message_bytes_max: int = 64 * 2**20) -> AsyncIte
     """A plain client of one server; its own limit is above the servers', so that theirs are seen."""
     settings = ChannelSettings(plain=True, message_bytes_max=message_bytes_max)
     async with channel(address, settings=settings) as opened:
-        yield Peer(opened, pb_grpc.PredictorServiceStub(opened), oip_grpc.GRPCInferenceServiceStub(opened))
+        yield Peer(
+            opened,
+            typed=pb_grpc.PredictorServiceStub(opened),
+            growth=forecaster_pb2_grpc.ForecasterServiceStub(opened),
+            mesh=gateway_pb2_grpc.GatewayServiceStub(opened),
+            oip=oip_grpc.GRPCInferenceServiceStub(opened),
+        )
 
 
 async def load(asked: Peer, *versions: int) -> None:
@@ -198,6 +240,16 @@ async def still_serves(*addresses: str, version: int = 1) -> None:
                 answer = await asked.typed.PredictEngagement(question(), timeout=10)
         assert answer.receipt.model_version == version
         assert 0 < answer.prediction.log_engagement < 20
+
+
+async def still_forecasts(*addresses: str) -> None:
+    """A good question to the forecaster gets its answer at every address."""
+    for address in addresses:
+        async with peer(address) as asked:
+            with mesh_errors():
+                answer = await asked.growth.ForecastGrowth(growth_question(), timeout=10)
+        assert len(answer.forecast.median) == 30
+        assert all(100 < value < 10_000 for value in answer.forecast.median)
 
 
 @pytest.fixture(scope="session")
