@@ -1,25 +1,17 @@
 """Prediction log: what was predicted, readable by its id from every process of the host. SQLite, written behind."""
 
-import asyncio
-import contextlib
-import queue
 import sqlite3
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from meshcast.rpc.errors import Precondition
+from meshcast.runtime.write_behind import WriteBehind
 
 __all__ = ["NoPredictionLog", "PredictionLog", "Record", "SqlitePredictionLog", "StoredPrediction"]
-
-log = structlog.get_logger()
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS predictions (
@@ -40,10 +32,6 @@ CREATE TABLE IF NOT EXISTS aliases (
     row INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-
-GATHER_S = 0.02  # a transaction a record would cost single calls a quarter of their time
-RECORDS_AT_ONCE = 1024  # most records of a transaction
-BUSY_S = 5.0  # another process of the host may be writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,129 +113,42 @@ class SqlitePredictionLog:
     """
 
     def __init__(self, path: Path, *, records_max: int = 4096) -> None:
-        self._path = path
-        self._queue: queue.Queue[Record | _Flush | None] = queue.Queue(maxsize=records_max)
-        self._writer = threading.Thread(target=self._write, name="prediction-log", daemon=True)
-        self._connection: sqlite3.Connection | None = None  # the writer's
-        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        self._put = 0  # records that were put; counted on the event loop
-        self._written = 0  # of those, the ones that are on file or have failed; counted by the writer
-        self.failed = 0  # records that could not be written
+        self._file = WriteBehind[Record](
+            path, tables=_TABLES, insert=_insert, what="prediction log", items_max=records_max
+        )
 
     async def __aenter__(self) -> Self:
-        def prepare() -> sqlite3.Connection:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                connection = self._connect()
-                connection.executescript(_TABLES)
-            except (OSError, sqlite3.Error) as error:
-                raise Precondition(
-                    f"The prediction log {self._path} cannot be opened: {error}. Move the file away, or set "
-                    "runtime.state_dir or runtime.log_predictions."
-                ) from error
-            return connection
-
-        self._connection = await asyncio.to_thread(prepare)
-        self._writer.start()
+        await self._file.__aenter__()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await asyncio.to_thread(self._queue.put, None)
-        await asyncio.to_thread(self._writer.join)
-        while not self._readers.empty():
-            self._readers.get().close()
+        await self._file.__aexit__(*exception)
+
+    @property
+    def failed(self) -> int:
+        """Records that could not be written."""
+        return self._file.failed
 
     async def put(self, record: Record) -> None:
         """Takes a record to be written behind the answer; waits only while the queue is full."""
-        self._put += 1
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            await asyncio.to_thread(self._queue.put, record)
+        await self._file.put(record)
 
     async def flush(self) -> None:
         """Waits until everything that was put is on file."""
-        await asyncio.to_thread(self._flush)
+        await self._file.flush()
 
     async def read(self, prediction_id: str) -> StoredPrediction | None:
         """The prediction of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none."""
-        is_behind = self._put != self._written  # asked before the look: a record that lands during it is not missed
-        found = await asyncio.to_thread(self._read, prediction_id)
-        if found is None and is_behind:
-            await self.flush()
-            found = await asyncio.to_thread(self._read, prediction_id)
-        return found
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # WAL with NORMAL keeps the file sound through a crash; the last moments before a power cut may be lost.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
-
-    def _flush(self) -> None:
-        flush = _Flush()
-        self._queue.put(flush)
-        flush.done.wait()
-
-    def _write(self) -> None:
-        assert self._connection is not None
-        with contextlib.closing(self._connection) as connection:
-            while True:
-                waiting = [self._queue.get()]
-                if isinstance(waiting[0], Record):
-                    time.sleep(GATHER_S)
-                with contextlib.suppress(queue.Empty):
-                    while len(waiting) < RECORDS_AT_ONCE:
-                        waiting.append(self._queue.get_nowait())
-                records = [entry for entry in waiting if isinstance(entry, Record)]
-                try:
-                    _insert(connection, records)
-                except Exception:  # whatever it is: without a writer the queue fills and answers wait for ever
-                    self.failed += len(records)
-                    log.exception("predictions were not stored", records=len(records))
-                self._written += len(records)
-                for entry in waiting:
-                    if isinstance(entry, _Flush):
-                        entry.done.set()
-                if None in waiting:
-                    return
-
-    def _read(self, prediction_id: str) -> StoredPrediction | None:
-        try:
-            connection = self._readers.get_nowait()
-        except queue.Empty:
-            connection = self._connect()
-        try:
-            return _find(connection, prediction_id)
-        finally:
-            self._readers.put(connection)
-
-
-class _Flush:
-    """Marks a place in the queue; `done` is set when everything before it is on file."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
+        return await self._file.find(lambda connection: _find(connection, prediction_id))
 
 
 def _insert(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
-    if not records:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        connection.executemany(
-            "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
-        )
-        aliases = [
-            (own, record.prediction_id, row) for record in records for row, own in enumerate(record.row_ids) if own
-        ]
-        if aliases:
-            connection.executemany("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", aliases)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+    connection.executemany(
+        "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
+    )
+    aliases = [(own, record.prediction_id, row) for record in records for row, own in enumerate(record.row_ids) if own]
+    if aliases:
+        connection.executemany("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", aliases)
 
 
 def _row(record: Record) -> tuple[Any, ...]:
