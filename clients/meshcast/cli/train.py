@@ -1,4 +1,4 @@
-"""`meshcast train`: hands a posts file to a service's trainer and shows how it goes."""
+"""`meshcast train`: hands a file to a service's trainer and shows how it goes."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ def train(
 
     Args:
         service: as in `predictor`.
-        file: posts file.
+        file: what it learns from.
         options: of the trainer, each `name=value`.
         repository: where the version goes; None takes the settings'.
         config: as in `read_settings`.

@@ -71,7 +71,8 @@ class ServiceSpec:
 
     Attributes:
         name: of the service and of its model, as in `predictor`.
-        model: the torch module as `module:Class`; named, since a serving process never imports it.
+        model: the torch module as `module:Class`, which can be made without arguments; named, since a serving process
+            never imports it.
         signature: of the model.
         register: the stub's `add_…Servicer_to_server`.
         servicer: makes the servicer; it may be an async context manager, which is then entered before it serves.
