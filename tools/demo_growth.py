@@ -1,0 +1,307 @@
+"""The demo's second half: the account's daily engagement, forecast by the mesh over 2017 and held against what came.
+
+`python tools/demo_growth.py posts.csv daily.csv` sums the posts' engagement by day (UTC), writes the sums as a series
+file, and asks the mesh that runs here: a forecast of 14 days every 14 days through 2017, which training never saw, each
+followed by what really happened, so that the intervals of the next one have learnt from it. Every figure that it prints
+is computed from those answers. At the end it asks for both parts of a composite answer.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
+from meshcast.api.forecaster.v1 import forecaster_pb2_grpc as pb_grpc
+from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from meshcast.api.predictor.v1 import predictor_pb2
+from meshcast.cli.settings import connect
+from meshcast.posts import PostTable, engagement, pack_posts, read_posts
+from meshcast.rpc import NotFound, channel, from_item, mesh_errors
+from meshcast.series import SeriesTable, day_of, day_texts, pack_days, write_series
+
+__all__ = ["Scores", "daily_engagement", "main", "score"]
+
+SERIES = "daily engagement"
+DAYS = 14
+"""Days ahead, and days between origins."""
+FIRST, LAST = date(2017, 1, 1), date(2017, 12, 31)
+"""First and last day that is forecast."""
+LEVELS = (0.8, 0.95)
+HISTORY_POSTS = 100
+DAY_S = 86_400
+BARS = " ▁▂▃▄▅▆▇█"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Forecasts of all origins, beside what happened.
+
+    Attributes:
+        actual: shape (m, 14), what happened.
+        history: of each origin, the values of all days before it.
+        median: shape (m, 14).
+        bounds: shape (m, levels, 2, 14), lower and upper ends of the intervals that have adapted.
+        drawn: the same as the model draws them, without what happened before.
+        evidence: what the intervals had adapted to at the end.
+    """
+
+    actual: Floats
+    history: list[Floats]
+    median: Floats
+    bounds: Floats
+    drawn: Floats
+    evidence: list[pb.IntervalEvidence]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Figures over all origins.
+
+    Attributes:
+        mase: by method; each origin's mean error over the 14 days, divided by the mean change from week to week in its
+            history, then the mean over origins.
+        covered: by level, the share of days inside the interval.
+        width: by level, the mean width of the interval, in the unit of the series.
+    """
+
+    mase: Mapping[str, float]
+    covered: Mapping[float, float]
+    width: Mapping[float, float]
+
+
+def daily_engagement(posts: PostTable) -> SeriesTable:
+    """Engagement of all posts of a day (UTC), from the first day to the last; a day without posts has 0."""
+    day = posts.published_unix_s // DAY_S
+    total = np.nan_to_num(engagement(posts).astype(np.float64))
+    days = np.arange(day.min(), day.max() + 1)
+    sums = np.bincount(day - day.min(), weights=total, minlength=len(days))
+    return SeriesTable.of(days, sums, series=[SERIES] * len(days))
+
+
+def score(asked: Asked, bounds: Floats) -> Scores:
+    """Scores of the forecasts, and of what a person would have guessed from the same history.
+
+    Args:
+        asked: the forecasts.
+        bounds: the intervals to be scored.
+    """
+    week = np.arange(DAYS) % 7
+    methods = {
+        "the mesh": asked.median,
+        "seasonal naive": np.array([past[-7:][week] for past in asked.history]),
+        "weekday mean of 4 weeks": np.array([past[-28:].reshape(4, 7).mean(axis=0)[week] for past in asked.history]),
+    }
+    scale = np.array([np.abs(past[7:] - past[:-7]).mean() for past in asked.history])
+    inside = (asked.actual[:, None] >= bounds[:, :, 0]) & (asked.actual[:, None] <= bounds[:, :, 1])
+    width = bounds[:, :, 1] - bounds[:, :, 0]
+    return Scores(
+        mase={name: float((np.abs(made - asked.actual).mean(axis=1) / scale).mean()) for name, made in methods.items()},
+        covered={level: float(inside[:, at].mean()) for at, level in enumerate(LEVELS)},
+        width={level: float(width[:, at].mean()) for at, level in enumerate(LEVELS)},
+    )
+
+
+async def ask(forecaster: Any, table: SeriesTable) -> Asked:
+    """Forecasts every origin, and records what happened before the next one.
+
+    Raises:
+        MeshError: the mesh says no.
+    """
+    actual, history, median, bounds, drawn = [], [], [], [], []
+    evidence: list[pb.IntervalEvidence] = []
+    first = int(table.day[0])
+    for origin in range(day_of(FIRST) - first, day_of(LAST) - first - DAYS + 2, DAYS):
+        question = pb.ForecastGrowthRequest(
+            history_columns=pack_days(table.day[:origin], table.value[:origin]),
+            horizon_days=DAYS,
+            levels=LEVELS,
+            nonnegative=True,
+        )
+        # Without a name a forecast never adapts: what the model itself draws, to be compared.
+        plain = await forecaster.ForecastGrowth(question, timeout=10)
+        question.series = SERIES
+        answer = await forecaster.ForecastGrowth(question, timeout=10)
+        await _until_stored(forecaster, answer.receipt.prediction_id)
+        future = slice(origin, origin + DAYS)
+        recorded = await forecaster.RecordActuals(
+            pb.RecordActualsRequest(series=SERIES, actual_columns=pack_days(table.day[future], table.value[future])),
+            timeout=10,
+        )
+        evidence = list(recorded.evidence)
+        actual.append(table.value[future])
+        history.append(table.value[:origin])
+        median.append(list(answer.forecast.median))
+        bounds.append([[list(one.lower), list(one.upper)] for one in answer.forecast.intervals])
+        drawn.append([[list(one.lower), list(one.upper)] for one in plain.forecast.intervals])
+    return Asked(
+        actual=np.array(actual),
+        history=history,
+        median=np.array(median),
+        bounds=np.array(bounds),
+        drawn=np.array(drawn),
+        evidence=evidence,
+    )
+
+
+async def _until_stored(forecaster: Any, forecast_id: str) -> None:
+    """Waits until a forecast can be read back, within a second of its answer: what happened is compared with that."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                with mesh_errors():
+                    await forecaster.ReadForecast(pb.ReadForecastRequest(forecast_id=forecast_id), timeout=5)
+                return
+            except NotFound:
+                await asyncio.sleep(0.01)
+
+
+async def comprehensive(
+    mesh: Any, posts: PostTable, table: SeriesTable
+) -> list[gateway_pb2.PredictComprehensiveResponse]:
+    """Both parts of one composite answer, in the order in which they came, the summary last.
+
+    Raises:
+        MeshError: the mesh says no.
+    """
+    history = posts[-HISTORY_POSTS:]
+    engagement_question = predictor_pb2.PredictEngagementRequest(history_columns=pack_posts(history))
+    planned = engagement_question.planned
+    planned.published_time.FromSeconds((int(history.published_unix_s[-1]) // DAY_S + 2) * DAY_S + 12 * 3_600)
+    planned.hour_of_day, planned.content_length = 12, 140
+    planned.day_of_week = planned.published_time.ToDatetime().weekday()
+    request = gateway_pb2.PredictComprehensiveRequest(
+        parts=[gateway_pb2.PART_ENGAGEMENT, gateway_pb2.PART_GROWTH],
+        engagement=engagement_question,
+        growth=pb.ForecastGrowthRequest(
+            history_columns=pack_days(table.day, table.value), series=SERIES, horizon_days=30, nonnegative=True
+        ),
+    )
+    call = mesh.PredictComprehensive(request, timeout=10)
+    with mesh_errors(call):
+        return [part async for part in call]
+
+
+def show_series(console: Console, table: SeriesTable, file: Path) -> None:
+    """Prints what is forecast: the sums by month as bars."""
+    months = table.day.astype("datetime64[D]").astype("datetime64[M]")
+    sums = np.array([table.value[months == month].mean() for month in np.unique(months)])
+    bars = "".join(BARS[round(share * (len(BARS) - 1))] for share in sums / sums.max())
+    first, last = day_texts(table.day[[0, -1]])
+    console.print(
+        f"{len(table):,} days, {first} to {last}, written to {file}; daily mean by month, at most {sums.max():,.0f}:"
+    )
+    console.print(f"[cyan]{bars}[/]")
+
+
+def show_scores(console: Console, asked: Asked, seconds: float) -> None:
+    """Prints the figures."""
+    adapted, drawn = score(asked, asked.bounds), score(asked, asked.drawn)
+    errors = Table(
+        title=f"Error over {len(asked.actual)} origins, {DAYS} days ahead each, {FIRST} to {LAST}", title_justify="left"
+    )
+    errors.add_column("forecast by", no_wrap=True)
+    errors.add_column("MASE (season 7)", justify="right")
+    best = min(adapted.mase.values())
+    for name, value in adapted.mase.items():
+        errors.add_row(name, f"[green]{value:.3f}[/]" if value == best else f"{value:.3f}")
+    console.print(errors)
+    held = Table(title="Intervals: share of days inside, and mean width", title_justify="left")
+    for heading in ("stated", "adapting", "width", "as the model draws them", "width"):
+        held.add_column(heading, justify="right")
+    for level in LEVELS:
+        held.add_row(
+            f"{level:.0%}",
+            f"{adapted.covered[level]:.1%}",
+            f"{adapted.width[level]:,.0f}",
+            f"{drawn.covered[level]:.1%}",
+            f"{drawn.width[level]:,.0f}",
+        )
+    console.print(held)
+    for one in asked.evidence:
+        console.print(
+            f"the {one.level:.0%} interval is drawn {one.width_factor:.2f} times as wide as the model's now, after "
+            f"{one.compared:,} comparisons",
+            highlight=False,
+        )
+    console.print(f"{4 * len(asked.actual):,} calls through the gateway in {seconds:.1f} s", highlight=False)
+
+
+def show_comprehensive(console: Console, answers: list[gateway_pb2.PredictComprehensiveResponse]) -> bool:
+    """Prints one composite answer; returns whether both parts are there."""
+    *parts, last = answers
+    table = Table(title="One question to the mesh, its parts as they came", title_justify="left")
+    for heading in ("part", "answer", "by", "ms"):
+        table.add_column(heading, justify="right" if heading == "ms" else "left")
+    for part in parts:
+        name = gateway_pb2.Part.Name(part.part).removeprefix("PART_").lower()
+        if part.status.code:
+            said, by = f"[red]{from_item(part.status).message}[/]", "-"
+        elif part.part == gateway_pb2.PART_ENGAGEMENT:
+            prediction, by = part.engagement.prediction, part.engagement.receipt.model
+            said = f"a post planned for noon: {prediction.engagement:,.0f} reactions and forwards"
+        else:
+            found, by = part.growth.forecast, part.growth.receipt.model
+            inner = found.intervals[0]
+            ends = date.fromisoformat(found.first_date) + timedelta(days=len(found.median) - 1)
+            said = (
+                f"{len(found.median)} days to {ends}: {sum(found.median):,.0f} by the medians; on the first day "
+                f"{inner.lower[0]:,.0f} to {inner.upper[0]:,.0f} with {inner.level:.0%}"
+            )
+        table.add_row(name, said, by, f"{part.receipt.gateway.elapsed_us / 1e3:.1f}")
+    console.print(table)
+    answered = sorted(gateway_pb2.Part.Name(part).removeprefix("PART_").lower() for part in last.summary.answered)
+    console.print(
+        f"answered: {', '.join(answered) or 'none'}, in {last.summary.elapsed_us / 1e3:.1f} ms", highlight=False
+    )
+    return not last.summary.failed
+
+
+async def run(
+    console: Console, posts_file: Path, series_file: Path, state_dir: Path | None, target: str | None
+) -> bool:
+    """Runs this half of the demo; returns whether every part was answered.
+
+    Raises:
+        MeshError: the mesh says no.
+    """
+    posts = read_posts(posts_file)
+    table = daily_engagement(posts)
+    write_series(series_file, table)
+    show_series(console, table, series_file)
+    connection = connect(target, config=None, state_dir=state_dir)
+    async with channel(connection.target, tls=connection.tls) as opened:
+        began = time.monotonic()
+        with mesh_errors():
+            asked = await ask(pb_grpc.ForecasterServiceStub(opened), table)
+        show_scores(console, asked, time.monotonic() - began)
+        answers = await comprehensive(gateway_pb2_grpc.GatewayServiceStub(opened), posts, table)
+    return show_comprehensive(console, answers)
+
+
+def main() -> int:
+    """Runs it; returns the exit code: 1 when a part of the composite answer is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("posts", type=Path, help="posts file, as tools/demo_posts.py writes it")
+    parser.add_argument("series", type=Path, help="series file to write")
+    parser.add_argument("--state-dir", type=Path, help="state folder of the mesh that is asked")
+    parser.add_argument("--target", help="host:port of the gateway, in place of that")
+    options = parser.parse_args()
+    console = Console()
+    return 0 if asyncio.run(run(console, options.posts, options.series, options.state_dir, options.target)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
