@@ -231,6 +231,8 @@ def show_scores(console: Console, asked: Asked, seconds: float) -> None:
         )
     console.print(held)
     for one in asked.evidence:
+        if one.level not in LEVELS:
+            continue
         console.print(
             f"the {one.level:.0%} interval is drawn {one.width_factor:.2f} times as wide as the model's now, after "
             f"{one.compared:,} comparisons",

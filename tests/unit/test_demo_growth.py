@@ -39,7 +39,7 @@ def test_forecasts_are_scored_beside_the_last_week_and_the_mean_of_four() -> Non
         evidence=[],
     )
     found = score(asked, bounds)
-    # Errors: 3.5 each day; 7, then 14 in the second week; 17.5, then 24.5, as the mean of four weeks is 10.5 days older.
+    # Errors: 3.5 each day; 7, then 14 in the second week; 17.5, then 24.5, as the four weeks' mean is 10.5 older.
     assert found.mase == pytest.approx({"the mesh": 0.5, "seasonal naive": 1.5, "weekday mean of 4 weeks": 3.0})
     assert found.covered == {LEVELS[0]: 1.0, LEVELS[1]: 0.0}
     assert found.width == {LEVELS[0]: 2.0, LEVELS[1]: 1.0}
