@@ -24,6 +24,7 @@ from meshcast.runtime.settings import RuntimeSettings
 from meshcast.runtime.signature import Arrays, Signature, TensorSpec
 from meshcast.runtime.tap import Tap, TapRecord
 from meshcast.runtime.versions import Versions
+from meshcast.runtime.write_behind import WriteBehind
 
 __all__ = [
     # a model
@@ -76,6 +77,7 @@ __all__ = [
     "publish",
     "read_options",
     # predictions
+    "WriteBehind",
     "Record",
     "StoredPrediction",
     "PredictionLog",

@@ -15,7 +15,6 @@ Shift (2021).
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -107,7 +106,7 @@ class IntervalTracker:
         self._shift = [[0.0] * len(CENTRAL) for _ in self._horizons]  # logarithms, on top of the scale
         self._seen = [0] * len(self._horizons)
         self._compared = 0
-        self._inside: deque[int] = deque(maxlen=WINDOW)  # bit k: inside the k-th central interval
+        self._inside = bytearray()  # of the newest, oldest first; bit k: inside the k-th central interval
         self._hits = [0] * len(CENTRAL)  # of those in `_inside`
         self._factors: Floats | None = None  # of every day up to the last bucket's end; None after a change
 
@@ -203,9 +202,12 @@ class IntervalTracker:
             tracker._log_scale = float(snapshot["log_scale"])
             tracker._shift = [[float(shift) for shift in shifts] for shifts in snapshot["shift"]]
             tracker._seen = [int(count) for count in snapshot["seen"]]
-            for digit in snapshot["inside"]:
+            compared, inside = int(snapshot["compared"]), str(snapshot["inside"])
+            if len(inside) != min(compared, WINDOW):
+                raise ValueError("a snapshot that says otherwise how many values it compared")
+            tracker._compared = compared - len(inside)
+            for digit in inside:
                 tracker._count(int(digit, 16))
-            tracker._compared = int(snapshot["compared"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"no snapshot of a tracker: {error!r}") from error
         return tracker
@@ -254,8 +256,8 @@ class IntervalTracker:
 
     def _count(self, bits: int) -> None:
         self._compared += 1
-        leaving = self._inside[0] if len(self._inside) == WINDOW else 0
         self._inside.append(bits)
+        leaving = self._inside.pop(0) if len(self._inside) > WINDOW else 0
         for k in range(len(CENTRAL)):
             self._hits[k] += (bits >> k & 1) - (leaving >> k & 1)
 
