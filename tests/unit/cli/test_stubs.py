@@ -34,7 +34,7 @@ def test_a_contract_elsewhere_may_import_what_contracts_share(
 
 
 def test_a_contract_that_is_wrong_and_a_folder_without_any_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="no .proto file"):
+    with pytest.raises(Problem, match=r"no \.proto file"):
         stubs(tmp_path, out=tmp_path / "gen")
     (tmp_path / "wrong.proto").write_text("message {", "utf-8")
     with pytest.raises(Problem, match="refused"):
