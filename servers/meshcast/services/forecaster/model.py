@@ -28,7 +28,7 @@ _FLOOR = 0.1  # share of the mean level that is added before the logarithm, so t
 _SPREAD_MIN = 1e-4  # share of the level; a series that never varies still gets an interval
 _CLIP = 6.0  # spreads; a freak value must not drive the networks into saturation
 _CORRECTION_MAX = 2.0  # spreads that the head may move away from the mix of plain forecasts
-_LOG_MAX = 12.0  # log of the largest multiple of the mean level that is ever forecast
+_LOG_MAX = 9.0  # log of the largest multiple of the mean level that is ever forecast
 _TINY = 1e-6
 
 _CYCLES = (1, 2, 4, 8, 16)  # cycles behind each seasonal mean

@@ -82,6 +82,7 @@ class TrainSettings:
         test_windows: most windows that score.
         nonnegative: True declares every series non-negative, False none; None those that never fell below 0.
         from_scratch: True ignores the weights that ship.
+        by_level: True measures misses as shares of the level instead of in spreads, so that wild series count more.
         threads: torch threads.
         seed: of everything random.
     """
@@ -102,6 +103,7 @@ class TrainSettings:
     test_windows: int = 2_000
     nonnegative: bool | None = None
     from_scratch: bool = False
+    by_level: bool = False
     threads: int = 1
     seed: int = 0
 
@@ -357,7 +359,7 @@ def fit(
         module.train()
         inputs, target = sample(settings.batch_rows)
         ahead = _ahead(rng, module.horizon, settings.ahead)
-        loss = _loss(module, inputs, target, ahead)
+        loss = _loss(module, inputs, target, ahead, by_level=settings.by_level)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -397,7 +399,7 @@ class Sampler:
             # a set of many series counts more than one of few, but far from in proportion
             own = np.sqrt(np.minimum(length[mine], 2_000.0))
             if own.sum() > 0:
-                weight[mine] = own / own.sum() * (mine & usable).sum() ** 0.3
+                weight[mine] = own / own.sum() * (mine & usable).sum() ** 0.45
         self._weight = weight / weight.sum()
         self._made_up = _made_up(rng, _SYNTHETIC_POOL) if settings.synthetic_share > 0 else None
         self._drawn = 0
@@ -662,8 +664,8 @@ def _disturbed(
         return np.asarray(rng.random(rows) < share)
 
     with np.errstate(invalid="ignore", over="ignore"):
-        size = np.nanmean(np.abs(np.where(np.isnan(block).all(axis=1, keepdims=True), 0.0, block)), axis=1)
-        block = block / np.where(size > 0, size, 1.0)[:, None].astype(np.float32)
+        size = np.nansum(np.abs(block), axis=1) / np.maximum((~np.isnan(block)).sum(axis=1), 1)
+        block = block / np.where(size > 0, size, 1.0).astype(np.float32)[:, None]
         mixed = flag & some(0.15)
         other = rng.permutation(rows)
         mixed &= flag[other]
@@ -672,7 +674,7 @@ def _disturbed(
         block = np.where(mixed[:, None] & ~np.isnan(both), both, block)
         bent = flag & some(0.2)
         power = np.where(bent, rng.uniform(0.5, 1.6, rows), 1.0).astype(np.float32)
-        raised: Floats = np.maximum(block, 0.0) ** power[:, None]
+        raised = np.asarray(np.maximum(block, 0.0) ** power[:, None], dtype=np.float32)
         block = np.where(flag[:, None], raised, block)
         tilt = np.where(flag & some(0.25), rng.normal(0, 0.3, rows), 0.0)
         block = block * np.exp(tilt[:, None] * np.arange(-DAYS_BACK, HORIZON) / 90).astype(np.float32)
@@ -708,7 +710,9 @@ def _ahead(rng: np.random.Generator, horizon: int, count: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate([first, rest])).astype(np.int64))
 
 
-def _loss(module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahead: Tensor) -> Tensor:
+def _loss(
+    module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahead: Tensor, *, by_level: bool = False
+) -> Tensor:
     """Pinball loss of the nine quantiles, the median's counted thrice, in spreads."""
     middle, offsets, units = module.scaled(inputs, ahead=ahead)
     wanted = module.rescaled(target[:, ahead], units, inputs[-1])
@@ -720,7 +724,10 @@ def _loss(module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahe
     weights = torch.ones(len(LEVELS))
     weights[MEDIAN] = 3.0
     pinball = torch.maximum(levels * miss, (levels - 1) * miss) * weights
-    return (pinball.sum(dim=2) * known).sum() / known.sum().clamp(min=1)
+    total = pinball.sum(dim=2) * known
+    if by_level:
+        total = total * (units.spread / units.spread.mean())
+    return total.sum() / known.sum().clamp(min=1)
 
 
 @torch.no_grad()
