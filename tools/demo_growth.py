@@ -238,7 +238,9 @@ def show_scores(console: Console, asked: Asked, seconds: float) -> None:
             f"{one.compared:,} comparisons",
             highlight=False,
         )
-    console.print(f"{4 * len(asked.actual):,} calls through the gateway in {seconds:.1f} s", highlight=False)
+    console.print(
+        f"{len(asked.actual)} origins, forecast and recorded through the gateway in {seconds:.1f} s", highlight=False
+    )
 
 
 def show_comprehensive(console: Console, answers: list[gateway_pb2.PredictComprehensiveResponse]) -> bool:
