@@ -45,7 +45,8 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy $(wildcard $(SOURCES))
 	@for one in $(DISTRIBUTIONS); do \
-		(cd "$$one" && MYPYPATH=gen:src $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml src) || exit 1; \
+		(cd "$$one" && MYPYPATH=gen:src $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
+			--cache-dir $(CURDIR)/.mypy_cache/distributions src) || exit 1; \
 	done
 
 imports: $(VENV)/.installed-dev

@@ -10,6 +10,7 @@ from meshcast.runtime.publish import Published, publish, read_options
 from meshcast.runtime.queueing import Answer, RunFacts
 from meshcast.runtime.receipts import plain_receipt, priority_class, receipt_of
 from meshcast.runtime.repository import Repository, VersionPolicy
+from meshcast.runtime.requests import add_violations, chunk_violations, name_violations, refusal
 from meshcast.runtime.service import (
     ExampleCall,
     ServiceContext,
@@ -72,6 +73,10 @@ __all__ = [
     "receipt_of",
     "plain_receipt",
     "priority_class",
+    "name_violations",
+    "chunk_violations",
+    "add_violations",
+    "refusal",
     # training
     "Published",
     "publish",

@@ -24,12 +24,12 @@ NAME_CHARACTERS_MAX = 256
 _VIOLATIONS_MAX = 50  # as many as a status carries
 
 
-def name_violations(request_id: str, name: str, *, field: str) -> list[Violation]:
+def name_violations(request_id: str, name: str = "", *, field: str = "") -> list[Violation]:
     """Breaches of the rules on a request id and on the name of what is asked about.
 
     Args:
         request_id: chosen by the caller; may be empty.
-        name: of a channel or a series; may be empty.
+        name: of a channel or a series; empty where there is none.
         field: how the request calls the name.
     """
     found = []
