@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 GATHER_S = 0.02  # a transaction an item would cost single calls a quarter of their time
 ITEMS_AT_ONCE = 1024  # most items of a transaction
-BUSY_S = 5.0  # another process of the host may be writing
+BUSY_S = 5.0  # no transaction of ours takes a tenth of it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,6 +37,7 @@ class WriteBehind(Generic[Item]):
         insert: writes items, inside a transaction.
         what: the file is to people, as in "prediction log".
         items_max: items that may wait; then `put` waits too.
+        busy_s: how long a write waits for another process of the host that is writing.
 
     Raises:
         Precondition: on entering; the file cannot be made, or is something else.
@@ -50,8 +51,10 @@ class WriteBehind(Generic[Item]):
         insert: Callable[[sqlite3.Connection, Sequence[Item]], None],
         what: str,
         items_max: int = 4096,
+        busy_s: float = BUSY_S,
     ) -> None:
         self._path, self._tables, self._insert, self._what = path, tables, insert, what
+        self._busy_s = busy_s
         self._queue: queue.Queue[Item | _Flush | None] = queue.Queue(maxsize=items_max)
         self._writer = threading.Thread(target=self._write, name=what.replace(" ", "-"), daemon=True)
         self._connection: sqlite3.Connection | None = None  # the writer's
@@ -126,7 +129,7 @@ class WriteBehind(Generic[Item]):
             return await asyncio.to_thread(self._change, work)
 
     def _connect(self, synchronous: str = "NORMAL") -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         # WAL with NORMAL keeps the file sound through a crash; the last moments before a power cut may be lost.
         connection.execute(f"PRAGMA synchronous = {synchronous}")

@@ -177,6 +177,7 @@ class ForecastStore:
         path: the file; its folder is made.
         records_max: calls and chunks that may wait to be written; then `put` waits too.
         trackers_max: series kept in memory.
+        busy_s: how long a write waits for another process that is writing.
         clock: seconds that only rise; when to look after what other processes recorded.
 
     Raises:
@@ -189,17 +190,19 @@ class ForecastStore:
         *,
         records_max: int = 4096,
         trackers_max: int = TRACKERS_MAX,
+        busy_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = WriteBehind[Forecasts](
-            path, tables=_TABLES, insert=_insert, what="forecast store", items_max=records_max
+            path, tables=_TABLES, insert=_insert, what="forecast store", items_max=records_max, busy_s=busy_s
         )
         self._memory = _Memory(trackers_max)
         self._clock = clock
-        self._looked_s: float | None = None  # when changes were last looked up
+        self._looked_s = 0.0  # when changes were last looked up
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
+        await self._look()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -244,25 +247,23 @@ class ForecastStore:
         for before is answered from memory, one that has no tracker likewise. Where the file cannot be read, the answer
         is what memory has.
         """
-        now = self._clock()
         try:
-            if self._looked_s is None or now - self._looked_s >= FRESH_S:
-                self._looked_s = now
-                self._memory.changed(await self._file.read(lambda connection: _changed(connection, self._memory.seen)))
+            if self._clock() - self._looked_s >= FRESH_S:
+                await self._look()
             if not self._memory.seen:  # nobody has recorded anything
                 return [None] * len(series)
-            missing = [name for name in dict.fromkeys(series) if name and not self._memory.holds(name, model)]
-            loaded = {}
+            found, missing = self._memory.trackers(dict.fromkeys(series), model)
             if missing:
                 seen = self._memory.seen
                 loaded = await self._file.read(lambda connection: _load_all(connection, missing, model))
+                found.update((name, tracker) for name, (_, tracker) in loaded.items())
                 if seen == self._memory.seen:  # else what was read may be of before a change that is known by now
                     for name, (changed, tracker) in loaded.items():
                         self._memory.put(name, model, changed, tracker)
         except sqlite3.Error as error:
             log.warning("trackers could not be read, intervals are the model's", why=str(error))
-            loaded = {}
-        return [loaded[name][1] if name in loaded else self._memory.tracker(name, model) for name in series]
+            found, _ = self._memory.trackers(dict.fromkeys(series), model)
+        return [found.get(name) for name in series]
 
     async def record_actuals(
         self, series: str, model: str, day: NDArray[np.int64], value: NDArray[np.float64]
@@ -290,6 +291,11 @@ class ForecastStore:
         self._memory.put(series, model, changed, tracker)
         return recorded
 
+    async def _look(self) -> None:
+        """Takes up what any process recorded since the last look."""
+        self._looked_s = self._clock()
+        self._memory.changed(await self._file.read(lambda connection: _changed(connection, self._memory.seen)))
+
 
 class _Memory:
     """Trackers of the series asked for last, by series and model, each with the number of its last change."""
@@ -299,15 +305,18 @@ class _Memory:
         self._held: OrderedDict[tuple[str, str], tuple[int, IntervalTracker | None]] = OrderedDict()
         self.seen = 0  # highest number of a change that is known; 0: there is none
 
-    def holds(self, series: str, model: str) -> bool:
-        return (series, model) in self._held
-
-    def tracker(self, series: str, model: str) -> IntervalTracker | None:
-        held = self._held.get((series, model))
-        if held is None:
-            return None
-        self._held.move_to_end((series, model))
-        return held[1]
+    def trackers(self, series: Iterable[str], model: str) -> tuple[dict[str, IntervalTracker | None], list[str]]:
+        """The trackers that are held, None for a series that is known to have none; and the names that are not held."""
+        found: dict[str, IntervalTracker | None] = {}
+        missing = []
+        for name in series:
+            held = self._held.get((name, model))
+            if held is not None:
+                self._held.move_to_end((name, model))
+                found[name] = held[1]
+            elif name:
+                missing.append(name)
+        return found, missing
 
     def put(self, series: str, model: str, changed: int, tracker: IntervalTracker | None) -> None:
         held = self._held.get((series, model))

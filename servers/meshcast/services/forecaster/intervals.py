@@ -320,17 +320,16 @@ def quantiles_at(quantiles: Floats, levels: Sequence[float], nonnegative: NDArra
         left = min(max(at - 1, 0), len(LEVELS) - 2)
         share = (NormalDist().inv_cdf(level) - _SCORES[left]) / (_SCORES[left + 1] - _SCORES[left])
         low, high = quantiles[..., left], quantiles[..., left + 1]
-        width = high - low
+        width, out = high - low, result[k, ...]
         if share < 0.0:
-            np.add(low, np.float32(share) * width, out=result[k])
+            np.add(low, np.float32(share) * width, out=out)
+            if np.any(nonnegative):
+                floor = np.where(nonnegative, np.float32(0.0), np.float32(-np.inf))
+                np.maximum(out, floor[..., None] if floor.ndim else floor, out=out)
         elif share > 1.0:
-            np.add(high, np.float32(share - 1.0) * width, out=result[k])
+            np.add(high, np.float32(share - 1.0) * width, out=out)
         else:
-            np.minimum(low + np.float32(share) * width, high, out=result[k])
-        if share < 0.0 and np.any(nonnegative):
-            bounded = np.asarray(nonnegative)
-            floor = np.where(bounded, np.float32(0.0), np.float32(-np.inf))
-            np.maximum(result[k], floor[..., None] if bounded.ndim else floor, out=result[k])
+            np.minimum(low + np.float32(share) * width, high, out=out)
     return np.moveaxis(result, 0, -1)
 
 
