@@ -8,7 +8,19 @@ from meshcast.client.answers import (
     StoredPrediction,
     Validation,
 )
-from meshcast.client.mesh import MeshClient, Progress
+from meshcast.client.calls import Progress
+from meshcast.client.forecasts import Band, Forecast, ForecastChunk, IntervalEvidence, RecordedActuals, StoredForecast
+from meshcast.client.growth import (
+    ChangePoint,
+    Direction,
+    GrowthPatterns,
+    GrowthPhase,
+    Season,
+    SeriesAnomaly,
+    Trend,
+)
+from meshcast.client.mesh import MeshClient
+from meshcast.client.priority import Priority
 from meshcast.client.questions import (
     Columns,
     History,
@@ -17,11 +29,11 @@ from meshcast.client.questions import (
     Post,
     PostRow,
     PostsLike,
-    Priority,
     Question,
     post_table,
 )
 from meshcast.client.receipts import Receipt, ReceiptSummary
+from meshcast.client.series_questions import GrowthQuestion, SeriesLike
 from meshcast.client.sync import SyncMeshClient
 from meshcast.rpc import prediction_id
 
@@ -40,6 +52,8 @@ __all__ = [
     "PostRow",
     "Columns",
     "Progress",
+    "GrowthQuestion",
+    "SeriesLike",
     # answers
     "EngagementPrediction",
     "EngagementChunk",
@@ -47,6 +61,19 @@ __all__ = [
     "StoredPrediction",
     "Validation",
     "ComprehensivePart",
+    "Forecast",
+    "ForecastChunk",
+    "Band",
+    "IntervalEvidence",
+    "RecordedActuals",
+    "StoredForecast",
+    "GrowthPatterns",
+    "Trend",
+    "Direction",
+    "Season",
+    "ChangePoint",
+    "GrowthPhase",
+    "SeriesAnomaly",
     "Receipt",
     "ReceiptSummary",
     "prediction_id",

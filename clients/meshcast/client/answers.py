@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
+from meshcast.client.forecasts import Forecast
 from meshcast.client.receipts import Receipt
-from meshcast.posts import unpack_floats
+from meshcast.columns import unpack_floats
 from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item, prediction_id
 
 Floats = NDArray[np.float32]
@@ -255,14 +257,14 @@ class Validation:
     """The outcome of a check."""
 
     valid: bool
-    """Whether the predictor would take the question."""
+    """Whether the service would take the question."""
     violations: tuple[Violation, ...]
     """Rules that it breaks."""
     remarks: tuple[Violation, ...]
     """What is legal but unusual."""
 
     @classmethod
-    def of(cls, response: pb.ValidateFeaturesResponse) -> "Validation":
+    def of(cls, response: pb.ValidateFeaturesResponse | forecaster_pb2.ValidateSeriesResponse) -> "Validation":
         """The value of a message."""
         return cls(
             valid=response.valid,
@@ -281,6 +283,8 @@ class ComprehensivePart:
     """engagement, growth, content or drift; empty in the summary."""
     prediction: EngagementPrediction | None
     """The answer of the part engagement, where it was given."""
+    forecast: Forecast | None
+    """The answer of the part growth, where it was given."""
     error: MeshError | None
     """Why the part was not answered; None when it was."""
     summary: gateway_pb2.ComprehensiveSummary | None
@@ -292,12 +296,13 @@ class ComprehensivePart:
     def of(cls, response: gateway_pb2.PredictComprehensiveResponse, sequence: int = 0) -> "ComprehensivePart":
         """The value of a message."""
         part = gateway_pb2.Part.Name(response.part).removeprefix("PART_").lower() if response.part else ""
-        answer = response.engagement
-        has_answer = response.WhichOneof("answer") == "engagement"
+        answer, kind = response.engagement, response.WhichOneof("answer")
+        growth = response.growth
         return cls(
             sequence=sequence,
             part=part,
-            prediction=EngagementPrediction.of(answer.prediction, answer.receipt) if has_answer else None,
+            prediction=EngagementPrediction.of(answer.prediction, answer.receipt) if kind == "engagement" else None,
+            forecast=Forecast.of(growth.forecast, growth.receipt, tuple(growth.evidence)) if kind == "growth" else None,
             error=from_item(response.status) if response.status.code else None,
             summary=response.summary if response.HasField("summary") else None,
             receipt=Receipt(response.receipt),

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.questions import (
-    PRIORITIES,
     Histories,
     History,
     PlanValues,
-    Priority,
     Question,
     RequestIds,
     checked_plan,
 )
 from meshcast.client.stream import Chunk
-from meshcast.posts import HistoryIndex, PackedPosts, PostTable, join_posts, pack_planned, pack_positions, share_ranges
+from meshcast.columns import pack_positions, share_ranges
+from meshcast.posts import HistoryIndex, PackedPosts, PostTable, join_posts, pack_planned
 from meshcast.rpc import InvalidInput
 
 

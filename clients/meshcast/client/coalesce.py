@@ -17,7 +17,8 @@ import numpy as np
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client.answers import EngagementChunk, EngagementPrediction
 from meshcast.client.chunks import chunk_request, planned_columns
-from meshcast.client.questions import PRIORITIES, History, PlanValues, Priority, RequestIds
+from meshcast.client.priority import PRIORITIES, Priority
+from meshcast.client.questions import History, PlanValues, RequestIds
 from meshcast.client.stream import OpenCall, StreamCall, backoff_s, failure_of, is_cancelled
 from meshcast.rpc import Cancelled, DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item
 

@@ -6,13 +6,14 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.api.type.v1 import priority_pb2
+from meshcast.client.priority import PRIORITIES, Priority
+from meshcast.client.series_questions import GrowthQuestion
 from meshcast.posts import (
     POSTS_MAX,
     POSTS_MIN,
@@ -21,15 +22,6 @@ from meshcast.posts import (
     table_from_columns,
 )
 from meshcast.rpc import InvalidInput
-
-Priority = Literal["high", "normal", "low"]
-"""Which rows go first when the queue holds more than a batch: `high` where a person waits, `low` for bulk work."""
-
-PRIORITIES: Mapping[str, priority_pb2.Priority.ValueType] = {
-    "high": priority_pb2.PRIORITY_HIGH,
-    "normal": priority_pb2.PRIORITY_NORMAL,
-    "low": priority_pb2.PRIORITY_LOW,
-}
 
 
 class Columns(Protocol):
@@ -264,12 +256,14 @@ class Question:
         history: 20 to 100 settled posts of its channel.
         request_id: unique to the question; the prediction's id follows from it. None: one is made.
         channel: the channel's name, for the prediction log.
+        growth: the channel's series, for composite questions; the predictor does not look at it.
     """
 
     planned: PlannedPost
     history: HistoryLike
     request_id: str | None = None
     channel: str = ""
+    growth: GrowthQuestion | None = None
 
 
 class RequestIds:

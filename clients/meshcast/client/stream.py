@@ -6,17 +6,18 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.client.answers import EngagementChunk
 from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors, send
 
-Call = grpc.aio.StreamStreamCall[pb.PredictEngagementStreamRequest, pb.PredictEngagementStreamResponse]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Call = grpc.aio.StreamStreamCall[Any, Any]
 OpenCall = Callable[[float], Call]
 """Opens the stream with a timeout in seconds."""
 
@@ -31,9 +32,18 @@ BACKOFF_MAX_S = 2.0
 class Chunk:
     """A chunk that is to be sent: its message, and the rows it asks about."""
 
-    request: pb.PredictEngagementStreamRequest
+    request: Any
+    """Of the contract of its stream; its `sequence` numbers the chunks."""
     rows: NDArray[np.int64]
     row_request_ids: tuple[str, ...] = ()
+
+
+class AnswerOf(Protocol[T_co]):
+    """Makes the value of an answer to a chunk; raises Internal when the message contradicts the chunk."""
+
+    def __call__(
+        self, response: Any, rows: NDArray[np.int64], sequence: int, row_request_ids: tuple[str, ...], /
+    ) -> T_co: ...
 
 
 def may_resume(error: MeshError) -> bool:
@@ -64,7 +74,7 @@ class StreamCall:
         self._call = call
         self._errors = mesh_errors(call)
 
-    async def read(self) -> pb.PredictEngagementStreamResponse | None:
+    async def read(self) -> Any | None:
         """The next answer; None when the server has ended the stream in peace.
 
         Raises:
@@ -72,9 +82,9 @@ class StreamCall:
         """
         with self._errors:
             answer = await self._call.read()
-        return None if answer is grpc.aio.EOF else cast(pb.PredictEngagementStreamResponse, answer)
+        return None if answer is grpc.aio.EOF else answer
 
-    async def write(self, request: pb.PredictEngagementStreamRequest) -> bool:
+    async def write(self, request: Any) -> bool:
         """Sends a chunk; False when the call has ended, of which `read` tells the reason."""
         return await send(self._call, request, request.SerializeToString())
 
@@ -98,7 +108,7 @@ def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
 
 
-class ChunkStream:
+class ChunkStream(Generic[T]):
     """Sends chunks, yields their answers in order.
 
     At most `window` chunks are unanswered at a time; the source is asked for the next one only when there is room.
@@ -108,15 +118,23 @@ class ChunkStream:
     Args:
         open_call: opens the stream.
         chunks: the source; an error that it raises is raised after the chunks before it were answered.
+        answer_of: makes the value of an answer.
         window: chunks in flight at most.
         timeout_s: seconds for the whole.
     """
 
     def __init__(
-        self, open_call: OpenCall, chunks: Iterator[Chunk] | AsyncIterator[Chunk], *, window: int, timeout_s: float
+        self,
+        open_call: OpenCall,
+        chunks: Iterator[Chunk] | AsyncIterator[Chunk],
+        answer_of: AnswerOf[T],
+        *,
+        window: int,
+        timeout_s: float,
     ) -> None:
         self._open_call = open_call
         self._chunks = chunks
+        self._answer_of = answer_of
         self._window = window
         self._ends_at = time.monotonic() + timeout_s
         self._room = asyncio.Event()
@@ -126,8 +144,10 @@ class ChunkStream:
         self._source_error: Exception | None = None
         self.resumes = 0
         """Times that the stream was opened again."""
+        self.rows_answered = 0
+        """Rows of the answers so far."""
 
-    async def answers(self) -> AsyncGenerator[EngagementChunk, None]:
+    async def answers(self) -> AsyncGenerator[T, None]:
         """The answers, in the order of the chunks.
 
         Raises:
@@ -152,9 +172,10 @@ class ChunkStream:
                                 failure = refusal
                                 break
                         chunk = self._take(response)
-                        answer = EngagementChunk.of(response, chunk.rows, answered, chunk.row_request_ids)
+                        answer = self._answer_of(response, chunk.rows, answered, chunk.row_request_ids)
                         failures = 0
                         answered += 1
+                        self.rows_answered += len(chunk.rows)
                         yield answer
                 except MeshError as error:
                     failure = error
@@ -181,7 +202,7 @@ class ChunkStream:
         if self._source_error is not None:
             raise self._source_error
 
-    def _take(self, response: pb.PredictEngagementStreamResponse) -> Chunk:
+    def _take(self, response: Any) -> Chunk:
         if not self._unanswered or self._unanswered[0].request.sequence != response.sequence:
             wanted = self._unanswered[0].request.sequence if self._unanswered else "none"
             raise Internal(f"the server answered chunk {response.sequence}, expected was {wanted}")

@@ -1,12 +1,10 @@
 """The typed client for plain code: the asynchronous client on an event loop of its own, in a thread of its own."""
 
 import asyncio
-import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
@@ -17,15 +15,19 @@ from meshcast.client.answers import (
     StoredPrediction,
     Validation,
 )
-from meshcast.client.mesh import CHUNK_ROWS, STREAM_TIMEOUT_S, TIMEOUT_S, WINDOW, MeshClient, Progress
-from meshcast.client.questions import HistoryLike, PlannedPost, PostsLike, Priority, Question
+from meshcast.client.calls import CHUNK_ROWS, STREAM_TIMEOUT_S, TIMEOUT_S, WINDOW, Progress
+from meshcast.client.forecasts import Forecast
+from meshcast.client.mesh import MeshClient
+from meshcast.client.priority import Priority
+from meshcast.client.questions import HistoryLike, PlannedPost, PostsLike, Question
+from meshcast.client.series_questions import GrowthQuestion
+from meshcast.client.sync_calls import Told
+from meshcast.client.sync_forecaster import SyncForecasterCalls
 from meshcast.posts import HistoryIndex
 from meshcast.rpc import ChannelSettings, ServingStatus, TlsSettings
 
-T = TypeVar("T")
 
-
-class SyncMeshClient:
+class SyncMeshClient(SyncForecasterCalls):
     """`MeshClient` without `await`: the same calls, arguments, answers and errors. Threads may share one.
 
     With `coalesce=True` the single predictions of several threads travel together.
@@ -54,11 +56,7 @@ class SyncMeshClient:
         coalesce: bool = False,
         settings: ChannelSettings | None = None,
     ) -> None:
-        self._mesh = MeshClient(target, tls=tls, timeout_s=timeout_s, coalesce=coalesce, settings=settings)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # between a call that is handed to the loop and the loop's end
-        self._is_closing = False
+        super().__init__(MeshClient(target, tls=tls, timeout_s=timeout_s, coalesce=coalesce, settings=settings))
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -139,7 +137,7 @@ class SyncMeshClient:
             version=version,
             priority=priority,
             timeout_s=timeout_s,
-            progress=(told := _Told(progress)),
+            progress=(told := Told(progress)),
         )
         return self._each(answers, told.tell)
 
@@ -166,7 +164,7 @@ class SyncMeshClient:
             version=version,
             priority=priority,
             timeout_s=timeout_s,
-            progress=(told := _Told(progress)),
+            progress=(told := Told(progress)),
         )
         return self._each(answers, told.tell)
 
@@ -191,13 +189,20 @@ class SyncMeshClient:
         *,
         request_id: str | None = None,
         channel: str = "",
+        growth: GrowthQuestion | None = None,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> Generator[ComprehensivePart, None, None]:
         """Asks every service about a planned post; see `MeshClient.predict_comprehensive`."""
         return self._each(
             self._mesh.predict_comprehensive(
-                planned, history, request_id=request_id, channel=channel, version=version, timeout_s=timeout_s
+                planned,
+                history,
+                request_id=request_id,
+                channel=channel,
+                growth=growth,
+                version=version,
+                timeout_s=timeout_s,
             )
         )
 
@@ -231,6 +236,17 @@ class SyncMeshClient:
             )
         )
 
+    def route_growth(
+        self,
+        question: GrowthQuestion,
+        *,
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> Forecast:
+        """Asks the gateway for the service that a series' question goes to; see `MeshClient.route_growth`."""
+        return self._run(self._mesh.route_growth(question, version=version, priority=priority, timeout_s=timeout_s))
+
     def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
         """The services that the gateway routes to, by name."""
         return self._run(self._mesh.list_services(timeout_s=timeout_s))
@@ -249,39 +265,6 @@ class SyncMeshClient:
         """State of a health name of the target; see `MeshClient.health`."""
         return self._run(self._mesh.health(name, timeout_s=timeout_s))
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine on the client's loop and waits; a wait that is interrupted cancels it."""
-        is_inside = threading.current_thread() is self._thread
-        with self._lock:
-            if self._loop is None or self._is_closing or is_inside:
-                work.close()
-                where = "inside of its own calls" if is_inside else "outside of its with block"
-                raise RuntimeError(f"the client is used {where}")
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():  # Ctrl-C, here: the call must not live on
-                future.cancel()
-                with suppress(concurrent.futures.CancelledError):
-                    future.result()
-            raise
-
-    def _each(
-        self, answers: AsyncGenerator[T, None], tell: Callable[[], None] = lambda: None
-    ) -> Generator[T, None, None]:
-        try:
-            while True:
-                try:
-                    answer = self._run(_next(answers))
-                except StopAsyncIteration:
-                    return
-                tell()
-                yield answer
-        finally:
-            if self._loop is not None and not self._is_closing:
-                self._run(answers.aclose())
-
     async def _end(self) -> None:
         await self._mesh.close()
         me = asyncio.current_task()
@@ -290,23 +273,3 @@ class SyncMeshClient:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-class _Told:
-    """Holds what a stream tells of its progress until the caller's own thread can be told."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._last: tuple[int, int | None] | None = None
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self._last = (done, total)
-
-    def tell(self) -> None:
-        """Tells the caller, in the thread that runs this."""
-        if self._progress is not None and self._last is not None:
-            self._progress(*self._last)
-
-
-async def _next(answers: AsyncGenerator[T, None]) -> T:
-    return await anext(answers)

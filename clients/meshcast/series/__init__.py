@@ -1,10 +1,10 @@
 """Series: daily values of many series in memory, in files and on the wire, and the rules that they keep."""
 
 from meshcast.columns import history_range
-from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of_texts
+from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of, days_of_texts, values_of
 from meshcast.series.files import ROWS_MAX, read_series, write_series
 from meshcast.series.rules import DAYS_MAX, KNOWN_MIN, RECENT_DAYS, VALUE_MAX, series_violations
-from meshcast.series.table import SeriesTable
+from meshcast.series.table import SeriesIndex, SeriesRange, SeriesTable
 from meshcast.series.wire import (
     PackedSeries,
     days_from_columns,
@@ -17,6 +17,8 @@ from meshcast.series.wire import (
 __all__ = [
     # the table
     "SeriesTable",
+    "SeriesIndex",
+    "SeriesRange",
     # files
     "read_series",
     "write_series",
@@ -31,7 +33,9 @@ __all__ = [
     "EARLIEST",
     "day_of",
     "day_texts",
+    "days_of",
     "days_of_texts",
+    "values_of",
     # the wire
     "PackedSeries",
     "join_series",

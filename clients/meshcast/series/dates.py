@@ -1,12 +1,15 @@
-"""Dates: days since 1970-01-01 and the ISO 8601 texts that stand for them."""
+"""Dates: days since 1970-01-01, the ISO 8601 texts that stand for them, and columns of either in any form."""
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EARLIEST", "day_of", "day_texts", "days_of_texts"]
+from meshcast.rpc.errors import InvalidInput
+
+__all__ = ["EARLIEST", "day_of", "day_texts", "days_of", "days_of_texts", "values_of"]
 
 Days = NDArray[np.int64]
 
@@ -20,9 +23,10 @@ _DASHES = (4, 7)
 def day_of(day: date) -> int:
     """Days from 1970-01-01 to a day.
 
-    >>> from datetime import date
-    >>> day_of(date(2016, 5, 31))
-    16952
+        >>> from datetime import date
+    from typing import Any
+        >>> day_of(date(2016, 5, 31))
+        16952
     """
     return (day - date(1970, 1, 1)).days
 
@@ -63,6 +67,45 @@ def days_of_texts(texts: Sequence[str]) -> tuple[Days, NDArray[np.bool_]]:
     first = _first_day(months)
     is_date &= (month >= 0) & (month < 12) & (day >= 0) & (day < _first_day(months + 1) - first) & (year > 0)
     return np.where(is_date, first + day, 0), is_date
+
+
+def days_of(day: Any) -> Days:
+    """A column of days in any form as days since 1970-01-01, in its order; a time of day is let be.
+
+    Args:
+        day: shape (n,): ISO 8601 dates, `date`, `datetime64`, or integers, which are days since 1970-01-01.
+
+    Raises:
+        InvalidInput: a day is none of them; it is named.
+    """
+    given = np.asarray(day)
+    if given.ndim != 1:
+        raise InvalidInput(f"day has shape {given.shape}; give one column", field="day")
+    if given.dtype.kind == "M":
+        if np.isnat(given).any():
+            row = int(np.flatnonzero(np.isnat(given))[0])
+            raise InvalidInput(f"day[{row}] is not a date", field=f"day[{row}]")
+        return given.astype("datetime64[D]").astype(np.int64)
+    if given.dtype.kind in "iu" or not len(given):
+        return given.astype(np.int64)
+    texts = [one.strftime("%Y-%m-%d") if isinstance(one, date) else str(one) for one in given.tolist()]
+    days, is_date = days_of_texts(texts)
+    if not is_date.all():
+        row = int(np.flatnonzero(~is_date)[0])
+        raise InvalidInput(f"day[{row}] must be a date as in 2016-05-31, is {texts[row]!r}", field=f"day[{row}]")
+    return days
+
+
+def values_of(value: Any) -> NDArray[np.float64]:
+    """A column of values as float64; None is unknown (NaN).
+
+    Raises:
+        InvalidInput: one is no number.
+    """
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"value holds what is no number ({error})", field="value") from error
 
 
 def _first_day(months: Days) -> Days:

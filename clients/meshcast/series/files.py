@@ -2,8 +2,9 @@
 
 import csv
 import difflib
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,8 @@ ROWS_MAX = 20_000_000
 """Most rows of a file: 20 bytes each are kept, and about as much again while they are sorted."""
 
 _SERIES_MAX = 1_000_000  # names are text in memory, about 100 bytes each
-_BLOCK_ROWS = 100_000
+_BLOCK_ROWS = 5_000  # small enough that the rows in hand stay in the cache
+_LINE_MAX = 1024 * 1024  # characters; a longer line comes in pieces, which then have too few or too long fields
 _TEXTS_KEPT = 200_000  # date texts remembered: every day since 1900 in four spellings
 _COLUMNS = ("date", "series", "value")
 _FORMS = (".csv", ".parquet")
@@ -292,7 +294,7 @@ def _read_csv(path: Path, packing: str) -> _Rows:
         return _csv_place(path, packing, row)
 
     with open_text(path, packing) as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(_lines(file), strict=True)
         try:
             header = [column.strip() for column in next(reader, [])]
             if not any(header):
@@ -328,6 +330,12 @@ def _read_csv(path: Path, packing: str) -> _Rows:
     day, value, codes = (np.concatenate([part[i] for part in parts]) for i in range(3))
     del parts
     return _Rows(source, place, day, value, codes, list(names) or [""], days.has_times)
+
+
+def _lines(file: io.TextIOBase) -> Iterator[str]:
+    """The lines of a file, none longer than `_LINE_MAX`, so that one endless line does not fill the memory."""
+    while line := file.readline(_LINE_MAX):
+        yield line
 
 
 def _numbers(texts: Sequence[str]) -> tuple[Floats, list[int]]:
@@ -408,7 +416,7 @@ def _not_csv(source: str, line: int, error: csv.Error) -> InvalidInput:
 def _csv_place(path: Path, packing: str, row: int) -> str:
     """Names a 0-based row with its line, since blank lines may stand between; reads the file again, so for errors."""
     with open_text(path, packing) as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(_lines(file), strict=True)
         next(reader)
         before, seen = reader.line_num, -1
         for fields in reader:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
-from meshcast.series.dates import day_texts, days_of_texts
+from meshcast.series.dates import day_texts, days_of, values_of
 
-__all__ = ["SeriesRange", "SeriesTable"]
+__all__ = ["SeriesIndex", "SeriesRange", "SeriesTable"]
 
 Days = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -26,6 +25,24 @@ class SeriesRange(NamedTuple):
     """Its first day, a position."""
     stop: int
     """Its end (exclusive)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeriesIndex:
+    """Rows of a question: where each row's history stands in its table; each of shape (m,).
+
+    Ranges may overlap, as those of rolling origins of one series do; what they share is sent once.
+
+    Attributes:
+        start: int64, first day of its history.
+        stop: int64, end of its history (exclusive); the day after the last one is the first to be forecast.
+    """
+
+    start: Days
+    stop: Days
+
+    def __len__(self) -> int:
+        return len(self.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -68,7 +85,7 @@ class SeriesTable:
             InvalidInput: the lengths differ, a date is none, a value is no number or infinite, or a series has a day
                 twice.
         """
-        days, values = _days(day), _values(value)
+        days, values = days_of(day), values_of(value)
         n = len(days)
         names = np.zeros(n, dtype="<U1") if series is None else np.asarray(series).astype(np.str_)
         for column, given in (("value", values), ("series", names)):
@@ -148,6 +165,10 @@ class SeriesTable:
         for name, start, stop in zip(self.names.tolist(), bounds, bounds[1:], strict=False):
             yield SeriesRange(name, start, stop)
 
+    def whole(self) -> SeriesIndex:
+        """One row a series, each with all of its days."""
+        return SeriesIndex(start=self.bounds[:-1], stop=self.bounds[1:])
+
     def name_at(self, position: int) -> str:
         """Name of the series that a day belongs to."""
         return str(self.names[int(np.searchsorted(self.bounds, position, side="right")) - 1])
@@ -167,38 +188,6 @@ class SeriesTable:
 def _is_sorted(codes: Days, day: Days) -> bool:
     step = np.diff(codes)
     return bool(((step > 0) | ((step == 0) & (np.diff(day) >= 0))).all())
-
-
-def _days(day: Any) -> Days:
-    given = np.asarray(day)
-    if given.ndim != 1:
-        raise InvalidInput(f"day has shape {given.shape}; give one column", field="day")
-    if given.dtype.kind == "M":
-        if np.isnat(given).any():
-            row = int(np.flatnonzero(np.isnat(given))[0])
-            raise InvalidInput(f"day[{row}] is not a date", field=f"day[{row}]")
-        return given.astype("datetime64[D]").astype(np.int64)
-    if given.dtype.kind in "iu" or not len(given):
-        return given.astype(np.int64)
-    if given.dtype.kind == "O":
-        given = np.array([_text_of(one) for one in given.tolist()])
-    days, is_date = days_of_texts(given.astype(np.str_).tolist())
-    if not is_date.all():
-        row = int(np.flatnonzero(~is_date)[0])
-        text = f"day[{row}] must be a date as in 2016-05-31, is {str(given[row])!r}"
-        raise InvalidInput(text, field=f"day[{row}]")
-    return days
-
-
-def _text_of(day: object) -> str:
-    return day.strftime("%Y-%m-%d") if isinstance(day, date | datetime) else str(day)
-
-
-def _values(value: Any) -> Floats:
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"value holds what is no number ({error})", field="value") from error
 
 
 def _of(name: str) -> str:

@@ -1,0 +1,162 @@
+"""Calls to the gateway: questions to several services at once, and the state of the mesh."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
+
+from meshcast.api.gateway.v1 import gateway_pb2
+from meshcast.client.answers import ComprehensivePart, EngagementPrediction
+from meshcast.client.calls import STREAM_TIMEOUT_S, Calls, answer_to, answers_to, each
+from meshcast.client.forecasts import Forecast
+from meshcast.client.priority import Priority
+from meshcast.client.questions import HistoryLike, PlannedPost, Question, checked_plan, engagement_request
+from meshcast.client.series_questions import GrowthQuestion
+
+
+class GatewayCalls(Calls):
+    """What a client asks the gateway."""
+
+    async def predict_comprehensive(
+        self,
+        planned: PlannedPost,
+        history: HistoryLike,
+        *,
+        request_id: str | None = None,
+        channel: str = "",
+        growth: GrowthQuestion | None = None,
+        version: int = 0,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[ComprehensivePart, None]:
+        """Asks every service about a planned post and yields each part as it arrives; the summary comes last.
+
+        A part whose service is slow, dead or not there carries its error; the others do not wait for it. The part
+        growth needs `growth`, the channel's series.
+
+        Raises:
+            MeshError: the gateway itself failed.
+        """
+        question = Question(planned=planned, history=history, request_id=request_id, channel=channel, growth=growth)
+        request = self._comprehensive(question, version)
+        call = self._open.gateway.PredictComprehensive(request, timeout=self._timeout(timeout_s))
+        async with aclosing(answers_to(call)) as answers:
+            async for answer in answers:
+                yield ComprehensivePart.of(answer)
+
+    async def predict_comprehensive_stream(
+        self,
+        questions: Iterable[Question] | AsyncIterable[Question],
+        *,
+        version: int = 0,
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> AsyncGenerator[ComprehensivePart, None]:
+        """Asks every service about a stream of questions; parts of different questions may interleave.
+
+        Each part carries its question's number, counted from 0. The gateway bounds how many are under way, and the
+        questions are taken as fast as it takes them.
+
+        Raises:
+            MeshError: the gateway itself failed, or a question cannot be sent.
+        """
+        source_errors: list[Exception] = []
+
+        async def requests() -> AsyncIterator[gateway_pb2.PredictComprehensiveStreamRequest]:
+            sequence = 0
+            try:
+                async for question in each(questions):
+                    inner = self._comprehensive(question, version)
+                    yield gateway_pb2.PredictComprehensiveStreamRequest(sequence=sequence, request=inner)
+                    sequence += 1
+            except Exception as error:  # grpc would log it and end the stream as if all had been asked
+                source_errors.append(error)
+
+        call = self._open.gateway.PredictComprehensiveStream(requests(), timeout=timeout_s)
+        async with aclosing(answers_to(call)) as answers:
+            async for answer in answers:
+                yield ComprehensivePart.of(answer.response, answer.sequence)
+        if source_errors:
+            raise source_errors[0]
+
+    async def route_prediction(
+        self,
+        planned: PlannedPost,
+        history: HistoryLike,
+        *,
+        request_id: str | None = None,
+        channel: str = "",
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> EngagementPrediction:
+        """Asks the gateway for the one service that the question's kind names: for a planned post, the predictor.
+
+        Raises:
+            MeshError: as that service raised it.
+        """
+        prepared = self._histories.of(history)
+        plan = checked_plan(planned, prepared, request_id, channel)
+        engagement = engagement_request(
+            plan,
+            prepared,
+            request_id=request_id or self._ids.next(),
+            channel=channel,
+            version=version,
+            priority=priority,
+        )
+        request = gateway_pb2.RoutePredictionRequest(engagement=engagement)
+        response = await answer_to(self._open.gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
+        return EngagementPrediction.of(response.engagement.prediction, response.engagement.receipt)
+
+    async def route_growth(
+        self,
+        question: GrowthQuestion,
+        *,
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> Forecast:
+        """Asks the gateway for the one service that the question's kind names: for a series, the forecaster.
+
+        Raises:
+            MeshError: as that service raised it.
+        """
+        growth = question.message(version=version, priority=priority)
+        growth.request_id = growth.request_id or self._ids.next()
+        request = gateway_pb2.RoutePredictionRequest(growth=growth)
+        response = await answer_to(self._open.gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
+        return Forecast.of(response.growth.forecast, response.growth.receipt, tuple(response.growth.evidence))
+
+    async def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
+        """The services that the gateway routes to, by name."""
+        call = self._open.gateway.ListServices(gateway_pb2.ListServicesRequest(), timeout=self._timeout(timeout_s))
+        return list((await answer_to(call)).services)
+
+    async def read_mesh_health(self, *, timeout_s: float | None = None) -> gateway_pb2.MeshHealth:
+        """The state of every service and replica, as the gateway sees it."""
+        call = self._open.gateway.ReadMeshHealth(gateway_pb2.ReadMeshHealthRequest(), timeout=self._timeout(timeout_s))
+        return (await answer_to(call)).health
+
+    async def watch_mesh(
+        self, *, interval_s: float = 5.0, timeout_s: float = STREAM_TIMEOUT_S
+    ) -> AsyncGenerator[gateway_pb2.MeshHealth, None]:
+        """The state of the mesh now, after each change, and at least every `interval_s` seconds (0.2 to 60).
+
+        Raises:
+            NotReady: the gateway drains; watch again then.
+            DeadlineExceeded: after `timeout_s` seconds.
+        """
+        request = gateway_pb2.WatchMeshRequest(interval_ms=round(interval_s * 1e3))
+        call = self._open.gateway.WatchMesh(request, timeout=timeout_s)
+        async with aclosing(answers_to(call)) as answers:
+            async for answer in answers:
+                yield answer.health
+
+    def _comprehensive(self, question: Question, version: int) -> gateway_pb2.PredictComprehensiveRequest:
+        prepared = self._histories.of(question.history)
+        plan = checked_plan(question.planned, prepared, question.request_id, question.channel)
+        engagement = engagement_request(
+            plan, prepared, request_id="", channel=question.channel, version=version, priority="normal"
+        )
+        return gateway_pb2.PredictComprehensiveRequest(
+            request_id=question.request_id or self._ids.next(),
+            engagement=engagement,
+            growth=None if question.growth is None else question.growth.message(),
+        )
