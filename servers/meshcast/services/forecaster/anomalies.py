@@ -5,16 +5,18 @@ from numpy.typing import NDArray
 
 from meshcast.services.forecaster import noise
 
-__all__ = ["FALSE_PER_DAY", "scores", "threshold"]
+__all__ = ["FALSE_PER_DAY", "scores", "thresholds"]
 
 Floats = NDArray[np.float64]
 
 FALSE_PER_DAY = 0.001
-"""Anomalies to be expected by chance: 1 in 1,000 days of independent noise, whatever its tails are like."""
+"""Anomalies that chance is allowed: at most 1 in 1,000 days of normal noise, independent or not. Where tails are heavy
+(Student's t with 3 degrees of freedom) and days are few to show it, simulations give up to 6."""
 
 _AROUND = 15  # days whose median is expected: two weeks, so that an odd day or two cannot move it
-_ROWS_FOR_TAILS = 100  # fewer residuals do not show their tails
-_FREEDOM_USUAL = 8.0  # of Student's t, where the tails are unknown
+_ROWS_FOR_TAILS = 25  # residuals of one sign: fewer do not show their tail
+_FREEDOM_USUAL = 5.0  # of Student's t, where the tail is unknown
+_MEDIAN = 0.6745  # of the distance of normal noise from 0, in standard deviations
 _FREEDOM = np.array([2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, 1e6])
 
 
@@ -42,17 +44,21 @@ def scores(values: Floats, course: Floats, starts: NDArray[np.int64]) -> tuple[F
     return expected, left / spread
 
 
-def threshold(score: Floats) -> float:
-    """Score beyond which a day is an anomaly, so that chance makes `FALSE_PER_DAY` of them.
+def thresholds(score: Floats) -> tuple[float, float]:
+    """Scores below and above which a day is an anomaly, so that chance makes `FALSE_PER_DAY` of them.
 
-    The tails are those of the Student's t that has the same ratio of the 90 % to the 50 % quantile of distances.
+    Each side has its own spread and its own tail, that of the Student's t with the same ratio of the 90 % to the 50 %
+    quantile of distances: counts reach further up than down.
     """
+    return -_reach(-score[score < 0]), _reach(score[score > 0])
+
+
+def _reach(distance: Floats) -> float:
     from scipy.special import stdtrit
 
-    distance = np.abs(score[score != 0])
-    freedom = _FREEDOM_USUAL
+    freedom, middle = _FREEDOM_USUAL, _MEDIAN
     if len(distance) >= _ROWS_FOR_TAILS:
-        ratio = float(np.quantile(distance, 0.9) / np.median(distance))
+        middle = float(np.median(distance))
         ratios = stdtrit(_FREEDOM, 0.95) / stdtrit(_FREEDOM, 0.75)
-        freedom = float(np.exp(np.interp(-ratio, -ratios, np.log(_FREEDOM))))
-    return float(stdtrit(freedom, 1 - FALSE_PER_DAY / 2) / stdtrit(freedom, 0.75)) * 0.6745
+        freedom = float(np.exp(np.interp(-float(np.quantile(distance, 0.9)) / middle, -ratios, np.log(_FREEDOM))))
+    return float(stdtrit(freedom, 1 - FALSE_PER_DAY / 2) / stdtrit(freedom, 0.75)) * middle

@@ -9,7 +9,7 @@ fixed price for each change: see `price`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import erfc, expm1, log, log1p, sqrt
+from math import exp, log, pi, sqrt
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ _ROWS_MAX = 1_500  # longer series are averaged over equal stretches first: opti
 _BEND_PLACES = 150
 _BEND_MEMORY = (0.0, 0.5, 0.85, 1.0)
 _RICH_ROWS_MIN = 100  # shorter series cannot tell two parameters of noise from a change: see bench/change_points.py
+_GAIN_OF_WALKS = 3.3  # of bends in random walks over what the tail formula has; simulated, 30 to 1,000 days
 _RIVALS = 3  # of each shape, that are judged again under rich noise
 
 
@@ -84,8 +85,7 @@ def find_changes(day: NDArray[np.int64], values: Floats) -> Changes:
     places = [
         _refined(scaled, place * width, width) if best.shape != "bends" else place * width for place in best.places
     ]
-    kind: Kind = "bend" if best.shape == "bends" else "level"
-    points = tuple(Change(place, kind, p) for place, p in zip(places, p_values, strict=True))
+    points = tuple(Change(place, _kind(best.shape), p) for place, p in zip(places, p_values, strict=True))
     columns = _columns(_Guess(best.shape, tuple(places), 0), (day - day[0]) / max(int(day[-1] - day[0]), 1))
     return Changes(points, _course(columns, values, scaled))
 
@@ -129,7 +129,8 @@ class _Series:
 
     def p_values(self, guess: _Guess) -> list[float]:
         """Probability of each change in a series without it."""
-        return [_p_value(self._gain_of(guess, place), len(self._rows)) for place in guess.places]
+        kind = _kind(guess.shape)
+        return [_p_value(self._gain_of(guess, place), len(self._rows), kind) for place in guess.places]
 
     def _worth(self, guess: _Guess) -> float:
         """Twice the log likelihood ahead of a steady level, less the price.
@@ -211,6 +212,10 @@ class _Series:
         return [_Guess("bends", bent, _PRICE_OF_TREND + self._price * len(bent)) for bent in sorted(found)]
 
 
+def _kind(shape: _Shape) -> Kind:
+    return "bend" if shape == "bends" else "level"
+
+
 def _columns(guess: _Guess, at: Floats) -> Floats:
     """Columns of a regression on a guess; shape (n, p)."""
     if guess.shape == "bends":
@@ -247,12 +252,16 @@ def _refined(values: Floats, place: int, width: int) -> int:
     return min(tries, key=lambda t: float(near[: t - low].var() * (t - low) + near[t - low :].var() * (high - t)))
 
 
-def _p_value(gain: float, rows: int) -> float:
-    """Chance of a gain this large at the best place of a steady series.
+def _p_value(gain: float, rows: int, kind: Kind) -> float:
+    """Chance of a gain this large at the best place of a steady series, or for a bend of a random walk.
 
-    As many independent places as the simulations of bench/change_points.py show, each with the chi-squared tail of
-    one more coefficient.
+    Source: the tail of the largest standardised Brownian bridge away from its ends; Csorgo and Horvath, Limit Theorems
+        in Change-Point Analysis (Wiley, 1997), section 1.3, with one parameter changing.
     """
-    one = erfc(sqrt(max(gain, 0.0) / 2))
-    places = 4 * max(log(rows), 1.0)
-    return min(1.0, max(0.0, -expm1(places * log1p(-min(one, 1 - 1e-16)))))
+    if kind == "bend":
+        gain -= _GAIN_OF_WALKS
+    if gain < 3:  # the tail formula is for large gains; so small ones are what chance brings
+        return 1.0
+    end = segment_min(rows) / rows
+    span = 2 * log((1 - end) / end)
+    return min(1.0, sqrt(gain / (2 * pi)) * exp(-gain / 2) * (span * (1 - 1 / gain) + 4 / gain))

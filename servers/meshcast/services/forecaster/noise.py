@@ -21,6 +21,7 @@ _SMOOTHED = (0.3, 0.6, 0.8, 0.9)  # second root of AR(2)
 _HIDDEN = (0.3, 0.6, 0.8, 0.9, 0.95)  # root of the moving average of ARMA(1, 1)
 _RIDGE = 1e-9  # on standardised columns: a column that whitening annuls gets no weight and no warning
 _CLIP = 4.0  # robust standard deviations from the running median; 1 day in 16,000 of normal noise
+_RANDOM_WALKS = 0.25  # prior share: with less, intervals miss the drift of random walks too often
 _TINY = 1e-12  # of the scale of the values: below it, differences are rounding
 
 
@@ -123,7 +124,8 @@ def slope(day: Floats, values: Floats) -> Slope:
     """Slope of the line through a series, with an interval that allows for autocorrelation.
 
     The memory of the noise is not known, so the answer is a mixture over all memories from -0.3 to 1, each weighed by
-    its restricted likelihood under a flat prior: where a random walk would do as well as a trend, the interval says so.
+    its restricted likelihood. Before the values are seen a random walk has 1/4, and the rest is spread evenly: where a
+    random walk would do as well as a trend, the interval says so.
 
     Args:
         day: shape (n,), rising; n >= 3.
@@ -138,9 +140,11 @@ def slope(day: Floats, values: Floats) -> Slope:
     span = float(day[-1] - day[0])
     at = (day - day[0]) / span
     memory = np.concatenate([np.arange(-0.3, 0.9, 0.05), np.arange(0.9, 0.9999, 0.01), [1.0]])
-    width = np.gradient(memory)
+    prior = np.gradient(memory)
+    prior *= (1 - _RANDOM_WALKS) / prior.sum()
+    prior[-1] += _RANDOM_WALKS
     means, errors, weights = [], [], []
-    for phi, share in zip(memory, width, strict=True):
+    for phi, share in zip(memory, prior, strict=True):
         first = np.sqrt(1 - phi**2) if phi < 1 else 0.0  # the first day of a random walk tells nothing of its slope
         line = np.append(first * at[0], at[1:] - phi * at[:-1])
         level = np.append(first, np.full(n - 1, 1 - phi))

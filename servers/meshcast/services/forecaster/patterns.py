@@ -162,10 +162,10 @@ class Patterns:
     """What lies between the change points, ascending; together they hold every known day once."""
     anomalies: tuple[Anomaly, ...]
     """Ascending by day."""
-    anomaly_threshold: float
-    """Absolute score from which a day is an anomaly."""
+    anomaly_scores: tuple[float, float]
+    """Score at and below which a day is an anomaly, negative, and score at and above which it is one."""
     false_anomalies: float
-    """Anomalies to be expected in this many days by chance alone: 1 in 1,000 days."""
+    """Anomalies that chance alone may bring in this many days, as `anomalies.FALSE_PER_DAY` has it."""
     notes: tuple[str, ...]
     """What could not be found out and why, one sentence each."""
 
@@ -213,7 +213,7 @@ class _Analysis:
         )
         whole = self._trend(clipped, 0, len(self._day)) if changes.points else phases[0].trend
         expected, scores = anomalies.scores(self._rest, changes.course, starts)
-        threshold = anomalies.threshold(scores)
+        lowest, highest = anomalies.thresholds(scores)
         return Patterns(
             multiplicative=self._multiplicative,
             trend=whole,
@@ -230,9 +230,9 @@ class _Analysis:
                     expected=self._in_units(float(expected[at] + self._seasons[at])),
                     score=float(scores[at]),
                 )
-                for at in np.flatnonzero(np.abs(scores) >= threshold)
+                for at in np.flatnonzero((scores <= lowest) | (scores >= highest))
             ),
-            anomaly_threshold=threshold,
+            anomaly_scores=(lowest, highest),
             false_anomalies=anomalies.FALSE_PER_DAY * len(self._day),
             notes=tuple(self._notes),
         )
