@@ -10,25 +10,21 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
-from meshcast.api.forecaster.v1 import forecaster_pb2_grpc as pb_grpc
-from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from meshcast.api.predictor.v1 import predictor_pb2
 from meshcast.cli.settings import connect
-from meshcast.posts import PostTable, engagement, pack_posts, read_posts
-from meshcast.rpc import NotFound, channel, from_item, mesh_errors
-from meshcast.series import SeriesTable, day_of, day_texts, pack_days, write_series
+from meshcast.client import ComprehensivePart, Forecast, GrowthQuestion, IntervalEvidence, MeshClient, PlannedPost
+from meshcast.posts import PostTable, engagement, read_posts
+from meshcast.rpc import NotFound
+from meshcast.series import SeriesTable, day_of, day_texts, write_series
 
 __all__ = ["Scores", "daily_engagement", "main", "score"]
 
@@ -63,7 +59,7 @@ class Asked:
     median: Floats
     bounds: Floats
     drawn: Floats
-    evidence: list[pb.IntervalEvidence]
+    evidence: Sequence[IntervalEvidence]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,84 +110,61 @@ def score(asked: Asked, bounds: Floats) -> Scores:
     )
 
 
-async def ask(forecaster: Any, table: SeriesTable) -> Asked:
+async def ask(mesh: MeshClient, table: SeriesTable) -> Asked:
     """Forecasts every origin, and records what happened before the next one.
 
     Raises:
         MeshError: the mesh says no.
     """
-    actual, history, median, bounds, drawn = [], [], [], [], []
-    evidence: list[pb.IntervalEvidence] = []
+    actual, history, adapted, drawn = [], [], [], []
+    evidence: Sequence[IntervalEvidence] = ()
     first = int(table.day[0])
     for origin in range(day_of(FIRST) - first, day_of(LAST) - first - DAYS + 2, DAYS):
-        question = pb.ForecastGrowthRequest(
-            history_columns=pack_days(table.day[:origin], table.value[:origin]),
-            horizon_days=DAYS,
-            levels=LEVELS,
-            nonnegative=True,
-        )
+        past, future = table[:origin], table[origin : origin + DAYS]
+        forecast = await mesh.forecast_growth(past, horizon_days=DAYS, levels=LEVELS, nonnegative=True)
         # Without a name a forecast never adapts: what the model itself draws, to be compared.
-        plain = await forecaster.ForecastGrowth(question, timeout=10)
-        question.series = SERIES
-        answer = await forecaster.ForecastGrowth(question, timeout=10)
-        await _until_stored(forecaster, answer.receipt.prediction_id)
-        future = slice(origin, origin + DAYS)
-        recorded = await forecaster.RecordActuals(
-            pb.RecordActualsRequest(series=SERIES, actual_columns=pack_days(table.day[future], table.value[future])),
-            timeout=10,
-        )
-        evidence = list(recorded.evidence)
-        actual.append(table.value[future])
-        history.append(table.value[:origin])
-        median.append(list(answer.forecast.median))
-        bounds.append([[list(one.lower), list(one.upper)] for one in answer.forecast.intervals])
-        drawn.append([[list(one.lower), list(one.upper)] for one in plain.forecast.intervals])
+        plain = await mesh.forecast_growth(past, series="", horizon_days=DAYS, levels=LEVELS, nonnegative=True)
+        await _until_stored(mesh, forecast.forecast_id)
+        evidence = (await mesh.record_actuals(future)).evidence
+        actual.append(future.value)
+        history.append(past.value)
+        adapted.append(forecast)
+        drawn.append(plain)
     return Asked(
         actual=np.array(actual),
         history=history,
-        median=np.array(median),
-        bounds=np.array(bounds),
-        drawn=np.array(drawn),
+        median=np.array([forecast.median for forecast in adapted]),
+        bounds=_bounds(adapted),
+        drawn=_bounds(drawn),
         evidence=evidence,
     )
 
 
-async def _until_stored(forecaster: Any, forecast_id: str) -> None:
+def _bounds(forecasts: Sequence[Forecast]) -> Floats:
+    return np.array([[forecast.intervals[level] for level in LEVELS] for forecast in forecasts])
+
+
+async def _until_stored(mesh: MeshClient, forecast_id: str) -> None:
     """Waits until a forecast can be read back, within a second of its answer: what happened is compared with that."""
     async with asyncio.timeout(5):
         while True:
             try:
-                with mesh_errors():
-                    await forecaster.ReadForecast(pb.ReadForecastRequest(forecast_id=forecast_id), timeout=5)
+                await mesh.read_forecast(forecast_id)
                 return
             except NotFound:
                 await asyncio.sleep(0.01)
 
 
-async def comprehensive(
-    mesh: Any, posts: PostTable, table: SeriesTable
-) -> list[gateway_pb2.PredictComprehensiveResponse]:
-    """Both parts of one composite answer, in the order in which they came, the summary last.
+async def comprehensive(mesh: MeshClient, posts: PostTable, table: SeriesTable) -> list[ComprehensivePart]:
+    """The parts of one composite answer in the order in which they came, the summary last.
 
     Raises:
         MeshError: the mesh says no.
     """
-    history = posts[-HISTORY_POSTS:]
-    engagement_question = predictor_pb2.PredictEngagementRequest(history_columns=pack_posts(history))
-    planned = engagement_question.planned
-    planned.published_time.FromSeconds((int(history.published_unix_s[-1]) // DAY_S + 2) * DAY_S + 12 * 3_600)
-    planned.hour_of_day, planned.content_length = 12, 140
-    planned.day_of_week = planned.published_time.ToDatetime().weekday()
-    request = gateway_pb2.PredictComprehensiveRequest(
-        parts=[gateway_pb2.PART_ENGAGEMENT, gateway_pb2.PART_GROWTH],
-        engagement=engagement_question,
-        growth=pb.ForecastGrowthRequest(
-            history_columns=pack_days(table.day, table.value), series=SERIES, horizon_days=30, nonnegative=True
-        ),
-    )
-    call = mesh.PredictComprehensive(request, timeout=10)
-    with mesh_errors(call):
-        return [part async for part in call]
+    noon = datetime.combine(LAST + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=12)
+    planned = PlannedPost(published_at=noon, content_length=140, has_media=False)
+    growth = GrowthQuestion(history=table, nonnegative=True)
+    return [part async for part in mesh.predict_comprehensive(planned, posts[-HISTORY_POSTS:], growth=growth)]
 
 
 def show_series(console: Console, table: SeriesTable, file: Path) -> None:
@@ -243,40 +216,36 @@ def show_scores(console: Console, asked: Asked, seconds: float) -> None:
     )
 
 
-def show_comprehensive(console: Console, answers: list[gateway_pb2.PredictComprehensiveResponse]) -> bool:
-    """Prints one composite answer; returns whether both parts are there."""
+def show_comprehensive(console: Console, answers: Sequence[ComprehensivePart]) -> bool:
+    """Prints one composite answer; returns whether the parts that this mesh has services for were answered."""
     *parts, last = answers
     table = Table(title="One question to the mesh, its parts as they came", title_justify="left")
-    for heading in ("part", "answer", "by", "ms"):
+    for heading in ("part", "answer", "model", "ms"):
         table.add_column(heading, justify="right" if heading == "ms" else "left")
     for part in parts:
-        name = gateway_pb2.Part.Name(part.part).removeprefix("PART_").lower()
-        if part.status.code:
-            said, by = f"[red]{from_item(part.status).message}[/]", "-"
-        elif part.part == gateway_pb2.PART_ENGAGEMENT:
-            prediction, by = part.engagement.prediction, part.engagement.receipt.model
-            said = f"a post planned for noon: {prediction.engagement:,.0f} reactions and forwards"
-        else:
-            found, by = part.growth.forecast, part.growth.receipt.model
-            inner = found.intervals[0]
-            ends = date.fromisoformat(found.first_date) + timedelta(days=len(found.median) - 1)
+        said, model = f"[dim]{part.error.message if part.error else ''}[/]", ""
+        if part.prediction is not None:
+            said = f"a post planned for noon: {part.prediction.engagement:,.0f} forwards and reactions"
+            model = part.prediction.receipt.model
+        elif part.forecast is not None:
+            level, band = next(iter(part.forecast.intervals.items()))
             said = (
-                f"{len(found.median)} days to {ends}: {sum(found.median):,.0f} by the medians; on the first day "
-                f"{inner.lower[0]:,.0f} to {inner.upper[0]:,.0f} with {inner.level:.0%}"
+                f"{len(part.forecast)} days from {part.forecast.first_day}: {part.forecast.median.mean():,.0f} a day; "
+                f"on the first, {band.lower[0]:,.0f} to {band.upper[0]:,.0f} with {level:.0%}"
             )
-        table.add_row(name, said, by, f"{part.receipt.gateway.elapsed_us / 1e3:.1f}")
+            model = part.forecast.receipt.model
+        table.add_row(part.part, said, model, f"{part.receipt.message.gateway.elapsed_us / 1e3:.1f}")
     console.print(table)
-    answered = sorted(gateway_pb2.Part.Name(part).removeprefix("PART_").lower() for part in last.summary.answered)
-    console.print(
-        f"answered: {', '.join(answered) or 'none'}, in {last.summary.elapsed_us / 1e3:.1f} ms", highlight=False
-    )
-    return not last.summary.failed
+    answered = sorted(part.part for part in parts if part.error is None)
+    elapsed_ms = last.summary.elapsed_us / 1e3 if last.summary is not None else 0.0
+    console.print(f"answered: {', '.join(answered) or 'none'}, in {elapsed_ms:.1f} ms", highlight=False)
+    return {"engagement", "growth"} <= {*answered}
 
 
 async def run(
     console: Console, posts_file: Path, series_file: Path, state_dir: Path | None, target: str | None
 ) -> bool:
-    """Runs this half of the demo; returns whether every part was answered.
+    """Runs this half of the demo; returns whether both parts of the composite question were answered.
 
     Raises:
         MeshError: the mesh says no.
@@ -286,12 +255,11 @@ async def run(
     write_series(series_file, table)
     show_series(console, table, series_file)
     connection = connect(target, config=None, state_dir=state_dir)
-    async with channel(connection.target, tls=connection.tls) as opened:
+    async with MeshClient(connection.target, tls=connection.tls) as mesh:
         began = time.monotonic()
-        with mesh_errors():
-            asked = await ask(pb_grpc.ForecasterServiceStub(opened), table)
+        asked = await ask(mesh, table)
         show_scores(console, asked, time.monotonic() - began)
-        answers = await comprehensive(gateway_pb2_grpc.GatewayServiceStub(opened), posts, table)
+        answers = await comprehensive(mesh, posts, table)
     return show_comprehensive(console, answers)
 
 
