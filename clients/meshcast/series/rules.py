@@ -69,6 +69,7 @@ def series_violations(
     today: int,
     day_field: Callable[[int, str], str] = lambda at, column: f"history.{column}[{at}]",
     history_field: Callable[[int], str] = lambda row: f"history_start[{row}]",
+    is_history: bool = True,
 ) -> Violations:
     """Rows of a question that break the contract, with the fields at fault; good rows are not named.
 
@@ -86,6 +87,7 @@ def series_violations(
         today: days since 1970-01-01, UTC.
         day_field: names the field of a day in the caller's message, from its position and the column, `day` or `value`.
         history_field: names a row's history as a whole in the caller's message.
+        is_history: False where nothing is to be forecast from it, so that any days will do: the last two rules fall away.
 
     Returns:
         By 0-based row, the violations as (field, description); at most one a rule and row.
@@ -97,9 +99,9 @@ def series_violations(
         if start[row] < 0 or stop[row] > n:
             text = f"the range {start[row]} to {stop[row]} is outside of the {n} days of the chunk"
         elif days[row] < 1:
-            text = "the history is empty; give at least 14 days"
+            text = "is empty; give at least 14 days" if is_history else "is empty"
         else:
-            text = f"the history has {days[row]} days, at most {DAYS_MAX}; give the newest of them"
+            text = f"has {days[row]} days, at most {DAYS_MAX}; give the newest of them"
         found.setdefault(row, []).append((history_field(row), text))
     inside = np.flatnonzero(~outside)
     if not len(inside):
@@ -135,6 +137,8 @@ def series_violations(
                 at = int(below[k[i]])
                 text = f"is {value[at]:g}, and the series was declared not to be negative"
                 found.setdefault(int(inside[i]), []).append((day_field(at, "value"), text))
+    if not is_history:
+        return found
     # From here on only the days with a value count: their positions, and each row's range among them.
     if len(unknown):
         known = np.flatnonzero(value == value)

@@ -52,6 +52,30 @@ DIRECTION_DECLINING: Direction.ValueType  # 3
 """It declines."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    """Never sent."""
+    CHANGE_KIND_LEVEL: _ChangeKind.ValueType  # 1
+    """The level stepped up or down."""
+    CHANGE_KIND_BEND: _ChangeKind.ValueType  # 2
+    """Growth changed, without a step."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
+    """How a series changed."""
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+"""Never sent."""
+CHANGE_KIND_LEVEL: ChangeKind.ValueType  # 1
+"""The level stepped up or down."""
+CHANGE_KIND_BEND: ChangeKind.ValueType  # 2
+"""Growth changed, without a step."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
+
 @_typing.final
 class DayValue(_message.Message):
     """One day of a series."""
@@ -809,8 +833,20 @@ class AnalyzeGrowthPatternsResponse(_message.Message):
     CHANGE_POINTS_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
     ANOMALIES_FIELD_NUMBER: _builtins.int
+    ANOMALY_SCORE_LOW_FIELD_NUMBER: _builtins.int
+    ANOMALY_SCORE_HIGH_FIELD_NUMBER: _builtins.int
+    FALSE_ANOMALIES_FIELD_NUMBER: _builtins.int
+    MULTIPLICATIVE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    anomaly_score_low: _builtins.float
+    """Score at and below which a day is an anomaly, negative."""
+    anomaly_score_high: _builtins.float
+    """Score at and above which a day is an anomaly."""
+    false_anomalies: _builtins.float
+    """Anomalies to be expected in so many days by chance alone."""
+    multiplicative: _builtins.bool
+    """True when the series was analysed in logarithms, as a non-negative one is whose ups and downs grow with its level."""
     @_builtins.property
     def trend(self) -> Global___Trend:
         """Growth over the whole series."""
@@ -821,15 +857,15 @@ class AnalyzeGrowthPatternsResponse(_message.Message):
 
     @_builtins.property
     def weekly(self) -> Global___WeeklySeason:
-        """The season of the week."""
+        """The season of the week. Unset when too few days are known; `notes` say so."""
 
     @_builtins.property
     def yearly(self) -> Global___YearlySeason:
-        """The season of the year. Unset when less than two years are known."""
+        """The season of the year. Unset when less than two years are known; `notes` say so."""
 
     @_builtins.property
     def change_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangePoint]:
-        """Days on which the level changed for good, ascending."""
+        """Days from which the series behaves differently for good, ascending."""
 
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrowthPhase]:
@@ -857,12 +893,16 @@ class AnalyzeGrowthPatternsResponse(_message.Message):
         change_points: _abc.Iterable[Global___ChangePoint] | None = ...,
         phases: _abc.Iterable[Global___GrowthPhase] | None = ...,
         anomalies: _abc.Iterable[Global___SeriesAnomaly] | None = ...,
+        anomaly_score_low: _builtins.float = ...,
+        anomaly_score_high: _builtins.float = ...,
+        false_anomalies: _builtins.float = ...,
+        multiplicative: _builtins.bool = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "recent_trend", b"recent_trend", "trend", b"trend", "weekly", b"weekly", "yearly", b"yearly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomalies", b"anomalies", "change_points", b"change_points", "notes", b"notes", "phases", b"phases", "receipt", b"receipt", "recent_trend", b"recent_trend", "trend", b"trend", "weekly", b"weekly", "yearly", b"yearly"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomalies", b"anomalies", "anomaly_score_high", b"anomaly_score_high", "anomaly_score_low", b"anomaly_score_low", "change_points", b"change_points", "false_anomalies", b"false_anomalies", "multiplicative", b"multiplicative", "notes", b"notes", "phases", b"phases", "receipt", b"receipt", "recent_trend", b"recent_trend", "trend", b"trend", "weekly", b"weekly", "yearly", b"yearly"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,6 +923,7 @@ class Trend(_message.Message):
     DIRECTION_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     first_date: _builtins.str
     """First day, ISO 8601."""
     last_date: _builtins.str
@@ -901,6 +942,8 @@ class Trend(_message.Message):
     """Probability that the slope has the sign it was estimated with, 0.5 to 1."""
     strength: _builtins.float
     """Share of the variance around the mean that the trend explains, 0 to 1."""
+    level: _builtins.float
+    """Mean level of the stretch, in the unit of the series; the geometric mean where the analysis is multiplicative."""
     def __init__(
         self,
         *,
@@ -913,10 +956,11 @@ class Trend(_message.Message):
         direction: Global___Direction.ValueType = ...,
         probability: _builtins.float = ...,
         strength: _builtins.float = ...,
+        level: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_growth_weekly", b"_growth_weekly", "growth_weekly", b"growth_weekly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_growth_weekly", b"_growth_weekly", "direction", b"direction", "first_date", b"first_date", "growth_weekly", b"growth_weekly", "last_date", b"last_date", "probability", b"probability", "slope", b"slope", "slope_lower", b"slope_lower", "slope_upper", b"slope_upper", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_growth_weekly", b"_growth_weekly", "direction", b"direction", "first_date", b"first_date", "growth_weekly", b"growth_weekly", "last_date", b"last_date", "level", b"level", "probability", b"probability", "slope", b"slope", "slope_lower", b"slope_lower", "slope_upper", b"slope_upper", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__growth_weekly: _TypeAlias = _typing.Literal["growth_weekly"]  # noqa: Y015
     _WhichOneofArgType__growth_weekly: _TypeAlias = _typing.Literal["_growth_weekly", b"_growth_weekly"]  # noqa: Y015
@@ -1006,39 +1050,49 @@ Global___YearlySeason: _TypeAlias = YearlySeason  # noqa: Y015
 
 @_typing.final
 class ChangePoint(_message.Message):
-    """A day on which the level changed for good."""
+    """A day from which a series behaves differently for good."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     LEVEL_BEFORE_FIELD_NUMBER: _builtins.int
     LEVEL_AFTER_FIELD_NUMBER: _builtins.int
+    RELATIVE_CHANGE_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     date: _builtins.str
-    """First day of the new level, ISO 8601."""
+    """First day of the new behaviour, ISO 8601."""
+    kind: Global___ChangeKind.ValueType
+    """How it changed."""
     level_before: _builtins.float
-    """Level before it, in the unit of the series."""
+    """Mean level of the phase before it, in the unit of the series."""
     level_after: _builtins.float
-    """Level from it on."""
+    """Mean level of the phase from it on, in the unit of the series."""
+    relative_change: _builtins.float
+    """Level after over level before, less 1. Unset where the level before is not positive."""
     strength: _builtins.float
-    """Size of the step in standard deviations of the noise around the levels."""
+    """Size of the change in standard deviations of the noise around the phases."""
     p_value: _builtins.float
-    """Probability of so large a step by chance."""
+    """Probability of so clear a change by chance, somewhere in a steady series of as many days."""
     def __init__(
         self,
         *,
         date: _builtins.str = ...,
+        kind: Global___ChangeKind.ValueType = ...,
         level_before: _builtins.float = ...,
         level_after: _builtins.float = ...,
+        relative_change: _builtins.float | None = ...,
         strength: _builtins.float = ...,
         p_value: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_change", b"_relative_change", "relative_change", b"relative_change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "level_after", b"level_after", "level_before", b"level_before", "p_value", b"p_value", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_change", b"_relative_change", "date", b"date", "kind", b"kind", "level_after", b"level_after", "level_before", b"level_before", "p_value", b"p_value", "relative_change", b"relative_change", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__relative_change: _TypeAlias = _typing.Literal["relative_change"]  # noqa: Y015
+    _WhichOneofArgType__relative_change: _TypeAlias = _typing.Literal["_relative_change", b"_relative_change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_change) -> _WhichOneofReturnType__relative_change | None: ...
 
 Global___ChangePoint: _TypeAlias = ChangePoint  # noqa: Y015
 
@@ -1049,9 +1103,9 @@ class GrowthPhase(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TREND_FIELD_NUMBER: _builtins.int
-    LEVEL_FIELD_NUMBER: _builtins.int
-    level: _builtins.float
-    """Mean level, in the unit of the series."""
+    DAYS_FIELD_NUMBER: _builtins.int
+    days: _builtins.int
+    """Known days in it."""
     @_builtins.property
     def trend(self) -> Global___Trend:
         """Growth inside it, with its first and last day."""
@@ -1060,11 +1114,11 @@ class GrowthPhase(_message.Message):
         self,
         *,
         trend: Global___Trend | None = ...,
-        level: _builtins.float = ...,
+        days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trend", b"trend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "trend", b"trend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "trend", b"trend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,7 +1141,7 @@ class SeriesAnomaly(_message.Message):
     expected: _builtins.float
     """What trend and seasons would have it be."""
     score: _builtins.float
-    """Distance in robust standard deviations, negative when below."""
+    """Distance in robust standard deviations, of logarithms where the analysis is multiplicative; negative when below."""
     def __init__(
         self,
         *,
