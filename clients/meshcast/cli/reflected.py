@@ -1,6 +1,7 @@
 """What a server says about itself: descriptors by reflection (grpc.reflection.v1), and calls built from them."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from meshcast.api.reflection.v1 import reflection_pb2 as pb
 from meshcast.api.reflection.v1 import reflection_pb2_grpc as pb_grpc
 from meshcast.cli.problem import ExitCode, Problem
-from meshcast.rpc import Unimplemented, mesh_errors
+from meshcast.rpc import Unimplemented, mesh_errors, send, sending
 
 __all__ = ["Reflected"]
 
@@ -144,17 +145,19 @@ class Reflected:
         opened = kinds[method.client_streaming, method.server_streaming](
             path, request_serializer=_to_bytes, response_deserializer=answer_type.FromString
         )
-        sent = iter(requests) if method.client_streaming else requests[0]
-        call = opened(sent, timeout=timeout_s, metadata=tuple(metadata))
-        with mesh_errors(call):
-            try:
-                if method.server_streaming:
-                    async for answer in call:
-                        yield answer
-                else:
-                    yield await call
-            finally:
-                call.cancel()  # an abandoned call is never collected
+        options = {"timeout": timeout_s, "metadata": tuple(metadata)}
+        call = opened(**options) if method.client_streaming else opened(requests[0], **options)
+        writes = sending(call, _each(requests)) if method.client_streaming else nullcontext()
+        try:
+            with mesh_errors(call):
+                async with writes:
+                    if method.server_streaming:
+                        async for answer in call:
+                            yield answer
+                    else:
+                        yield await call
+        finally:
+            call.cancel()  # an abandoned call is never collected
 
     async def _learn(self, request: pb.ServerReflectionRequest) -> None:
         """Puts the file that answers the request into the pool, after everything that it imports."""
@@ -180,10 +183,11 @@ class Reflected:
 
     async def _ask(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         try:
-            call = self._stub.ServerReflectionInfo(iter([request]), timeout=self._timeout_s)
+            call = self._stub.ServerReflectionInfo(timeout=self._timeout_s)
             with mesh_errors(call):
                 try:
-                    answer = await anext(aiter(call))
+                    await send(call, request, request.SerializeToString())  # when it has ended, reading says why
+                    answer = await call.read()
                 finally:
                     call.cancel()
         except Unimplemented as error:
@@ -192,10 +196,17 @@ class Reflected:
                 exit_code=ExitCode.REFUSED,
                 way_out="set rpc.reflection = true in its settings",
             ) from error
+        if not isinstance(answer, pb.ServerReflectionResponse):
+            raise Problem("this server ended its description of itself without an answer", exit_code=ExitCode.REFUSED)
         if answer.HasField("error_response"):
             asked = request.file_containing_symbol or request.file_by_filename
             raise Problem(f"the server knows no {asked!r}: {answer.error_response.error_message}")
         return answer
+
+
+async def _each(messages: Sequence[Message]) -> AsyncIterator[Message]:
+    for message in messages:
+        yield message
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -11,6 +11,7 @@ from meshcast.client.answers import (
 from meshcast.client.calls import Progress
 from meshcast.client.forecasts import Band, Forecast, ForecastChunk, IntervalEvidence, RecordedActuals, StoredForecast
 from meshcast.client.growth import (
+    ChangeKind,
     ChangePoint,
     Direction,
     GrowthPatterns,
@@ -72,6 +73,7 @@ __all__ = [
     "Direction",
     "Season",
     "ChangePoint",
+    "ChangeKind",
     "GrowthPhase",
     "SeriesAnomaly",
     "Receipt",

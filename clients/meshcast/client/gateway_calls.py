@@ -10,6 +10,7 @@ from meshcast.client.forecasts import Forecast
 from meshcast.client.priority import Priority
 from meshcast.client.questions import HistoryLike, PlannedPost, Question, checked_plan, engagement_request
 from meshcast.client.series_questions import GrowthQuestion
+from meshcast.rpc import sending
 
 
 class GatewayCalls(Calls):
@@ -56,24 +57,18 @@ class GatewayCalls(Calls):
         Raises:
             MeshError: the gateway itself failed, or a question cannot be sent.
         """
-        source_errors: list[Exception] = []
 
         async def requests() -> AsyncIterator[gateway_pb2.PredictComprehensiveStreamRequest]:
             sequence = 0
-            try:
-                async for question in each(questions):
-                    inner = self._comprehensive(question, version)
-                    yield gateway_pb2.PredictComprehensiveStreamRequest(sequence=sequence, request=inner)
-                    sequence += 1
-            except Exception as error:  # grpc would log it and end the stream as if all had been asked
-                source_errors.append(error)
+            async for question in each(questions):
+                inner = self._comprehensive(question, version)
+                yield gateway_pb2.PredictComprehensiveStreamRequest(sequence=sequence, request=inner)
+                sequence += 1
 
-        call = self._open.gateway.PredictComprehensiveStream(requests(), timeout=timeout_s)
-        async with aclosing(answers_to(call)) as answers:
+        call = self._open.gateway.PredictComprehensiveStream(timeout=timeout_s)
+        async with aclosing(answers_to(call)) as answers, sending(call, requests()):
             async for answer in answers:
                 yield ComprehensivePart.of(answer.response, answer.sequence)
-        if source_errors:
-            raise source_errors[0]
 
     async def route_prediction(
         self,

@@ -15,6 +15,10 @@ from meshcast.client.receipts import Receipt
 Direction = Literal["growing", "flat", "declining"]
 """Which way a series goes; flat where no growth can be told from chance."""
 
+ChangeKind = Literal["level", "bend"]
+"""How a series changed: its level stepped, or its growth changed without a step."""
+
+_KINDS: Mapping[int, ChangeKind] = {pb.CHANGE_KIND_LEVEL: "level", pb.CHANGE_KIND_BEND: "bend"}
 _DIRECTIONS: Mapping[int, Direction] = {
     pb.DIRECTION_GROWING: "growing",
     pb.DIRECTION_FLAT: "flat",
@@ -44,6 +48,8 @@ class Trend:
     """Probability that the slope has the sign it was estimated with."""
     strength: float
     """Share of the variance around the mean that the trend explains."""
+    level: float
+    """Mean level of the stretch; the geometric mean where the analysis is multiplicative."""
 
     @classmethod
     def of(cls, message: pb.Trend) -> "Trend":
@@ -62,6 +68,7 @@ class Trend:
             direction=_DIRECTIONS.get(message.direction, "flat"),
             probability=message.probability,
             strength=message.strength,
+            level=message.level,
         )
 
 
@@ -94,18 +101,22 @@ class Season:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangePoint:
-    """A day on which the level changed for good."""
+    """A day from which a series behaves differently for good."""
 
     day: date
-    """First day of the new level."""
+    """First day of the new behaviour."""
+    kind: ChangeKind
+    """How it changed."""
     level_before: float
-    """Level before it."""
+    """Mean level of the phase before it."""
     level_after: float
-    """Level from it on."""
+    """Mean level of the phase from it on."""
+    relative_change: float | None
+    """Level after over level before, less 1; None where the level before is not positive."""
     strength: float
-    """Size of the step in standard deviations of the noise around the levels."""
+    """Size of the change in standard deviations of the noise around the phases."""
     p_value: float
-    """Probability of so large a step by chance."""
+    """Probability of so clear a change by chance, somewhere in a steady series of as many days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +124,9 @@ class GrowthPhase:
     """A stretch between change points."""
 
     trend: Trend
-    """Growth inside it, with its first and last day."""
-    level: float
-    """Mean level."""
+    """Growth inside it, with its first and last day, and its level."""
+    days: int
+    """Known days in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +151,22 @@ class GrowthPatterns:
     """Growth over the whole series."""
     recent_trend: Trend
     """Growth since the last change point."""
-    weekly: Season
-    """The season of the week."""
+    weekly: Season | None
+    """The season of the week; None when too few days are known."""
     yearly: Season | None
     """The season of the year; None when less than two years are known."""
     change_points: tuple[ChangePoint, ...]
-    """Days on which the level changed for good, ascending."""
+    """Days from which the series behaves differently for good, ascending."""
     phases: tuple[GrowthPhase, ...]
     """What lies between the change points, ascending."""
     anomalies: tuple[SeriesAnomaly, ...]
     """Single days that do not fit, ascending."""
+    anomaly_scores: tuple[float, float]
+    """Scores at and beyond which a day is an anomaly: the low one, negative, and the high one."""
+    false_anomalies: float
+    """Anomalies to be expected in so many days by chance alone."""
+    multiplicative: bool
+    """Whether the series was analysed in logarithms."""
     notes: tuple[str, ...]
     """What could not be found out and why."""
     receipt: Receipt
@@ -165,23 +182,28 @@ class GrowthPatterns:
         return cls(
             trend=Trend.of(response.trend),
             recent_trend=Trend.of(response.recent_trend),
-            weekly=Season.of(response.weekly),
+            weekly=Season.of(response.weekly) if response.HasField("weekly") else None,
             yearly=Season.of(response.yearly) if response.HasField("yearly") else None,
             change_points=tuple(
                 ChangePoint(
                     day=date_of(point.date),
+                    kind=_KINDS.get(point.kind, "level"),
                     level_before=point.level_before,
                     level_after=point.level_after,
+                    relative_change=point.relative_change if point.HasField("relative_change") else None,
                     strength=point.strength,
                     p_value=point.p_value,
                 )
                 for point in response.change_points
             ),
-            phases=tuple(GrowthPhase(trend=Trend.of(phase.trend), level=phase.level) for phase in response.phases),
+            phases=tuple(GrowthPhase(trend=Trend.of(phase.trend), days=phase.days) for phase in response.phases),
             anomalies=tuple(
                 SeriesAnomaly(day=date_of(one.date), value=one.value, expected=one.expected, score=one.score)
                 for one in response.anomalies
             ),
+            anomaly_scores=(response.anomaly_score_low, response.anomaly_score_high),
+            false_anomalies=response.false_anomalies,
+            multiplicative=response.multiplicative,
             notes=tuple(response.notes),
             receipt=Receipt(response.receipt),
         )

@@ -27,7 +27,7 @@ from .logs import setup_logs
 from .loop import run
 from .metrics import Metrics, MetricsServer, serve_metrics
 from .reflection import Descriptions
-from .sending import send
+from .sending import send, sending
 from .server import PortInUse, Registrar, Server
 from .settings import LogSettings, RpcSettings, TracingSettings, load
 from .status import FirstStatus, from_item, from_rpc_error, from_status, mesh_errors, to_item, to_status
@@ -63,6 +63,7 @@ __all__ = [
     "Call",
     "current_call",
     "send",
+    "sending",
     "prediction_id",
     "row_id",
     "channel",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
-__all__ = ["send"]
+__all__ = ["send", "sending"]
 
 
 async def send(call: Any, message: Any, data: bytes) -> bool:
@@ -37,3 +39,35 @@ async def send(call: Any, message: Any, data: bytes) -> bool:
             raise
         return False
     return True
+
+
+@asynccontextmanager
+async def sending(call: Any, messages: AsyncIterable[Any]) -> AsyncIterator[None]:
+    """Sends messages while the block reads the answers, so that neither side waits for the other.
+
+    Handed to grpc as an iterator, messages would be written by grpc.aio itself, which loses the server's status.
+
+    Args:
+        call: that streams its requests, made without them.
+        messages: what to send, protobuf messages. When the source fails, the server is told that nothing follows, and
+            its error is raised at the end of the block.
+    """
+    task = asyncio.create_task(_send_all(call, messages), name="stream-requests")
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _send_all(call: Any, messages: AsyncIterable[Any]) -> None:
+    try:
+        async for message in messages:
+            if not await send(call, message, message.SerializeToString()):
+                return
+    except Exception:
+        await call.done_writing()
+        raise
+    await call.done_writing()

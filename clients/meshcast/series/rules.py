@@ -87,7 +87,8 @@ def series_violations(
         today: days since 1970-01-01, UTC.
         day_field: names the field of a day in the caller's message, from its position and the column, `day` or `value`.
         history_field: names a row's history as a whole in the caller's message.
-        is_history: False where nothing is to be forecast from it, so that any days will do: the last two rules fall away.
+        is_history: False where nothing is to be forecast from it, so that any days will do: the last two rules fall
+            away.
 
     Returns:
         By 0-based row, the violations as (field, description); at most one a rule and row.

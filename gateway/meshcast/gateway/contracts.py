@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 
 from meshcast.api.reflection.v1 import reflection_pb2
-from meshcast.rpc import Descriptions, FirstStatus
+from meshcast.rpc import Descriptions, FirstStatus, send
 
 _RECEIPT = "meshcast.api.type.v1.Receipt"
 _RECEIPT_FIELD = 15
@@ -131,7 +131,8 @@ async def _read_files(
         wanted = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)]
         asked: set[str] = set()
         while wanted and len(files) < _FILES_MAX:
-            await call.write(wanted.pop())
+            question = wanted.pop()
+            await send(call, question, question.SerializeToString())  # when the call has ended, reading says why
             response = await call.read()
             # None is grpc's word for bytes that are no message of the type.
             if response is None or response is grpc.aio.EOF or not response.HasField("file_descriptor_response"):
