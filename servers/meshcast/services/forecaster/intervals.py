@@ -100,6 +100,7 @@ class IntervalTracker:
         self, *, step: float = STEP, scale_rate: float = SCALE_RATE, horizons: Sequence[int] = HORIZONS
     ) -> None:
         self._step, self._scale_rate, self._horizons = step, scale_rate, tuple(horizons)
+        self._ends = np.array(self._horizons)
         first = (0, *self._horizons[:-1])
         self._share = [1.0 / (last - before) for before, last in zip(first, self._horizons, strict=True)]
         self._log_scale = 0.0
@@ -108,7 +109,7 @@ class IntervalTracker:
         self._compared = 0
         self._inside = bytearray()  # of the newest, oldest first; bit k: inside the k-th central interval
         self._hits = [0] * len(CENTRAL)  # of those in `_inside`
-        self._factors: Floats | None = None  # of every day up to the last bucket's end; None after a change
+        self._factors: Floats | None = None  # of the most days that were asked for; None after a change
 
     @property
     def compared(self) -> int:
@@ -130,9 +131,8 @@ class IntervalTracker:
             Shape (days, 4), float32, by day ahead and by `CENTRAL`; all within 1/20 and 100.
         """
         if self._factors is None or len(self._factors) < days:
-            length = max(days, self._horizons[-1])
-            by_bucket = np.exp(np.array(list(map(self._logs, range(len(self._horizons))))))
-            self._factors = by_bucket[self._bucket(np.arange(1, length + 1))].astype(np.float32)
+            by_bucket = np.exp([self._logs(bucket) for bucket in range(len(self._horizons))])
+            self._factors = by_bucket.astype(np.float32)[self._bucket(np.arange(1, days + 1))]
         return self._factors[:days]
 
     def evidence(self) -> tuple[Evidence, ...]:
@@ -252,7 +252,7 @@ class IntervalTracker:
         return [min(max(self._log_scale + shift, _LOG_MIN), _LOG_MAX) for shift in self._shift[bucket]]
 
     def _bucket(self, ahead: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.minimum(np.searchsorted(np.array(self._horizons), ahead), len(self._horizons) - 1)
+        return np.minimum(np.searchsorted(self._ends, ahead), len(self._horizons) - 1)
 
     def _count(self, bits: int) -> None:
         self._compared += 1
