@@ -64,6 +64,9 @@ FIRST, SECOND = 1, 2
 
 CALL_S = 20.0
 
+ROWS_MAX = 8
+"""Rows of a run on servers that tests start for themselves: few batch sizes are to be warmed at each load."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -478,6 +481,7 @@ async def start(case: Case, artefacts: Artefacts, tmp_path: Path) -> AsyncIterat
             nonlocal count
             count += 1
             repository = artefacts.repository(tmp_path / f"repository-{count}", *versions)
+            settings = {"rows_max": ROWS_MAX, **settings}
             return await stack.enter_async_context(running(case, repository, tmp_path / "state", **settings))
 
         yield one

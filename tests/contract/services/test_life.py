@@ -73,7 +73,7 @@ async def test_a_damaged_model_lets_its_process_start_and_say_why_it_does_not_se
     recorded = paths.meta_dir / "recorded.npz"
     whole = recorded.read_bytes()
     recorded.write_bytes(whole[:-9])
-    async with suite.running(case, repository, tmp_path / "state") as server:
+    async with suite.running(case, repository, tmp_path / "state", rows_max=suite.ROWS_MAX) as server:
         for error in await refusals(server):
             assert isinstance(error, Precondition)
             assert "recorded.npz" in error.message

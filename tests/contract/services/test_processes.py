@@ -90,7 +90,7 @@ async def test_a_serving_process_never_imports_torch(
 async def routed(service: Any, artefacts_of: Any, tmp_path: Path, suite: Any) -> AsyncIterator[tuple[Any, Any]]:
     """A server of the service, and a peer that asks a gateway with a route to it in its settings file."""
     repository = artefacts_of(service).repository(tmp_path / "repository", suite.SECOND)
-    async with suite.running(service, repository, tmp_path / "state") as server:
+    async with suite.running(service, repository, tmp_path / "state", rows_max=suite.ROWS_MAX) as server:
         path = tmp_path / "meshcast.toml"
         spec = service.spec
         path.write_text(
