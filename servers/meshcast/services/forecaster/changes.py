@@ -27,6 +27,7 @@ PRICE_MIN = 11.0
 """What a change has to add to twice the log likelihood in short series; see `price`."""
 
 _PRICE_OF_TREND = 8.0  # a slope is chosen once, not over all days; by the same simulations
+_PRICE_OF_BENDS = 2.0  # on top of a change's
 _CHANGES_MAX = 20
 _BENDS_MAX = 8
 _ROWS_MAX = 1_500  # longer series are averaged over equal stretches first: optimal partitioning takes rows squared
@@ -90,14 +91,14 @@ def find_changes(day: NDArray[np.int64], values: Floats) -> Changes:
     return Changes(points, _course(columns, values, scaled))
 
 
-def price(rows: int) -> float:
+def price(rows: int, kind: Kind) -> float:
     """What a change has to add to twice the log likelihood of a series.
 
-    BIC's price of two parameters, the place and the size of the change, but at least what short series need on
-    simulations alone (bench/change_points.py): with it white noise and random walks, normal or heavy-tailed, get a
-    change point less often than in 5 % and in 20 %.
+    BIC's price of two parameters, the place and the size of the change, but at least what short series need, and more
+    for bends, which random walks with drift resemble. Fixed on simulations alone (bench/change_points.py): with it
+    white noise and random walks, normal or heavy-tailed, get a change point less often than in 5 % and in 20 %.
     """
-    return max(PRICE_MIN, 2 * log(rows))
+    return max(PRICE_MIN, 2 * log(rows)) + (_PRICE_OF_BENDS if kind == "bend" else 0)
 
 
 def segment_min(rows: int) -> int:
@@ -110,7 +111,6 @@ class _Series:
 
     def __init__(self, at: Floats, rows: Floats) -> None:
         self._at, self._rows = at, rows
-        self._price = price(len(rows))
         self._rich = False
 
     def best(self) -> _Guess:
@@ -152,13 +152,14 @@ class _Series:
 
     def _pruned(self, guess: _Guess) -> _Guess:
         """The guess without the changes that are not worth their price next to the others."""
+        each = price(len(self._rows), _kind(guess.shape))
         while guess.places:
             gains = [self._gain_of(guess, place) for place in guess.places]
             least = int(np.argmin(gains))
-            if gains[least] >= self._price:
+            if gains[least] >= each:
                 break
             kept = guess.places[:least] + guess.places[least + 1 :]
-            guess = _Guess(guess.shape, kept, guess.price - self._price)
+            guess = _Guess(guess.shape, kept, guess.price - each)
         return guess
 
     def _steps(self) -> list[_Guess]:
@@ -167,6 +168,7 @@ class _Series:
 
         shortest = segment_min(len(self._rows))
         most = min(_CHANGES_MAX, len(self._rows) // shortest - 1)
+        each = price(len(self._rows), "level")
         found = []
         line = np.polyval(np.polyfit(self._at, self._rows, 1), self._at)
         shapes: list[tuple[_Shape, Floats, float]] = [
@@ -178,7 +180,7 @@ class _Series:
             partition.predict(n_bkps=most)
             for count in range(1, most + 1):
                 places = tuple(int(place) for place in partition.predict(n_bkps=count)[:-1])
-                found.append(_Guess(shape, places, extra + self._price * count))
+                found.append(_Guess(shape, places, extra + each * count))
         return found
 
     def _bends(self) -> list[_Guess]:
@@ -186,6 +188,7 @@ class _Series:
         n, shortest = len(self._rows), segment_min(len(self._rows))
         places = np.arange(shortest, n - shortest + 1, max(1, n // _BEND_PLACES))
         hinges = np.maximum(0, self._at[:, None] - self._at[places])
+        each = price(n, "bend")
         found = set()
         for memory in _BEND_MEMORY:
             line = np.stack([np.ones(n), self._at], axis=1)
@@ -209,7 +212,7 @@ class _Series:
                 unit = bends[:, nth] / np.sqrt(size[nth])
                 left = left - unit * float(unit @ left)
                 bends = bends - np.outer(unit, unit @ bends)
-        return [_Guess("bends", bent, _PRICE_OF_TREND + self._price * len(bent)) for bent in sorted(found)]
+        return [_Guess("bends", bent, _PRICE_OF_TREND + each * len(bent)) for bent in sorted(found)]
 
 
 def _kind(shape: _Shape) -> Kind:
