@@ -60,9 +60,17 @@ def machine() -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def predictor(state: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
     """A predictor with its state in `state`; `settings` are MESHCAST_… variables."""
-    port = free_port()
-    command = [sys.executable, "-m", "meshcast.services", "predictor"]
-    async with _running(command, port, PREDICTOR, state, settings or {}) as running:
+    async with model_service("predictor", PREDICTOR, state, settings) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def model_service(
+    name: str, service_name: str, state: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Any model service that is installed, by its name and its full gRPC name, as `predictor` of the predictor."""
+    command = [sys.executable, "-m", "meshcast.services", name]
+    async with _running(command, free_port(), service_name, state, settings or {}) as running:
         yield running
 
 
@@ -126,4 +134,4 @@ async def _serving(process: subprocess.Popen[bytes], target: str, service: str, 
             with contextlib.suppress(MeshError):
                 if await probe(target, service, timeout_s=1.0) is ServingStatus.SERVING:
                     return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
