@@ -290,6 +290,105 @@ def stream(
     )
 
 
+SeriesFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Series file with the columns date, series, value: .csv or .parquet.")
+]
+SeriesNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        "-s",
+        metavar="NAME",
+        help="Series of the file; repeatable. Default: all. In a file of one unnamed series, its name.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(
+    epilog=_example(
+        "meshcast forecast visits.csv --horizon 30 --nonnegative --plot out.png",
+        "meshcast forecast visits.csv --series berlin --level .5 --level .8 --level .95 --analyze",
+    )
+)
+def forecast(
+    file: SeriesFile,
+    horizon: Annotated[int, typer.Option("--horizon", "-n", min=1, max=90, help="Days to forecast.")] = 30,
+    level: Annotated[
+        list[float] | None,
+        typer.Option("--level", "-l", min=0.01, max=0.99, help="Level of an interval; repeatable. Default: .8, .95."),
+    ] = None,
+    series: SeriesNames = None,
+    nonnegative: Annotated[
+        bool, typer.Option("--nonnegative", help="The series cannot be negative: no forecast is below 0.")
+    ] = False,
+    analyze: Annotated[
+        bool, typer.Option("--analyze", help="Show trend, seasons, changes and unusual days of the series too.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw history, forecast and intervals here: .png, .svg or .pdf."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the forecasts here: .csv, .jsonl or .parquet."),
+    ] = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Forecast the daily series of a file, with intervals.
+
+    The forecasts are stored under the series' names: `meshcast actuals` later tells the mesh what happened.
+    """
+    from meshcast.cli.forecast import forecast as run
+
+    run(
+        file,
+        horizon_days=horizon,
+        levels=level or [],
+        series=series or [],
+        nonnegative=nonnegative,
+        analyze=analyze,
+        plot=plot,
+        out=out,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=_example("meshcast actuals visits.csv", "meshcast actuals visits.csv --series berlin --json"))
+def actuals(
+    file: SeriesFile,
+    series: SeriesNames = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Record what the series of a file really did, so that the intervals of their forecasts keep their level.
+
+    Days that are known already change nothing, so the same growing file can be given every day.
+    """
+    from meshcast.cli.actuals import actuals as run
+
+    run(
+        file,
+        series=series or [],
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
 Repository = Annotated[
     Path | None,
     typer.Option(

