@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 GATHER_S = 0.02  # a transaction an item would cost single calls a quarter of their time
 ITEMS_AT_ONCE = 1024  # most items of a transaction
-BUSY_S = 5.0  # no transaction of ours takes a tenth of it
+BUSY_S = 15.0  # another process of the host may be writing; nearly always that takes milliseconds
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -33,6 +33,9 @@ log = structlog.get_logger()
 
 Floats = NDArray[np.float32]
 
+BUSY_S = 15.0
+"""Seconds that a write waits for another: 10,000 days against 90 forecasts each, the most of a call, take 7."""
+
 FRESH_S = 0.5
 """Seconds after which what other processes of the host recorded is looked up again."""
 
@@ -190,7 +193,7 @@ class ForecastStore:
         *,
         records_max: int = 4096,
         trackers_max: int = TRACKERS_MAX,
-        busy_s: float = 5.0,
+        busy_s: float = BUSY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = WriteBehind[Forecasts](

@@ -107,8 +107,7 @@ class IntervalTracker:
         self._shift = [[0.0] * len(CENTRAL) for _ in self._horizons]  # logarithms, on top of the scale
         self._seen = [0] * len(self._horizons)
         self._compared = 0
-        self._inside = bytearray()  # of the newest, oldest first; bit k: inside the k-th central interval
-        self._hits = [0] * len(CENTRAL)  # of those in `_inside`
+        self._inside = b""  # a byte for each of the newest, oldest first; bit k: inside the k-th central interval
         self._factors: Floats | None = None  # of the most days that were asked for; None after a change
 
     @property
@@ -138,10 +137,11 @@ class IntervalTracker:
     def evidence(self) -> tuple[Evidence, ...]:
         """How the intervals have held, ascending by level."""
         seen = [bucket for bucket, count in enumerate(self._seen) if count]
+        inside = np.frombuffer(self._inside, dtype=np.uint8)
         found = []
         for k, level in enumerate(CENTRAL):
             log_factor = math.fsum(self._logs(bucket)[k] for bucket in seen) / len(seen) if seen else 0.0
-            coverage = self._hits[k] / len(self._inside) if self._inside else None
+            coverage = float((inside >> k & 1).mean()) if len(inside) else None
             found.append(
                 Evidence(level=level, compared=self._compared, coverage=coverage, width_factor=math.exp(log_factor))
             )
@@ -172,8 +172,8 @@ class IntervalTracker:
         rows = list(zip(bucket.tolist(), scores.tolist(), size.tolist(), has_width.tolist(), strict=True))
         for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(rows)], strict=True):
             self._update_day(rows[start:stop])
-        for bits in inside.tolist():
-            self._count(bits)
+        self._compared += len(inside)
+        self._inside = (self._inside + inside.tobytes())[-WINDOW:]
         self._factors = None
 
     def snapshot(self) -> dict[str, Any]:
@@ -205,9 +205,7 @@ class IntervalTracker:
             compared, inside = int(snapshot["compared"]), str(snapshot["inside"])
             if len(inside) != min(compared, WINDOW):
                 raise ValueError("a snapshot that says otherwise how many values it compared")
-            tracker._compared = compared - len(inside)
-            for digit in inside:
-                tracker._count(int(digit, 16))
+            tracker._compared, tracker._inside = compared, bytes(int(digit, 16) for digit in inside)
         except (KeyError, TypeError) as error:
             raise ValueError(f"no snapshot of a tracker: {error!r}") from error
         return tracker
@@ -253,13 +251,6 @@ class IntervalTracker:
 
     def _bucket(self, ahead: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.minimum(np.searchsorted(self._ends, ahead), len(self._horizons) - 1)
-
-    def _count(self, bits: int) -> None:
-        self._compared += 1
-        self._inside.append(bits)
-        leaving = self._inside.pop(0) if len(self._inside) > WINDOW else 0
-        for k in range(len(CENTRAL)):
-            self._hits[k] += (bits >> k & 1) - (leaving >> k & 1)
 
 
 def adapted(
@@ -364,8 +355,7 @@ def _scores(
     return scores, size, fan[:, _UPPER] > fan[:, _LOWER]
 
 
-def _inside(value: NDArray[np.float64], answered: NDArray[Any]) -> NDArray[np.int64]:
+def _inside(value: NDArray[np.float64], answered: NDArray[Any]) -> NDArray[np.uint8]:
     """Bit k: the value is inside the k-th central interval; shape (n,)."""
     covered = (value[:, None] >= answered[:, _LOWER]) & (value[:, None] <= answered[:, _UPPER])
-    bits: NDArray[np.int64] = covered @ (1 << np.arange(len(CENTRAL)))
-    return bits
+    return np.packbits(covered, axis=1, bitorder="little")[:, 0]

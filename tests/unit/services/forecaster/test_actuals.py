@@ -312,6 +312,47 @@ def test_a_process_killed_after_the_acknowledgement_loses_nothing(tmp_path: Path
     asyncio.run(look())
 
 
+def test_processes_that_record_the_same_days_at_the_same_time_compare_each_once(tmp_path: Path) -> None:
+    path = tmp_path / "f.sqlite"
+
+    async def prepare() -> None:
+        async with ForecastStore(path) as store:
+            await store.put(forecasts("chunk", range(0, 100, 5), days=20))
+
+    asyncio.run(prepare())
+    script = """
+        import asyncio, sys
+        from pathlib import Path
+        import numpy as np
+        from meshcast.services.forecaster.actuals import ForecastStore
+
+        async def main():
+            recorded = compared = 0
+            async with ForecastStore(Path(sys.argv[1])) as store:
+                print("ready", flush=True)
+                sys.stdin.readline()
+                for k in range(0, 100, 2):
+                    done = await store.record_actuals("s", "forecaster", np.array([k, k + 1]), np.array([9.0, 12.0]))
+                    recorded, compared = recorded + done.recorded, compared + done.compared
+            print(recorded, compared)
+
+        asyncio.run(main())
+    """
+    start = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    with (
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one,
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other,
+    ):
+        for process in (one, other):
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        counts = [tuple(map(int, process.communicate()[0].split())) for process in (one, other)]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [100, 5 * 1 + 5 * 2 + 5 * 3 + 85 * 4]
+
+
 def widened() -> IntervalTracker:
     tracker = IntervalTracker()
     tracker.update(np.arange(50), np.ones(50, np.int64), np.full(50, 4.0), np.tile(NORMAL, (50, 1)))
