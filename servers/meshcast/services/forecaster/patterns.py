@@ -9,7 +9,6 @@ factors and its trends percentages.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -264,19 +263,21 @@ class _Analysis:
         spread = float(((values - values.mean()) ** 2).sum())
         left = float(((values - values.mean() - line) ** 2).sum())
         if self._multiplicative:
-            unit = level
             weekly: float | None = float(np.expm1(min(7 * found.slope, 700.0)))
         else:
-            weekly = 7 * found.slope / float(values.mean()) if values.mean() > 0 else None
-        scale = (lambda x: x * unit) if self._multiplicative else (lambda x: float(np.ldexp(x, self._exponent)))
+            weekly = _ratio(7 * found.slope, float(values.mean()))
+
+        def in_units(growth: float) -> float:
+            return growth * level if self._multiplicative else float(np.ldexp(growth, self._exponent))
+
         direction: Direction = "growing" if found.lower > 0 else "declining" if found.upper < 0 else "flat"
         return Trend(
             first_day=int(day[0]),
             last_day=int(day[-1]),
-            slope=scale(found.slope),
-            slope_error=scale(found.error),
-            slope_lower=scale(found.lower),
-            slope_upper=scale(found.upper),
+            slope=in_units(found.slope),
+            slope_error=in_units(found.error),
+            slope_lower=in_units(found.lower),
+            slope_upper=in_units(found.upper),
             growth_weekly=weekly,
             direction=direction,
             probability=max(found.probability_up, 1 - found.probability_up),
@@ -300,7 +301,7 @@ class _Analysis:
                     kind=point.kind,
                     level_before=before.level,
                     level_after=after.level,
-                    relative_change=after.level / before.level - 1 if before.level > 0 else None,
+                    relative_change=_ratio(after.level - before.level, before.level),
                     strength=min(size / around, _STRENGTH_MAX) if size < _STRENGTH_MAX * around else _STRENGTH_MAX,
                     p_value=point.p_value,
                 )
@@ -321,10 +322,16 @@ class _Analysis:
         return float(np.ldexp(np.exp(rest) if self._multiplicative else rest, self._exponent))
 
 
+def _ratio(part: float, level: float) -> float | None:
+    """Share of a level; None where the level is not positive, or so small that the share is no number."""
+    share = part / level if level > 0 else np.inf
+    return share if np.isfinite(share) else None
+
+
 def _check(day: Days, value: Floats, nonnegative: bool) -> None:
     if day.ndim != 1 or day.shape != value.shape or len(day) < DAYS_MIN:
         raise InvalidInput(f"growth patterns need at least {DAYS_MIN} days with one value each, got {len(day)}")
-    if any(late <= early for early, late in pairwise(day.tolist())):
+    if (day[1:] <= day[:-1]).any():
         raise InvalidInput("the days of a series must ascend, each once")
     if not np.isfinite(value).all():
         raise InvalidInput("the values of a series must be finite")

@@ -22,7 +22,7 @@ def odd_days(values: Floats) -> list[int]:
     [
         (lambda rng, n: rng.standard_normal(n), 1.0),
         (lambda rng, n: np.cumsum(rng.standard_normal(n)), 2.5),
-        (lambda rng, n: rng.standard_t(3, n), 6.0),
+        (lambda rng, n: rng.standard_t(3, n), 8.0),
         (lambda rng, n: np.exp(0.5 * rng.standard_normal(n)), 4.0),
     ],
 )
