@@ -103,19 +103,24 @@ def days_from_messages(days: Sequence[pb.DayValue], field: str = "history") -> t
         field: their path in the request, for errors.
 
     Raises:
-        InvalidInput: a date is none; up to 50 of them are named.
+        InvalidInput: a date is none, or a value is NaN; up to 50 of them are named.
     """
     texts = [one.date for one in days]
     day, is_date = days_of_texts(texts)
-    if not is_date.all():
-        wrong = [
-            (f"{field}[{at}].date", f"must be a date as in 2016-05-31, is {_quoted(texts[at])}")
-            for at in np.flatnonzero(~is_date)[:_VIOLATIONS_MAX].tolist()
-        ]
-        raise InvalidInput(f"{wrong[0][0]} {wrong[0][1]}", violations=wrong)
+    wrong = [
+        (f"{field}[{at}].date", f"must be a date as in 2016-05-31, is {_quoted(texts[at])}")
+        for at in np.flatnonzero(~is_date)[:_VIOLATIONS_MAX].tolist()
+    ]
     nan = float("nan")
-    values = [one.value if one.HasField("value") else nan for one in days]
-    return day, np.array(values, dtype=np.float64)
+    value = np.array([one.value if one.HasField("value") else nan for one in days], dtype=np.float64)
+    wrong += [
+        (f"{field}[{at}].value", "is NaN; leave the value out where it is unknown")
+        for at in np.flatnonzero(np.isnan(value)).tolist()
+        if days[at].HasField("value")
+    ][: _VIOLATIONS_MAX - len(wrong)]
+    if wrong:
+        raise InvalidInput(f"{wrong[0][0]} {wrong[0][1]}", violations=wrong)
+    return day, value
 
 
 def messages_from_days(day: Days, value: Floats) -> list[pb.DayValue]:
