@@ -431,8 +431,8 @@ async def test_a_bad_chunk_is_answered_in_its_place_and_the_stream_goes_on(door:
     error = from_item(bad.status)
     assert isinstance(error, InvalidInput) and fields_of(error)[0] == field
     assert not bad.median and not first.status.code
-    medians = [np.frombuffer(answer.median, dtype="<f4") for answer in (first, last)]
-    assert len(medians[0]) == 15 and np.allclose(*medians, rtol=1e-5)
+    before, after = (np.frombuffer(answer.median, dtype="<f4") for answer in (first, last))
+    assert len(before) == 15 and np.allclose(before, after, rtol=1e-5)
 
 
 async def test_bad_rows_of_a_chunk_fail_alone_each_with_its_reason(door: Any) -> None:
