@@ -17,7 +17,8 @@ _AROUND = 15  # days whose median is expected: two weeks, so that an odd day or 
 _ROWS_FOR_TAILS = 25  # residuals of one sign: fewer do not show their tail
 _FREEDOM_USUAL = 5.0  # of Student's t, where the tail is unknown
 _MEDIAN = 0.6745  # of the distance of normal noise from 0, in standard deviations
-_FREEDOM = np.array([2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, 1e6])
+# Tails heavier than those of 3 degrees are taken for anomalies themselves.
+_FREEDOM = np.array([3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, 1e6])
 
 
 def scores(values: Floats, course: Floats, starts: NDArray[np.int64]) -> tuple[Floats, Floats]:
