@@ -89,22 +89,26 @@ async def test_a_deadline_that_has_passed_is_told_and_nothing_is_computed(patien
 
 
 async def test_the_tightest_deadline_closes_a_batch_for_all_that_wait_in_it(patient: Any) -> None:
-    async def hasty() -> Any:
-        try:  # its own answer may cross its deadline on a busy host
-            return await patient.peer.single(timeout_s=0.7)
-        except DeadlineExceeded as error:
-            return error
+    async def answered(timeout_s: float) -> receipt_pb2.Receipt | None:
+        try:
+            receipt: receipt_pb2.Receipt = (await patient.peer.single(timeout_s=timeout_s)).receipt
+            return receipt
+        except DeadlineExceeded:  # on a busy host an answer may cross its deadline
+            return None
 
-    long, short = await asyncio.gather(patient.peer.single(), hasty())
-    assert long.receipt.batch_close == receipt_pb2.BATCH_CLOSE_DEADLINE
-    assert long.receipt.batch_rows == 2
-    assert long.receipt.queue_us < 5_000_000
-    if not isinstance(short, DeadlineExceeded):
-        assert short.receipt.batch_close == receipt_pb2.BATCH_CLOSE_DEADLINE
-        assert 690 <= short.receipt.deadline_ms <= 707
-        assert not short.receipt.deadline_default
+    for _ in range(8):
+        long, short = await asyncio.gather(answered(3.0), answered(0.5))
+        await patient.is_idle()
+        if long is not None and long.batch_rows == 2:
+            break
+    assert long is not None
+    assert (long.batch_rows, long.batch_close) == (2, receipt_pb2.BATCH_CLOSE_DEADLINE)
+    assert long.queue_us < 2_500_000
+    if short is not None:
+        assert (short.batch_rows, short.batch_close) == (2, receipt_pb2.BATCH_CLOSE_DEADLINE)
+        assert 490 <= short.deadline_ms <= 505
+        assert not short.deadline_default
     assert patient.context.batcher.counts.executed_after_deadline == 0
-    await patient.is_idle()
 
 
 # --- callers that go away ---
