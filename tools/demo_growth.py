@@ -173,9 +173,8 @@ def show_series(console: Console, table: SeriesTable, file: Path) -> None:
     sums = np.array([table.value[months == month].mean() for month in np.unique(months)])
     bars = "".join(BARS[round(share * (len(BARS) - 1))] for share in sums / sums.max())
     first, last = day_texts(table.day[[0, -1]])
-    console.print(
-        f"{len(table):,} days, {first} to {last}, written to {file}; daily mean by month, at most {sums.max():,.0f}:"
-    )
+    console.print(f"written to {file}", highlight=False, soft_wrap=True)
+    console.print(f"{len(table):,} days, {first} to {last}; daily mean by month, at most {sums.max():,.0f}:")
     console.print(f"[cyan]{bars}[/]")
 
 
@@ -191,6 +190,7 @@ def show_scores(console: Console, asked: Asked, seconds: float) -> None:
     for name, value in adapted.mase.items():
         errors.add_row(name, f"[green]{value:.3f}[/]" if value == best else f"{value:.3f}")
     console.print(errors)
+    console.print("errors are divided by the mean change over a week in each origin's whole history, from 2014 on")
     held = Table(title="Intervals: share of days inside, and mean width", title_justify="left")
     for heading in ("stated", "adapting", "width", "as the model draws them", "width"):
         held.add_column(heading, justify="right")

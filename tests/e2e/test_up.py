@@ -19,6 +19,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 POSTS = 300
+PROCESSES = ("predictor", "forecaster", "gateway")
 
 
 @dataclass(frozen=True)
@@ -66,24 +67,32 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     mesh.run("down")
 
 
-def test_status_shows_a_serving_predictor(mesh: Mesh) -> None:
+def test_status_shows_that_every_service_serves(mesh: Mesh) -> None:
     status = mesh.json("status", "--json")
     assert status["serving"] is True
-    (predictor,) = (service for service in status["services"] if service["name"] == "predictor")
-    assert predictor["state"] == "SERVING_STATE_SERVING"
+    states = {service["name"]: service["state"] for service in status["services"]}
+    assert states == dict.fromkeys(("forecaster", "predictor"), "SERVING_STATE_SERVING")
+    shown = mesh.run("status").stdout
+    assert "forecaster/1" in shown and "predictor/1" in shown
 
 
 def test_every_process_has_its_own_log_and_address(mesh: Mesh) -> None:
     parts = mesh.state()
-    for name in ("predictor", "gateway"):
+    for name in PROCESSES:
         assert parts[name]["state"] == "serving"
         assert Path(parts[name]["log"]).stat().st_size > 0
-    assert parts["predictor"]["address"] != parts["gateway"]["address"]
+    assert len({parts[name]["address"] for name in PROCESSES}) == len(PROCESSES)
+
+
+def test_doctor_lists_the_services_with_their_ports(mesh: Mesh) -> None:
+    found = mesh.json("doctor", "--json")
+    assert found["services"] == ["forecaster", "predictor"]
+    assert {"forecaster", "forecaster's metrics", "predictor"} <= {port["purpose"] for port in found["ports"]}
 
 
 def test_a_serving_process_has_not_loaded_torch(mesh: Mesh) -> None:
     parts = mesh.state()
-    for name in ("predictor", "gateway"):
+    for name in PROCESSES:
         loaded = {Path(mapped.path).name for mapped in psutil.Process(parts[name]["pid"]).memory_maps()}
         assert not [library for library in loaded if library.startswith("libtorch")], name
 
@@ -117,10 +126,13 @@ def test_call_names_the_field_that_is_wrong(mesh: Mesh) -> None:
 
 def test_models_are_listed_described_and_loaded_through_the_gateway(mesh: Mesh) -> None:
     listed = mesh.json("models", "list", "--json")
-    assert {"predictor"} == {model["name"] for model in listed["models"] if model.get("state") == "READY"}
+    ready = [model["name"] for model in listed["models"] if model.get("state") == "READY"]
+    assert sorted(ready) == ["forecaster", "predictor"]
     metadata = mesh.json("models", "metadata", "predictor", "--json")
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["history", "mask", "planned"]
-    mesh.run("models", "load", "predictor")
+    assert mesh.json("models", "metadata", "forecaster", "--json")["name"] == "forecaster"
+    for name in ("predictor", "forecaster"):
+        assert "serving version 1" in mesh.run("models", "load", name).stdout
     assert "other" in mesh.run("models", "metadata", "other", code=1).stderr
 
 
@@ -150,6 +162,22 @@ def test_stream_writes_every_row_and_scores_them(mesh: Mesh, posts_file: Path, t
 def test_a_second_mesh_from_the_same_folder_is_refused(mesh: Mesh) -> None:
     assert "runs already" in mesh.run("up", "--free-ports", code=1).stderr
     assert "runs already" in mesh.run("up", "--detach", "--free-ports", code=1).stderr
+
+
+def test_forecast_shows_a_series_with_its_intervals(mesh: Mesh, tmp_path: Path) -> None:
+    path = tmp_path / "daily.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("date", "value"))
+        for day in range(120):
+            writer.writerow(((datetime(2024, 1, 1) + timedelta(days=day)).date().isoformat(), 100 + 10 * (day % 7)))
+    done = mesh.run("forecast", str(path), "--horizon", "7")
+    assert "forecaster version 1" in done.stdout and "in 7" in done.stdout
+    described = mesh.json("call", "ForecasterService/DescribeModel")
+    assert described["model"]["name"] == "forecaster" and described["horizon_days_max"] == 90
+    wrong = {"history": [{"date": "2024-02-30", "value": 1}]}
+    refused = mesh.run("call", "ForecasterService/ForecastGrowth", "-d", json.dumps(wrong), code=2)
+    assert "history[0].date" in refused.stderr
 
 
 def test_a_killed_predictor_is_started_again_and_answers(mesh: Mesh, posts_file: Path) -> None:
