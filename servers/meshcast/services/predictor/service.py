@@ -105,9 +105,9 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         )
         try:
             question = single_question(request.request)
-        except InvalidInput as refusal:
+        except InvalidInput as error:
             add_violations(
-                answer.violations, ((violation.field, violation.description) for violation in refusal.violations)
+                answer.violations, ((violation.field, violation.description) for violation in error.violations)
             )
             return answer
         add_violations(answer.violations, violations_of(question).get(0, []))
@@ -146,9 +146,9 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             prepared = await self._preparer.prepare(question)
             rows, priority = len(question.start), priority_class(request.priority, default=LOW)
             columns, receipt = await self._answer(prepared, rows, deadline, priority, request.model_version)
-        except MeshError as refusal:
+        except MeshError as error:
             return pb.PredictEngagementStreamResponse(
-                sequence=request.sequence, rows=max(0, request.planned.posts), status=to_item(refusal)
+                sequence=request.sequence, rows=max(0, request.planned.posts), status=to_item(error)
             )
         receipt.prediction_id = prediction_id(request.request_id)
         receipt.notes.extend(_missing_notes(question))
