@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from meshcast.rpc.errors import InvalidInput
+from meshcast.runtime.conformal import interval_coverage, interval_factors
 from meshcast.services.forecaster import features, synthetic
 from meshcast.services.forecaster.features import DAYS_BACK, DAYS_MIN, HISTORY, HORIZON, INPUTS
 from meshcast.services.forecaster.model import MEDIAN, ForecastModel
@@ -57,6 +58,7 @@ _SPAN = DAYS_BACK + HORIZON
 _CHUNK_ROWS = 512
 _MISS_MAX = 15.0  # spreads; one freak day must not outweigh all others of a batch
 _KNOTS = (0, 2, 6, 13, 29, 59, 89)  # days of the horizon that calibration is measured around
+_SIDES = [j for j in range(len(LEVELS)) if j != MEDIAN]
 _SYNTHETIC_DAYS = 620
 _SYNTHETIC_POOL = 4_000
 
@@ -82,7 +84,6 @@ class TrainSettings:
         test_windows: most windows that score.
         nonnegative: True declares every series non-negative, False none; None those that never fell below 0.
         from_scratch: True ignores the weights that ship.
-        by_level: True measures misses as shares of the level instead of in spreads, so that wild series count more.
         threads: torch threads.
         seed: of everything random.
     """
@@ -103,7 +104,6 @@ class TrainSettings:
     test_windows: int = 2_000
     nonnegative: bool | None = None
     from_scratch: bool = False
-    by_level: bool = False
     threads: int = 1
     seed: int = 0
 
@@ -278,6 +278,12 @@ def train(
     _check(panel, settings)
     rng = np.random.default_rng(settings.seed)
     validation = test_windows(panel, "validation", rng=rng, windows_max=settings.calibration_windows)
+    if not len(validation):
+        raise InvalidInput(
+            f"too few values: nowhere in the validation part do {DAYS_MIN} values of the 16 weeks before a day stand "
+            "before one that is known",
+            field="series",
+        )
     held = test_windows(panel, "test", rng=rng, windows_max=settings.test_windows)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
@@ -359,7 +365,7 @@ def fit(
         module.train()
         inputs, target = sample(settings.batch_rows)
         ahead = _ahead(rng, module.horizon, settings.ahead)
-        loss = _loss(module, inputs, target, ahead, by_level=settings.by_level)
+        loss = _loss(module, inputs, target, ahead)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -501,6 +507,8 @@ def quantiles_of(module: ForecastModel, inputs: Mapping[str, Floats]) -> Floats:
     """The module's answers, (m, horizon, 9), in chunks."""
     columns = [torch.from_numpy(inputs[name]) for name in INPUTS]
     rows = len(columns[0])
+    if not rows:
+        return np.zeros((0, module.horizon, len(LEVELS)), np.float32)
     with torch.no_grad():
         parts = [module(*(c[at : at + _CHUNK_ROWS] for c in columns)).numpy() for at in range(0, rows, _CHUNK_ROWS)]
     return np.concatenate(parts)
@@ -531,7 +539,7 @@ def judge(module: ForecastModel, windows: Windows, *, days: int = 14) -> dict[st
         found["mase"][name] = float(each[use].mean()) if use.any() else None
     known = ~np.isnan(target)
     for name, stated, low, high in (("80 %", 0.80, 2, 6), ("90 %", 0.90, 1, 7), ("95 %", 0.95, 0, 8)):
-        inside = (target >= quantiles[:, :, low]) & (target <= quantiles[:, :, high])
+        inside = interval_coverage(target, quantiles[:, :, low], quantiles[:, :, high])
         width = ((quantiles[:, :, high] - quantiles[:, :, low]) / scale)[use]
         found["coverage"][name] = {
             "stated": stated,
@@ -571,15 +579,10 @@ def factors_of(misses: Floats, offsets: Floats, *, knots: tuple[int, ...] = _KNO
     for k, (low, high) in enumerate(pairwise(edges)):
         miss, offset = misses[:, low:high].reshape(-1), offsets[:, low:high].reshape(-1, len(LEVELS))
         known = ~np.isnan(miss)
-        n = int(known.sum())
-        if n < 100:
+        if int(known.sum()) < 100:
             found[k] = found[max(k - 1, 0)]
             continue
-        for j, level in enumerate(LEVELS):
-            if j == MEDIAN:
-                continue
-            scores = np.sort(miss[known] / offset[known, j])
-            found[k, j] = scores[min(math.ceil((n + 1) * max(level, 1 - level)), n) - 1]
+        found[k, _SIDES] = interval_factors(miss[known], offset[known][:, _SIDES], [LEVELS[j] for j in _SIDES])
     every = [np.interp(np.arange(horizon), knots, found[:, j]) for j in range(len(LEVELS))]
     return torch.tensor(np.stack(every, axis=1), dtype=torch.float32)
 
@@ -609,6 +612,8 @@ def _check(panel: Panel, settings: TrainSettings) -> None:
             f"too short: no series spans {settings.days_min} days, the longest {int(length.max(initial=0))}",
             field="series",
         )
+    if not (panel.learn_stop - panel.start > 2 * DAYS_MIN).any():
+        raise InvalidInput(f"too short: no series has more than {2 * DAYS_MIN} days that train", field="series")
     if not any(np.nanstd(panel.value[a:b]) > 0 for a, b in zip(panel.start, panel.stop, strict=True) if b - a >= 2):
         raise InvalidInput("every series is constant, so there is nothing to learn", field="series")
 
@@ -710,9 +715,7 @@ def _ahead(rng: np.random.Generator, horizon: int, count: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate([first, rest])).astype(np.int64))
 
 
-def _loss(
-    module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahead: Tensor, *, by_level: bool = False
-) -> Tensor:
+def _loss(module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahead: Tensor) -> Tensor:
     """Pinball loss of the nine quantiles, the median's counted thrice, in spreads."""
     middle, offsets, units = module.scaled(inputs, ahead=ahead)
     wanted = module.rescaled(target[:, ahead], units, inputs[-1])
@@ -724,10 +727,7 @@ def _loss(
     weights = torch.ones(len(LEVELS))
     weights[MEDIAN] = 3.0
     pinball = torch.maximum(levels * miss, (levels - 1) * miss) * weights
-    total = pinball.sum(dim=2) * known
-    if by_level:
-        total = total * (units.spread / units.spread.mean())
-    return total.sum() / known.sum().clamp(min=1)
+    return (pinball.sum(dim=2) * known).sum() / known.sum().clamp(min=1)
 
 
 @torch.no_grad()

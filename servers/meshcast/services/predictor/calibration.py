@@ -1,6 +1,7 @@
-"""Calibration of intervals and confidence on posts that training did not see, and the scores that check it."""
+"""Calibration of confidence on posts that training did not see, and the scores that check it.
 
-from collections.abc import Sequence
+That of intervals is `meshcast.runtime.conformal`, which every service shares.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,37 +10,11 @@ __all__ = [
     "area_under_curve",
     "confidence_line",
     "expected_calibration_error",
-    "interval_coverage",
-    "interval_factors",
     "rank_correlation",
     "rank_correlation_within",
 ]
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
-
-
-def interval_factors(misses: Floats, offsets: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Factors that stretch each bound's distance from the middle until its level holds.
-
-    One-sided conformal quantiles of the normalised score miss / offset.
-
-    Args:
-        misses: shape (n,), what happened less the point prediction, log1p(count).
-        offsets: shape (n, k), uncalibrated quantiles less the point prediction, never 0; negative for levels under .5.
-        levels: the k levels.
-
-    Returns:
-        Shape (k,); 1 = as it was.
-
-    Source: Romano, Patterson, Candes, Conformalized Quantile Regression (NeurIPS 2019), with normalised scores.
-    """
-    n = len(misses)
-    factors = []
-    for k, level in enumerate(levels):
-        scores = np.sort(misses / offsets[:, k])
-        share = max(level, 1 - level)
-        factors.append(float(scores[min(int(np.ceil((n + 1) * share)), n) - 1]))
-    return np.array(factors)
 
 
 def confidence_line(logits: Floats, labels: NDArray[np.bool_]) -> tuple[float, float]:
@@ -87,11 +62,6 @@ def expected_calibration_error(confidence: Floats, labels: NDArray[np.bool_], *,
     parts = np.array_split(order, min(bins, len(order)))
     gaps = [len(part) * abs(float(confidence[part].mean()) - float(labels[part].mean())) for part in parts]
     return float(sum(gaps) / len(order))
-
-
-def interval_coverage(target: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    """Whether each target lies in its interval, ends included; all of shape (n,)."""
-    return np.asarray((target >= low) & (target <= high))
 
 
 def area_under_curve(score: Floats, labels: NDArray[np.bool_]) -> float:

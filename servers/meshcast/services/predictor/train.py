@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc.errors import InvalidInput
+from meshcast.runtime.conformal import interval_coverage, interval_factors
 from meshcast.services.predictor import calibration, features
 from meshcast.services.predictor.features import HISTORY_FEATURES, INPUTS, PLANNED_FEATURES, RECENT
 from meshcast.services.predictor.model import LEVELS, EngagementModel
@@ -345,7 +346,7 @@ def judge(module: EngagementModel, part: Part) -> dict[str, Any]:
     judged["coverage"] = {}
     near = np.ones(len(large), dtype=np.bool_)
     for name, level, low, high in (("80 %", 0.80, 1, 2), ("95 %", 0.95, 0, 3)):
-        inside = calibration.interval_coverage(part.target, quantiles[:, low], quantiles[:, high])
+        inside = interval_coverage(part.target, quantiles[:, low], quantiles[:, high])
         shares = np.array([inside[part.channel == channel].mean() for channel in large])
         close = np.abs(shares - level) <= 0.05
         near &= close
@@ -516,7 +517,7 @@ def _calibrate(module: EngagementModel, validation: Part) -> None:
     offsets = torch.cat([answer.offsets() for answer in answers]).numpy()
     logits = torch.cat([answer.logit for answer in answers]).numpy()
     residual = validation.target - validation.window_median
-    factors = calibration.interval_factors(residual - shift[:, 0], offsets, LEVELS)
+    factors = interval_factors(residual - shift[:, 0], offsets, LEVELS)
     line = calibration.confidence_line(logits, validation.target > validation.recent_median)
     module.set_calibration(
         interval_factors=torch.tensor(factors, dtype=torch.float32), confidence_line=torch.tensor(line)
