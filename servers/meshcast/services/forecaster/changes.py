@@ -33,7 +33,8 @@ _BENDS_MAX = 8
 _ROWS_MAX = 1_500  # longer series are averaged over equal stretches first: optimal partitioning takes rows squared
 _BEND_PLACES = 150
 _BEND_MEMORY = (0.0, 0.5, 0.85, 1.0)
-_RICH_ROWS_MIN = 100  # shorter series cannot tell two parameters of noise from a change: see bench/change_points.py
+# From here on a step of two standard deviations outlives rich noise in 9 of 10 simulated series; at 60 rows in 6 of 10.
+_RICH_ROWS_MIN = 100
 _GAIN_OF_WALKS = 3.3  # of bends in random walks over what the tail formula has; simulated, 30 to 1,000 days
 _RIVALS = 3  # of each shape, that are judged again under rich noise
 
@@ -69,6 +70,9 @@ class _Guess:
 
 def find_changes(day: NDArray[np.int64], values: Floats) -> Changes:
     """Finds the days from which the level or the growth of a series is another one.
+
+    Changes lie a week apart or more, 3 to 6 days in series under 70 days. Of a series with more than 1,500 days, means
+    of equal stretches are searched, 7 days long for 10,000: its changes lie 7 stretches apart.
 
     Args:
         day: shape (n,), days since 1970-01-01, ascending; missing days are absent. The noise is taken to pass over
