@@ -87,7 +87,7 @@ async def _record(
 def _print(console: Console, found: Sequence[tuple[str, RecordedActuals]]) -> None:
     levels = [evidence.level for evidence in found[0][1].evidence]
     table = Table()
-    table.add_column("series", overflow="fold", min_width=8)
+    table.add_column("series", overflow="fold")
     headings = [
         "new\ndays",
         "known",
@@ -96,7 +96,7 @@ def _print(console: Console, found: Sequence[tuple[str, RecordedActuals]]) -> No
         *(f"inside\n{percent(level)} %" for level in levels),
     ]
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for name, one in found[:_ROWS_SHOWN]:
         coverage = {evidence.level: evidence.coverage for evidence in one.evidence}
         shares = ["-" if (share := coverage.get(level)) is None else f"{share:.1%}" for level in levels]

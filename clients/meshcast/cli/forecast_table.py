@@ -65,12 +65,13 @@ def summary(found: Sequence[SeriesForecast], *, with_patterns: bool) -> Table:
     level = next((next(iter(forecast.intervals), None) for _, forecast in told), None)
     week = min(_WEEK, horizon)
     table = Table()
-    table.add_column("series", overflow="fold", min_width=8)
+    table.add_column("series", overflow="fold")
     headings = ["last\nvalue", f"mean of\n{week} days", f"in {horizon}\ndays"]
     headings += [] if level is None else [f"of these\n{percent(level)} % interval"]
     headings += ["trend,\na week" if with_patterns else "change\nof a week"]
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        # Not no_wrap: where the terminal is narrow, rich would take all of the space from the names.
+        table.add_column(heading, justify="right", overflow="fold")
     for series, forecast in told[:_ROWS_SHOWN]:
         cells = [
             shown_name(series.name),
@@ -172,8 +173,11 @@ def number(value: float) -> str:
     if value != value:
         return "-"
     size = abs(value)
-    if size >= 1e15 or 0 < size < 1e-4:
+    if size >= 1e12 or 0 < size < 1e-4:
         return f"{value:.3g}"
+    for least, letter in ((1e9, "G"), (1e6, "M")):
+        if size >= least:
+            return f"{value / least:.2f}{letter}"
     digits = 0 if size >= 1000 or float(value).is_integer() else max(0, 3 - int(np.floor(np.log10(size))))
     return f"{value:,.{min(digits, 7)}f}"
 

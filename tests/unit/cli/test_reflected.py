@@ -8,14 +8,21 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
+from meshcast.api.reflection.v1.reflection_pb2_grpc import (
+    ServerReflectionServicer as ReflectionServicer,
+)
+from meshcast.api.reflection.v1.reflection_pb2_grpc import (
+    add_ServerReflectionServicer_to_server,
+)
 from meshcast.cli.call import call, documents
 from meshcast.cli.describe import describe
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.reflected import Reflected
-from meshcast.rpc import ChannelSettings, InvalidInput, channel
+from meshcast.rpc import ChannelSettings, InvalidInput, Precondition, RpcSettings, channel
 
 Context = grpc.aio.ServicerContext[Any, Any]
 GATEWAY = "meshcast.api.gateway.v1.GatewayService"
@@ -38,6 +45,8 @@ class Gateway(pb_grpc.GatewayServiceServicer):
         self, requests: AsyncIterator[pb.PredictComprehensiveStreamRequest], context: Context
     ) -> AsyncIterator[pb.PredictComprehensiveStreamResponse]:
         async for request in requests:
+            if request.sequence < 0:
+                raise InvalidInput("sequence must be 0 or more", field="sequence")
             yield pb.PredictComprehensiveStreamResponse(sequence=request.sequence)
 
 
@@ -115,6 +124,35 @@ async def test_a_wrong_call_is_answered_before_anything_is_sent(
         await shown(capsys, address, method, data=data)
     assert said in str(caught.value)
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+async def test_the_servers_refusal_is_known_though_requests_are_still_being_sent(address: str) -> None:
+    async with channel(address, settings=ChannelSettings(plain=True)) as opened:
+        reflected = Reflected(opened, timeout_s=5.0)
+        method = await reflected.method("GatewayService/PredictComprehensiveStream")
+        kind = GetMessageClass(method.input_type)
+        requests = [kind(sequence=-1), *(kind(sequence=n) for n in range(300))]
+        for _ in range(30):
+            with pytest.raises(InvalidInput) as caught:
+                _ = [answer async for answer in reflected.call(method, requests, timeout_s=5.0)]
+            assert caught.value.violations[0].field == "sequence"
+
+
+async def test_a_server_that_refuses_to_describe_itself_is_heard(serve: Any) -> None:
+    class Refusing(ReflectionServicer):
+        async def ServerReflectionInfo(self, request_iterator: Any, context: Any) -> Any:
+            raise Precondition("not now", why="on request")
+            yield
+
+    server = await serve(
+        lambda grpc_server: add_ServerReflectionServicer_to_server(Refusing(), grpc_server),
+        settings=RpcSettings(metrics=False, reflection=False),
+    )
+    async with channel(server.address, settings=ChannelSettings(plain=True)) as opened:
+        for _ in range(30):
+            with pytest.raises(Precondition) as caught:
+                await Reflected(opened, timeout_s=5.0).services()
+            assert caught.value.facts == {"why": "on request"}
 
 
 async def test_describe_shows_a_message_as_it_stands_in_its_file(address: str) -> None:
