@@ -413,7 +413,7 @@ class Served:
     server: Server
     context: ServiceContext
     peer: Peer
-    tasks: frozenset[str]
+    tasks: frozenset[asyncio.Task[Any]]
 
     async def is_idle(self) -> None:
         """Returns when no call, row or task of a question is left behind; fails where one is."""
@@ -424,10 +424,19 @@ class Served:
         await until(lambda: not left_behind(self.tasks))
 
 
-def left_behind(before: frozenset[str]) -> list[str]:
-    """Tasks of the server's own that have come since."""
-    names = {task.get_name() for task in asyncio.all_tasks()} - before
-    return sorted(name for name in names if not name.startswith(("Task-", "watch:")))
+def left_behind(before: frozenset[asyncio.Task[Any]]) -> list[str]:
+    """Tasks that have come since, those of grpc, of the event loop and of the tests left out."""
+    found = []
+    for task in asyncio.all_tasks() - before:
+        code = getattr(task.get_coro(), "cr_code", None)
+        if code is not None and not code.co_filename.startswith(_NOT_SERVERS):
+            found.append(f"{task.get_name()} ({code.co_qualname})")
+    return sorted(found)
+
+
+_NOT_SERVERS = tuple(str(Path(str(module.__file__)).parent) for module in (grpc, asyncio, pytest_asyncio, pytest)) + (
+    str(Path(__file__).parents[2]),
+)
 
 
 def changed(message: Message, **fields: Any) -> Message:
@@ -453,19 +462,18 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def running(case: Case, repository: Path, state: Path, **settings: Any) -> AsyncIterator[Served]:
-    """A server of the case over a repository, drained with the block; `default_deadline_s` is of `[rpc]`."""
-    deadline_s = settings.pop("default_deadline_s", 5.0)
+    """A server of the case over a repository, drained with the block; settings are of `[runtime]`, but for one."""
+    drain_delay_s = settings.pop("drain_delay_s", 0.0)
     settings = {"backend": case.backend, "runs_max": 1, "load_rest": 0.0, **settings}
     runtime = RuntimeSettings(model_repository=repository, state_dir=state, **settings)
-    rpc = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=5.0, default_deadline_s=deadline_s)
+    rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=5.0)
     # The client's own limit is above the server's, so that the server's is seen.
     plain = ChannelSettings(plain=True, message_bytes_max=64 * 2**20)
     async with (
         serving(case.spec, runtime, rpc) as (server, context),
         channel(server.address, settings=plain) as opened,
     ):
-        tasks = frozenset(task.get_name() for task in asyncio.all_tasks())
-        yield Served(case, server, context, Peer(case, opened), tasks)
+        yield Served(case, server, context, Peer(case, opened), frozenset(asyncio.all_tasks()))
 
 
 Start = Callable[..., Awaitable[Served]]

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import InvalidInput, NotFound, Overloaded, from_item, prediction_id, row_id
+from meshcast.rpc import InvalidInput, NotFound, Overloaded, from_item, prediction_id
 from meshcast.runtime.evidence import PROOF_ROWS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -170,7 +170,6 @@ async def test_a_retry_has_the_id_of_the_first_try_and_other_questions_have_othe
     tensors = served.case.tensors(1)
     answer = await served.peer.infer(served.peer.tensor_request(tensors, id="a question"))
     assert answer.parameters["meshcast_prediction_id"].string_param == prediction_id("a question")
-    assert row_id(prediction_id("a question"), 3) == f"{prediction_id('a question')}.3"
 
 
 # --- refusals ---

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import DeadlineExceeded, MeshError, NotReady, mesh_errors
+from meshcast.rpc import DeadlineExceeded, MeshError, NotReady, ServingStatus, mesh_errors
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -147,7 +147,7 @@ async def test_a_connection_that_breaks_leaves_nothing_behind(patient: Any, suit
 
 
 async def test_a_drain_answers_what_is_in_flight_and_refuses_what_is_new(start: Any, suite: Any) -> None:
-    server = await start(wait_ms_max=1_000.0)
+    server = await start(wait_ms_max=1_200.0, drain_delay_s=0.3)
     peer, batcher, spec = server.peer, server.context.batcher, server.case.spec
     names = ("", spec.service_name, f"model/{spec.name}", f"model/{spec.name}/{suite.SECOND}")
     made = questions(server, suite)
@@ -156,6 +156,8 @@ async def test_a_drain_answers_what_is_in_flight_and_refuses_what_is_new(start: 
         rows = 1 + 2 * (len(made) - 1)
         await suite.until(lambda: batcher.queued_rows == rows)
         draining = asyncio.create_task(server.server.drain(), name="the drain")
+        await suite.until(lambda: server.server.health.status("") is ServingStatus.NOT_SERVING)
+        assert not server.server.draining.is_set()  # callers are told to leave before they are refused
         await server.server.draining.wait()
         for ask in (peer.single(), peer.infer(peer.tensor_request(server.case.tensors(1)))):
             with pytest.raises(NotReady) as caught:
