@@ -603,7 +603,6 @@ BAD_FILES: dict[str, tuple[list[list[Any]], tuple[str, ...]]] = {
     "a day twice": (cells(6, day=good_days()[5][0]), ("twice",)),
     "the future": ([*cells(), [today_plus(9), 1]], ("future",)),
     "1,000 years ago": (cells(0, day="1026-05-01"), ("1900-01-01",)),
-    "one value": (cells()[:1], ("14",)),
     "weekly": ([list(pair) for pair in every(7, 60)], ("every 7 days",)),
     "nothing but a header": ([], ()),
 }
@@ -621,6 +620,15 @@ async def test_a_bad_file_is_refused_with_its_row_and_no_traceback(
     for words in wanted:
         assert words in done.stderr
     await mesh_of.still_forecasts(*doors.values())
+
+
+async def test_a_file_whose_only_series_is_too_short_is_refused_by_the_mesh(
+    doors: dict[str, str], tmp_path: Path
+) -> None:
+    file_of(tmp_path / "series.csv", cells()[:1])
+    done = command("forecast", "series.csv", "--target", doors["gateway"], folder=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "needs a value on 14 of its last 112 days, has 1" in done.stderr and "Traceback" not in done.stderr
 
 
 async def test_negative_values_in_a_file_of_counts_are_named(doors: dict[str, str], tmp_path: Path) -> None:
