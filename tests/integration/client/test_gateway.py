@@ -7,11 +7,14 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.api.predictor.v1 import predictor_pb2
-from meshcast.client import MeshClient, Question, SyncMeshClient
+from meshcast.api.type.v1 import receipt_pb2
+from meshcast.client import GrowthQuestion, MeshClient, Question, SyncMeshClient, prediction_id
 from meshcast.rpc import InvalidInput, NotReady, Server, to_item
+from meshcast.series import SeriesTable
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,9 +24,18 @@ def engagement(request: predictor_pb2.PredictEngagementRequest) -> predictor_pb2
     return predictor_pb2.PredictEngagementResponse(prediction=prediction)
 
 
+def growth(request: forecaster_pb2.ForecastGrowthRequest) -> forecaster_pb2.ForecastGrowthResponse:
+    days = request.history_columns.days
+    forecast = forecaster_pb2.Forecast(first_date="2016-06-01", median=[days] * request.horizon_days)
+    receipt = receipt_pb2.Receipt(prediction_id=prediction_id(request.request_id))
+    return forecaster_pb2.ForecastGrowthResponse(forecast=forecast, receipt=receipt)
+
+
 def parts(request: pb.PredictComprehensiveRequest) -> list[pb.PredictComprehensiveResponse]:
+    refused = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, status=to_item(NotReady("no forecaster here")))
+    answered = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, growth=growth(request.growth))
     return [
-        pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, status=to_item(NotReady("no forecaster here"))),
+        answered if request.HasField("growth") else refused,
         pb.PredictComprehensiveResponse(part=pb.PART_ENGAGEMENT, engagement=engagement(request.engagement)),
         pb.PredictComprehensiveResponse(
             summary=pb.ComprehensiveSummary(answered=[pb.PART_ENGAGEMENT], failed=[pb.PART_GROWTH], elapsed_us=5)
@@ -50,6 +62,8 @@ class Gateway(pb_grpc.GatewayServiceServicer):
                 yield pb.PredictComprehensiveStreamResponse(sequence=question.sequence, response=part)
 
     async def RoutePrediction(self, request: pb.RoutePredictionRequest, context: Context) -> pb.RoutePredictionResponse:
+        if request.HasField("growth"):
+            return pb.RoutePredictionResponse(growth=growth(request.growth))
         return pb.RoutePredictionResponse(engagement=engagement(request.engagement))
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
@@ -84,14 +98,32 @@ async def address(serve: Callable[..., Awaitable[Server]], gateway: Gateway) -> 
 async def test_parts_come_as_they_arrive_and_failed_ones_carry_their_error(address: str, kit: Any) -> None:
     async with MeshClient(address) as mesh:
         asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30))
-        growth, answer, summary = [part async for part in asked]
-    assert (growth.part, answer.part, summary.part) == ("growth", "engagement", "")
-    assert isinstance(growth.error, NotReady)
-    assert growth.prediction is None
+        series, answer, summary = [part async for part in asked]
+    assert (series.part, answer.part, summary.part) == ("growth", "engagement", "")
+    assert isinstance(series.error, NotReady)
+    assert series.prediction is None
+    assert series.forecast is None
     assert answer.prediction is not None
     assert answer.prediction.log_engagement == 7
     assert summary.summary is not None
     assert summary.summary.elapsed_us == 5
+
+
+async def test_a_channels_series_is_asked_about_beside_its_post(address: str, kit: Any) -> None:
+    posts, table = kit.channel_posts(30), SeriesTable.of(range(100, 140), range(40))
+    question = GrowthQuestion(history=table, horizon_days=7, request_id="mine")
+    async with MeshClient(address) as mesh:
+        part = await anext(mesh.predict_comprehensive(kit.plan(), posts, growth=question))
+        assert (part.part, part.error, part.prediction) == ("growth", None, None)
+        assert part.forecast is not None
+        assert part.forecast.median.tolist() == [40.0] * 7
+        assert part.forecast.forecast_id == prediction_id("mine")
+        questions = [Question(planned=kit.plan(), history=posts, growth=question if n else None) for n in range(2)]
+        answers = [one async for one in mesh.predict_comprehensive_stream(questions) if one.part == "growth"]
+        assert [one.forecast is None for one in answers] == [True, False]
+        routed = await mesh.route_growth(GrowthQuestion(history=table[:20], horizon_days=3))
+        assert routed.median.tolist() == [20.0] * 3
+        assert routed.forecast_id != part.forecast.forecast_id
 
 
 async def test_a_stream_of_questions_is_answered_by_number(address: str, kit: Any) -> None:
