@@ -35,6 +35,7 @@ _CYCLES = (1, 2, 4, 8, 16)  # cycles behind each seasonal mean
 _DECAYS = (0.8, 0.4, 0.2, 0.1, 0.05, 0.02)  # of the levels, a step
 _TRENDS = (0.1, 0.04, 0.015)  # decays of the weights behind each slope
 _DAMPING = (0.9, 0.98)
+_SHAPE = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)  # mean deviations; the share beyond each tells heavy tails from light ones
 
 
 class Units(NamedTuple):
@@ -110,7 +111,7 @@ class ForecastModel(nn.Module):
         self.register_buffer("factors", torch.ones(horizon, len(LEVELS)))
 
         columns = 4 * period + 5
-        facts = 4 * len(_TRENDS) + 11
+        facts = 4 * len(_TRENDS) + 11 + 2 * len(_SHAPE) + 4
         self.candidates = len(self.cycles) + 1 + 3 * len(_DECAYS) + 2 * len(_TRENDS) + 1 + 4
         beside = self.clock.shape[1] + 7 + 8 + 2
         self.gru = nn.GRU(columns, units, batch_first=True)
@@ -175,7 +176,8 @@ class ForecastModel(nn.Module):
         weights = mask * (0.1 + torch.exp(-self.ages * (4.0 / self.history)))
         centre = (z * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=_TINY)
         spread = ((z - centre) ** 2 * weights).sum(dim=1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=_TINY)
-        spread = torch.sqrt(spread + _SPREAD_MIN**2)
+        # Not `+ _SPREAD_MIN**2`: the exporter takes an addition of 1e-8 for one of 0 and leaves it out.
+        spread = torch.sqrt(spread.clamp(min=_SPREAD_MIN**2))
         z = (z - centre) / spread * mask
 
         plain, facts, weeks = self._plain(z, mask, flag, level, centre, spread, history)
@@ -316,8 +318,15 @@ class ForecastModel(nn.Module):
         seasonal = seasons[:, 0].abs().mean(dim=1, keepdim=True)
         steep = flat.clamp(-_CLIP, _CLIP)
         zero = ((history.abs() <= 0).float() * mask).sum(dim=1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        # Smooth steps: at a hard one, rounding alone would tell one back-end from another.
+        off = ((flat - slow) / noise)[:, None]
+        bounds = torch.tensor(_SHAPE)[None, :, None]
+        beyond = torch.cat([torch.sigmoid(6.0 * (side * off - bounds)) for side in (1.0, -1.0)], dim=1)
+        shape = (beyond * mask[:, None]).sum(dim=2) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         facts = torch.cat(
             [
+                4.0 * shape,
+                *_backtests(weeks, weeks_mask),
                 slope * self.period,
                 line_now - slow,
                 gaps.sum(dim=2) / total,
@@ -427,6 +436,29 @@ def example_inputs(rows: int = 2) -> tuple[Tensor, ...]:
     last_year = torch.rand(rows, LAST_YEAR, generator=generator) * 100
     calendar = torch.tensor([[2.0, 100.0]]).repeat(rows, 1)
     return history, torch.ones_like(history), last_year, torch.ones_like(last_year), calendar, torch.ones(rows)
+
+
+def _backtests(weeks: Tensor, known: Tensor) -> list[Tensor]:
+    """How far the last cycle, and the mean of up to four before, were off in the past: by step and by cycle level."""
+    if weeks.shape[1] < 2:
+        nothing = torch.zeros_like(weeks[:, 0, :1])
+        return [nothing] * 4
+    count = known.sum(dim=2, keepdim=True)
+    level = (weeks * known).sum(dim=2, keepdim=True) / count.clamp(min=1.0)
+    found = []
+    for values, there in ((weeks, known), (level, (count > 0).float())):
+        last = (values[:, 1:] - values[:, :-1]).abs(), there[:, 1:] * there[:, :-1]
+        total, held = _sum_of_four_before(values * there), _sum_of_four_before(there)
+        mean = (values[:, 1:] - total / held.clamp(min=1.0)).abs(), there[:, 1:] * (held > 0).float()
+        for miss, use in (last, mean):
+            found.append((miss * use).sum(dim=(1, 2))[:, None] / use.sum(dim=(1, 2))[:, None].clamp(min=1.0))
+    return found
+
+
+def _sum_of_four_before(values: Tensor) -> Tensor:
+    """Sums of up to four cycles before each but the first, (B, cycles, n) to (B, cycles - 1, n)."""
+    sums = nn.functional.pad(torch.cumsum(values, dim=1), (0, 0, 4, 0))
+    return sums[:, 4:-1] - sums[:, :-5]
 
 
 def _offsets(widths: Tensor) -> Tensor:

@@ -58,7 +58,14 @@ _SPAN = DAYS_BACK + HORIZON
 _CHUNK_ROWS = 512
 _MISS_MAX = 15.0  # spreads; one freak day must not outweigh all others of a batch
 _KNOTS = (0, 2, 6, 13, 29, 59, 89)  # days of the horizon that calibration is measured around
+# Intervals that hold on validation days hold less often on later ones: by 1.8 points of 80, 90 and 95 % on the 17 sets
+# that hold neither Chicago nor births by state. Half of it goes on either side, less where the tail is thinner.
+_MARGIN, _MARGIN_SHARE = 0.009, 0.35
 _SIDES = [j for j in range(len(LEVELS)) if j != MEDIAN]
+_ASKED = [
+    level - math.copysign(min(_MARGIN, _MARGIN_SHARE * min(level, 1 - level)), 0.5 - level)
+    for level in (LEVELS[j] for j in _SIDES)
+]
 _SYNTHETIC_DAYS = 620
 _SYNTHETIC_POOL = 4_000
 
@@ -582,7 +589,7 @@ def factors_of(misses: Floats, offsets: Floats, *, knots: tuple[int, ...] = _KNO
         if int(known.sum()) < 100:
             found[k] = found[max(k - 1, 0)]
             continue
-        found[k, _SIDES] = interval_factors(miss[known], offset[known][:, _SIDES], [LEVELS[j] for j in _SIDES])
+        found[k, _SIDES] = interval_factors(miss[known], offset[known][:, _SIDES], _ASKED)
     every = [np.interp(np.arange(horizon), knots, found[:, j]) for j in range(len(LEVELS))]
     return torch.tensor(np.stack(every, axis=1), dtype=torch.float32)
 
