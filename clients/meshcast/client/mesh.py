@@ -5,10 +5,10 @@ from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2
-from meshcast.client.forecaster_calls import ForecasterCalls
 
 from meshcast.client.calls import TIMEOUT_S, Stubs, answer_to
 from meshcast.client.coalesce import Coalescer
+from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
 from meshcast.client.predictor_calls import PredictorCalls
 from meshcast.rpc import ChannelSettings, NotFound, ServingStatus, TlsSettings
@@ -25,6 +25,9 @@ class MeshClient(PredictorCalls, ForecasterCalls, GatewayCalls):
         plan = PlannedPost(published_at=datetime.now(UTC), content_length=140, has_media=True)
         prediction = await mesh.predict_engagement(plan, posts[-100:])
         print(prediction.engagement, prediction.intervals, prediction.receipt.model_version)
+        visits = read_series("visits.csv", today=datetime.now(UTC).date())
+        forecast = await mesh.forecast_growth(visits["berlin"], horizon_days=14, nonnegative=True)
+        print(forecast.days, forecast.median, forecast.intervals[0.8].upper)
     ```
 
     Args:

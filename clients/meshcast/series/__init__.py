@@ -3,7 +3,7 @@
 from meshcast.columns import history_range
 from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of, days_of_texts, values_of
 from meshcast.series.files import ROWS_MAX, read_series, write_series
-from meshcast.series.rules import DAYS_MAX, KNOWN_MIN, RECENT_DAYS, VALUE_MAX, series_violations
+from meshcast.series.rules import DAYS_MAX, KNOWN_MIN, NAME_CHARACTERS_MAX, RECENT_DAYS, VALUE_MAX, series_violations
 from meshcast.series.table import SeriesIndex, SeriesRange, SeriesTable
 from meshcast.series.wire import (
     PackedSeries,
@@ -27,6 +27,7 @@ __all__ = [
     "series_violations",
     "DAYS_MAX",
     "KNOWN_MIN",
+    "NAME_CHARACTERS_MAX",
     "RECENT_DAYS",
     "VALUE_MAX",
     # dates

@@ -23,10 +23,9 @@ _DASHES = (4, 7)
 def day_of(day: date) -> int:
     """Days from 1970-01-01 to a day.
 
-        >>> from datetime import date
-    from typing import Any
-        >>> day_of(date(2016, 5, 31))
-        16952
+    >>> from datetime import date
+    >>> day_of(date(2016, 5, 31))
+    16952
     """
     return (day - date(1970, 1, 1)).days
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from meshcast.columns import kind_of, load_pyarrow, open_text, written_whole
 from meshcast.rpc.errors import InvalidInput, NotFound
-from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of_texts
-from meshcast.series.rules import DAYS_MAX, VALUE_MAX, describe_day, describe_value, sparse_runs
+from meshcast.series.dates import EARLIEST, day_of, day_texts
+from meshcast.series.rules import DAYS_MAX, NAME_CHARACTERS_MAX, VALUE_MAX, describe_day, describe_value, sparse_runs
 from meshcast.series.table import SeriesTable
 
 __all__ = ["ROWS_MAX", "read_series", "write_series"]
@@ -28,6 +28,7 @@ _SERIES_MAX = 1_000_000  # names are text in memory, about 100 bytes each
 _BLOCK_ROWS = 5_000  # small enough that the rows in hand stay in the cache
 _LINE_MAX = 1024 * 1024  # characters; a longer line comes in pieces, which then have too few or too long fields
 _TEXTS_KEPT = 200_000  # date texts remembered: every day since 1900 in four spellings
+_TEXT_KEPT_MAX = 40  # characters: a time with its zone and blanks around it
 _COLUMNS = ("date", "series", "value")
 _FORMS = (".csv", ".parquet")
 _WAYS = "give .csv (or .csv.gz, .csv.xz) or .parquet"
@@ -259,20 +260,16 @@ class _DayTexts(dict[str, int]):
     has_times = False
 
     def __missing__(self, text: str) -> int:
-        stripped = text.strip()
-        days, is_date = days_of_texts([stripped])
-        if is_date[0]:
-            day = int(days[0])
-        else:
-            try:
-                moment = datetime.fromisoformat(stripped)
-            except ValueError:
-                return _BAD_DAY
-            day = day_of(moment.date())
-            self.has_times |= bool(moment.hour or moment.minute or moment.second or moment.microsecond)
-        if len(self) >= _TEXTS_KEPT:
-            self.clear()
-        self[text] = day
+        try:
+            moment = datetime.fromisoformat(text.strip())
+        except ValueError:
+            return _BAD_DAY
+        day = day_of(moment.date())
+        self.has_times |= bool(moment.hour or moment.minute or moment.second or moment.microsecond)
+        if len(text) <= _TEXT_KEPT_MAX:
+            if len(self) >= _TEXTS_KEPT:
+                self.clear()
+            self[text] = day
         return day
 
 
@@ -319,6 +316,9 @@ def _read_csv(path: Path, packing: str) -> _Rows:
                 codes = np.zeros(len(block), dtype=np.int32)
                 if at_series is not None:
                     texts = columns[at_series]
+                    if max(map(len, texts)) > NAME_CHARACTERS_MAX:
+                        at = next(i for i, text in enumerate(texts) if len(text) > NAME_CHARACTERS_MAX)
+                        raise _refusal(source, place, [(rows + at, "series", _long_name(texts[at]))])
                     codes = np.fromiter(map(names.__getitem__, texts), dtype=np.int32, count=len(block))
                 parts.append((day, value, codes))
                 rows += len(block)
@@ -373,6 +373,10 @@ def _no_number(text: str) -> str:
         else "leave it empty where it is unknown"
     )
     return f"must be a number, is {_short(text)}; {hint}"
+
+
+def _long_name(name: str) -> str:
+    return f"has {len(name)} characters, at most {NAME_CHARACTERS_MAX}"
 
 
 def _short(value: object) -> str:
@@ -466,6 +470,9 @@ def _read_parquet(path: Path) -> _Rows:
         )
         names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
         _check_size(source, table.num_rows, len(names))
+        for code, name in enumerate(names):
+            if len(name) > NAME_CHARACTERS_MAX:
+                raise _refusal(source, place, [(int(np.argmax(codes == code)), "series", _long_name(name))])
     return _Rows(source, place, day, np.asarray(values, dtype=np.float64), codes, names, has_times)
 
 

@@ -11,6 +11,7 @@ from meshcast.series.dates import EARLIEST, day_texts
 __all__ = [
     "DAYS_MAX",
     "KNOWN_MIN",
+    "NAME_CHARACTERS_MAX",
     "RECENT_DAYS",
     "VALUE_MAX",
     "Beat",
@@ -25,6 +26,8 @@ KNOWN_MIN = 14
 """Fewest days with a value among the last `RECENT_DAYS`, of the contract."""
 RECENT_DAYS = 112
 """How many days the newest ones are."""
+NAME_CHARACTERS_MAX = 256
+"""Most characters of a series' name, of the contract."""
 VALUE_MAX = 1e30
 """Largest size of a value, of the contract: its square still fits float64, and its sums float32 after scaling."""
 

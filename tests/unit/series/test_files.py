@@ -135,6 +135,11 @@ def test_a_series_of_too_many_days_or_no_value_is_named(tmp_path: Path) -> None:
     assert "'b' has no value on any day" in refused(tmp_path, "date,series,value\n2026-01-01,a,1\n2026-01-01,b,\n")
 
 
+def test_a_name_of_too_many_characters_is_placed(tmp_path: Path) -> None:
+    text = f"date,series,value\n2026-01-01,a,1\n2026-01-01,{'b' * 257},1\n"
+    assert "row 2 (line 3), column 'series': has 257 characters, at most 256" in refused(tmp_path, text)
+
+
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no such file"):
         read_series(tmp_path / "none.csv", today=TODAY)
