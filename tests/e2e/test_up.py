@@ -88,6 +88,8 @@ def test_doctor_lists_the_services_with_their_ports(mesh: Mesh) -> None:
     found = mesh.json("doctor", "--json")
     assert found["services"] == ["forecaster", "predictor"]
     assert {"forecaster", "forecaster's metrics", "predictor"} <= {port["purpose"] for port in found["ports"]}
+    assert sorted(choice["model"] for choice in found["choices"]) == ["forecaster", "predictor"]
+    assert all(len(choice["rows_per_s"]) > 1 for choice in found["choices"])
 
 
 def test_a_serving_process_has_not_loaded_torch(mesh: Mesh) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 __all__ = ["HostChoice", "host_choices"]
 
-PATTERNS = ("speeds-*.json", "*/speeds-*.json", "*/*/speeds-*.json")
+PATTERN = "cache/*/speeds-*.json"
+"""Where servers keep them in the state folder: a folder a model, a file a host and graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +15,13 @@ class HostChoice:
     """Speeds of the back-ends for one model's graph on this host.
 
     Attributes:
+        model: whose graph it is.
         file: where they are kept; removing it makes the next load measure again.
         backend: the fastest, which serves.
         rows_per_s: speed of each, by name, fastest first.
     """
 
+    model: str
     file: str
     backend: str
     rows_per_s: dict[str, float]
@@ -30,14 +33,14 @@ def host_choices(root: Path) -> list[HostChoice]:
     Args:
         root: the state folder.
     """
-    found = [path for pattern in PATTERNS for path in root.glob(pattern)]
     choices = []
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(root.glob(PATTERN), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             speeds = {str(name): float(speed) for name, speed in json.loads(path.read_text("utf-8")).items()}
         except (OSError, ValueError, AttributeError):
             continue  # the servers measure again as well
         if speeds:
             ranked = dict(sorted(speeds.items(), key=lambda pair: -pair[1]))
-            choices.append(HostChoice(file=str(path), backend=next(iter(ranked)), rows_per_s=ranked))
+            backend = next(iter(ranked))
+            choices.append(HostChoice(model=path.parent.name, file=str(path), backend=backend, rows_per_s=ranked))
     return choices

@@ -187,12 +187,12 @@ def _print_choices(console: Console, choices: list[HostChoice]) -> None:
     if not choices:
         console.print("[bold]back-ends[/] none chosen yet: the first load of a model measures them")
         return
-    table = Table(
-        "back-end", "measured, rows/s", "kept in", title="Back-ends chosen on this host", title_justify="left"
-    )
+    table = Table(title="Back-ends chosen on this host", title_justify="left")
+    for heading in ("model", "back-end", "measured, rows/s", "kept in"):
+        table.add_column(heading, overflow="fold")
     for choice in choices:
         speeds = "\n".join(f"{name} {rate:,.0f}" for name, rate in choice.rows_per_s.items())
-        table.add_row(f"[green]{choice.backend}[/]", speeds, choice.file)
+        table.add_row(choice.model, f"[green]{choice.backend}[/]", speeds, choice.file)
     console.print(table)
 
 

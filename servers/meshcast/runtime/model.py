@@ -84,7 +84,7 @@ class Model:
             allow_bf16=settings.allow_bf16,
             gpu_rows_max=settings.gpu_rows_max,
             budget_s=settings.choose_s,
-            cache_dir=settings.state / "cache",
+            cache_dir=settings.state / "cache" / name,
         )
         self.batcher = Batcher(
             model=name,
