@@ -230,7 +230,7 @@ def show_comprehensive(console: Console, answers: Sequence[ComprehensivePart]) -
         elif part.forecast is not None:
             level, band = next(iter(part.forecast.intervals.items()))
             said = (
-                f"{len(part.forecast)} days from {part.forecast.first_day}: {part.forecast.median.mean():,.0f} a day; "
+                f"{len(part.forecast)} days from {part.forecast.first_day}, {part.forecast.median.mean():,.0f} a day; "
                 f"on the first, {band.lower[0]:,.0f} to {band.upper[0]:,.0f} with {level:.0%}"
             )
             model = part.forecast.receipt.model
