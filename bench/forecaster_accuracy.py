@@ -81,6 +81,7 @@ def main() -> None:
             "scale": "mean |y[t] - y[t-7]| over the whole history before the origin",
             "averaging": "over the 14 days of a window, then over windows",
             "history_of_fitted_methods_days": _FITTED_DAYS,
+            "cap_of_fitted_methods": "largest value of the history",
         },
         "sets": {},
     }
@@ -255,7 +256,7 @@ def holt_winters(past: Values) -> Values:
 
 
 def _or_weekday_mean(method: Callable[[Values], Values]) -> Callable[[Values], Values]:
-    """The method, or the weekday mean where it cannot be fitted to so short or flat a history."""
+    """The method, never above the history's largest value; the weekday mean where the history is too short or flat."""
 
     def forecast(past: Values) -> Values:
         with warnings.catch_warnings():
@@ -264,7 +265,8 @@ def _or_weekday_mean(method: Callable[[Values], Values]) -> Callable[[Values], V
                 found = method(past)
             except (ValueError, np.linalg.LinAlgError):
                 return weekday_mean(past)
-        return found if np.isfinite(found).all() else weekday_mean(past)
+        # Without the cap a few series with empty days, log1p(0) among log1p(10^6), explode and decide the mean.
+        return np.minimum(found, np.nanmax(past)) if np.isfinite(found).all() else weekday_mean(past)
 
     return forecast
 
