@@ -210,9 +210,7 @@ class Windows:
         share = rng.uniform(0.2, 0.8, (rows, 1))
         both = share * block + (1 - share) * block[other]
         block = np.where(mixed[:, None] & ~np.isnan(both), both, block)
-        inputs = _named(block[:, : kind.history])
-        target = torch.from_numpy(block[:, kind.history :].astype(np.float32))
-        return tuple(torch.from_numpy(column) for column in inputs.values()), target
+        return _named(block[:, : kind.history]), block[:, kind.history :].astype(np.float32)
 
 
 def inputs_of(frequency: Frequency, pasts: Sequence[Values]) -> dict[str, Floats]:

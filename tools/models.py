@@ -19,7 +19,8 @@ from forecaster_notes import SEVERAL_SETS
 from meshcast.runtime import Published, ServiceSpec
 from meshcast.services import forecaster, predictor
 from meshcast.services.forecaster import publish as forecasters
-from meshcast.services.forecaster.train import WEIGHTS, Panel, TrainSettings, train, weights_of
+from meshcast.services.forecaster.panel import Panel
+from meshcast.services.forecaster.train import WEIGHTS, TrainSettings, train, weights_of
 from meshcast.services.forecaster.train import Progress as Steps
 from meshcast.services.predictor.card import CardText
 from meshcast.services.predictor.publish import train_file
@@ -57,9 +58,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="repository to write; without it, the one that ships")
     parser.add_argument("--only", choices=("predictor", "forecaster"), help="the one to build")
     options = parser.parse_args()
+    weights = WEIGHTS if options.out is None else options.out / WEIGHTS.name
     builders: dict[str, tuple[ServiceSpec, Callable[[Path], Published]]] = {
         "predictor": (predictor.SERVICE, build_predictor),
-        "forecaster": (forecaster.SERVICE, build_forecaster),
+        "forecaster": (forecaster.SERVICE, lambda repository: build_forecaster(repository, weights)),
     }
     for name, (service, build) in builders.items():
         if options.only not in (None, name):
@@ -83,10 +85,12 @@ def build_predictor(repository: Path) -> Published:
     return train_file(posts, repository, options=OPTIONS, progress=_tell, text=ONE_ACCOUNT, version=1)
 
 
-def build_forecaster(repository: Path) -> Published:
-    """Trains the forecaster into a repository, as its version 1, and keeps its weights beside the code.
+def build_forecaster(repository: Path, weights: Path) -> Published:
+    """Trains the forecaster into a repository, as its version 1.
 
-    A training on a user's file starts from those weights.
+    Args:
+        repository: root of the repository.
+        weights: gets the weights; a training on a user's file starts from those beside the code.
     """
 
     def tell(at: Steps) -> None:
@@ -94,7 +98,8 @@ def build_forecaster(repository: Path) -> Published:
 
     trained = train(daily_panel(), settings=FORECASTER, progress=tell)
     published = forecasters.install(trained, repository, progress=_tell, text=SEVERAL_SETS, version=1)
-    np.savez(WEIGHTS, **weights_of(trained.module))  # type: ignore[arg-type]  # numpy's stub knows one bool keyword
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(weights, **weights_of(trained.module))  # type: ignore[arg-type]  # numpy's stub knows one bool keyword
     return published
 
 

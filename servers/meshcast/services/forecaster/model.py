@@ -52,6 +52,44 @@ class Units(NamedTuple):
     level: Tensor
 
 
+class Plain(NamedTuple):
+    """What is computed of a row without any weights, in spreads around its centre.
+
+    Attributes:
+        flat: shape (B, history), the history without its season.
+        deviation: shape (B, cycles, period), of each step from the level of its cycle.
+        seasons: shape (B, 2, period), effects of the place in the season: over all cycles, and of the newest ones.
+        means: shape (B, count, horizon), means of the same place over one to many cycles.
+        fallback: shape (B, period), level and season.
+        levels: shape (B, 6), of `flat`, forgetting fast to slowly.
+        noise: shape (B, 1), mean distance of `flat` from its slow level.
+        slope: shape (B, 3), a step, of lines through `flat` that forget fast to slowly.
+        line: shape (B, 3), where those lines stand at the newest step.
+        line_gap: shape (B, 3), mean distance of `flat` from them.
+    """
+
+    flat: Tensor
+    deviation: Tensor
+    seasons: Tensor
+    means: Tensor
+    fallback: Tensor
+    levels: Tensor
+    noise: Tensor
+    slope: Tensor
+    line: Tensor
+    line_gap: Tensor
+
+    @property
+    def slow(self) -> Tensor:
+        """Shape (B, 1), the level of the last weeks."""
+        return self.levels[:, -2:-1]
+
+    @property
+    def quick(self) -> Tensor:
+        """Shape (B, 1), the level of the last days."""
+        return self.levels[:, 2:3]
+
+
 class ForecastModel(nn.Module):
     """Quantiles of the days ahead.
 
@@ -168,48 +206,40 @@ class ForecastModel(nn.Module):
         """
         history, mask, last_year, last_year_mask, calendar, nonnegative = inputs
         flag = nonnegative[:, None]
-        known = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-        level = (history.abs() * mask).sum(dim=1, keepdim=True) / known
-        level = torch.where(level > 0, level, torch.ones_like(level))
-        z = self._compressed(history / level, flag)
-        # Newer days weigh more in the centre, so that a grown series is not read far off its scale.
-        weights = mask * (0.1 + torch.exp(-self.ages * (4.0 / self.history)))
-        centre = (z * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=_TINY)
-        spread = ((z - centre) ** 2 * weights).sum(dim=1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=_TINY)
-        # Not `+ _SPREAD_MIN**2`: the exporter takes an addition of 1e-8 for one of 0 and leaves it out.
-        spread = torch.sqrt(spread.clamp(min=_SPREAD_MIN**2))
-        z = (z - centre) / spread * mask
+        units = self._units(history, mask, flag)
+        past = (self._compressed(history / units.level, flag) - units.centre) / units.spread * mask
 
-        plain, facts, weeks = self._plain(z, mask, flag, level, centre, spread, history)
-        year, year_known = self._year(last_year, last_year_mask, flag, level, centre, spread, plain["level"])
-        season = plain["season"]
+        plain = self._plain(past, mask)
+        year, year_known = self._year(last_year, last_year_mask, flag, units)
+        # Where last year is unknown, the mean of four cycles stands in.
+        stand_in = plain.means[:, min(2, len(self.cycles) - 1), None]
         candidates = torch.cat(
             [
-                plain["forecasts"],
-                torch.where(year_known > 0, plain["slow"][:, None] + year, plain["forecasts"][:, 2:3]),
+                self._forecasts(plain, self._arithmetic_mean(history, mask, flag, units, plain)),
+                torch.where(year_known > 0, plain.slow[:, None] + year, stand_in),
                 torch.where(
                     year_known[:, 2:3] > 0,
-                    plain["quick"][:, None] + year[:, 2:3] + season[:, None],
-                    plain["forecasts"][:, 2:3],
+                    plain.quick[:, None] + year[:, 2:3] + self._ahead(plain.seasons[:, :1]),
+                    stand_in,
                 ),
             ],
             dim=1,
         ).transpose(1, 2)  # (B, horizon, candidates)
 
-        beside = self._beside(calendar, year_known, plain["noise"], spread)
+        beside = self._beside(calendar, year_known, plain.noise)
         if ahead is not None:
             candidates, beside = candidates[:, ahead], beside[:, ahead]
 
-        states, _ = self.gru(self._sequence(z, mask, weeks, calendar, flag, spread))
-        summary = self.summary(torch.cat([states[:, -1], facts], dim=1))
+        states, _ = self.gru(self._sequence(past, mask, plain.deviation, calendar, flag, units))
+        summary = self.summary(torch.cat([states[:, -1], self._facts(past, mask, history, flag, units, plain)], dim=1))
         context = self._attended(beside, states)
-        relative = (candidates - plain["middle"][:, None, None]).clamp(-_CLIP, _CLIP)
+        relative = (candidates - plain.levels[:, 3:4, None]).clamp(-_CLIP, _CLIP)
         out = self.head(self.own(torch.cat([relative, beside], dim=2)) + self.read(context) + summary[:, None])
         count = self.candidates
         mixed = (torch.softmax(out[:, :, :count], dim=2) * candidates).sum(dim=2)
         middle = mixed + _CORRECTION_MAX * torch.tanh(out[:, :, count] / _CORRECTION_MAX)
-        widths = (nn.functional.softplus(out[:, :, count + 1 :]) + 1e-3) * plain["noise"][:, None]
-        return middle, _offsets(widths), Units(centre, spread, level)
+        widths = (nn.functional.softplus(out[:, :, count + 1 :]) + 1e-3) * plain.noise[:, None]
+        return middle, _offsets(widths), units
 
     def unscaled(self, values: Tensor, units: Units, nonnegative: Tensor) -> Tensor:
         """Values in the unit of the series, from spreads around the centre; (B, h, k) both, `nonnegative` (B,)."""
@@ -250,144 +280,151 @@ class ForecastModel(nn.Module):
         times = -(-self.horizon // self.period)
         return season.repeat(*([1] * (season.dim() - 1)), times)[..., : self.horizon]
 
-    def _plain(
-        self, z: Tensor, mask: Tensor, flag: Tensor, level: Tensor, centre: Tensor, spread: Tensor, history: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The plain forecasts and what else is known of the row without any weights."""
-        weeks, weeks_mask = self._folded(z), self._folded(mask)
-        week_known = weeks_mask.sum(dim=2, keepdim=True)
-        week_level = (weeks * weeks_mask).sum(dim=2, keepdim=True) / week_known.clamp(min=1.0)
-        full = weeks_mask * (week_known > self.period / 2).float()
+    def _units(self, history: Tensor, mask: Tensor, flag: Tensor) -> Units:
+        """What the row is measured in."""
+        level = _mean(history.abs(), mask)
+        level = torch.where(level > 0, level, torch.ones_like(level))
+        z = self._compressed(history / level, flag)
+        # Newer days weigh more in the centre, so that a grown series is not read far off its scale.
+        weights = mask * (0.1 + torch.exp(-self.ages * (4.0 / self.history)))
+        total = weights.sum(dim=1, keepdim=True).clamp(min=_TINY)
+        centre = (z * weights).sum(dim=1, keepdim=True) / total
+        variance = ((z - centre) ** 2 * weights).sum(dim=1, keepdim=True) / total
+        # Not `+ _SPREAD_MIN**2`: the exporter takes an addition of 1e-8 for one of 0 and leaves it out.
+        return Units(centre, torch.sqrt(variance.clamp(min=_SPREAD_MIN**2)), level)
+
+    def _plain(self, past: Tensor, mask: Tensor) -> Plain:
+        """Levels, seasons and trends of a past that is in spreads around its centre, (B, history)."""
+        weeks, known = self._folded(past), self._folded(mask)
+        week_known = known.sum(dim=2, keepdim=True)
+        week_level = (weeks * known).sum(dim=2, keepdim=True) / week_known.clamp(min=1.0)
+        full = known * (week_known > self.period / 2).float()
         deviation = (weeks - week_level) * full
 
         # Effects of the place in the season, drawn to 0 where few cycles speak for them.
         season_sum = torch.einsum("sc,bcp->bsp", self.season_weights, deviation)
         season_weight = torch.einsum("sc,bcp->bsp", self.season_weights, full)
-        seasons = season_sum / (season_weight + torch.tensor([[[1.0], [0.5]]]))  # (B, 2, period)
-        cycles = self.history // self.period
-        flat = (z - seasons[:, 0].repeat(1, cycles)) * mask
+        seasons = season_sum / (season_weight + torch.tensor([[[1.0], [0.5]]]))
+        flat = (past - seasons[:, 0].repeat(1, self.history // self.period)) * mask
 
         level_weights = self.level_weights[None] * mask[:, None]
-        levels = (level_weights * flat[:, None]).sum(dim=2) / level_weights.sum(dim=2).clamp(min=_TINY)
-        slow, quick = levels[:, -2:-1], levels[:, 2:3]
-        noise = (flat - slow).abs() * level_weights[:, -1]
-        noise = noise.sum(dim=1, keepdim=True) / level_weights[:, -1].sum(dim=1, keepdim=True).clamp(min=_TINY)
-        noise = noise + 0.05
+        total = level_weights.sum(dim=2).clamp(min=_TINY)
+        levels = (level_weights * flat[:, None]).sum(dim=2) / total
+        noise = ((flat - levels[:, -2:-1]).abs() * level_weights[:, -1]).sum(dim=1, keepdim=True) / total[:, -1:] + 0.05
 
         # Weighted least squares of a line through the deseasonalised history, drawn to flat by a few steps' weight.
         weights = self.trend_weights[None] * mask[:, None]
         total = weights.sum(dim=2).clamp(min=_TINY)
         time = -self.ages / self.period
-        time_mean = (weights * time).sum(dim=2) / total
-        value_mean = (weights * flat[:, None]).sum(dim=2) / total
+        time_mean, value_mean = (weights * time).sum(dim=2) / total, (weights * flat[:, None]).sum(dim=2) / total
         away = time - time_mean[:, :, None]
         slope = (weights * away * (flat[:, None] - value_mean[:, :, None])).sum(dim=2)
-        slope = slope / ((weights * away * away).sum(dim=2) + 0.5)  # spreads a season
-        slope = slope.clamp(-2.0, 2.0) / self.period
-        line_now = value_mean - slope * self.period * time_mean
+        slope = (slope / ((weights * away * away).sum(dim=2) + 0.5)).clamp(-2.0, 2.0) / self.period
+        line = value_mean - slope * self.period * time_mean
+        gaps = (flat[:, None] - line[:, :, None] - slope[:, :, None] * -self.ages).abs() * weights
 
         # Means of the same place in the season; what no cycle knows falls back to level and season.
-        fallback = (levels[:, 3:4] + seasons[:, 0])[:, None]
-        mean_sum = torch.einsum("kc,bcp->bkp", self.mean_weights, weeks * weeks_mask)
-        mean_weight = torch.einsum("kc,bcp->bkp", self.mean_weights, weeks_mask)
-        means = torch.where(mean_weight > 0, mean_sum / mean_weight.clamp(min=1.0), fallback)
-        raw = self._folded(history / level) * weeks_mask
-        recent = min(4, cycles)
-        arithmetic = raw[:, -recent:].sum(dim=1) / weeks_mask[:, -recent:].sum(dim=1).clamp(min=1.0)
-        arithmetic = (self._compressed(arithmetic, flag) - centre) / spread
-        arithmetic = torch.where(weeks_mask[:, -recent:].sum(dim=1) > 0, arithmetic, fallback[:, 0])
+        mean_sum = torch.einsum("kc,bcp->bkp", self.mean_weights, weeks * known)
+        mean_weight = torch.einsum("kc,bcp->bkp", self.mean_weights, known)
+        fallback = levels[:, 3:4] + seasons[:, 0]
+        means = torch.where(mean_weight > 0, mean_sum / mean_weight.clamp(min=1.0), fallback[:, None])
+        return Plain(
+            flat=flat,
+            deviation=deviation,
+            seasons=seasons,
+            means=self._ahead(means),
+            fallback=fallback,
+            levels=levels,
+            noise=noise,
+            slope=slope,
+            line=line,
+            line_gap=gaps.sum(dim=2) / total,
+        )
 
-        season_ahead = self._ahead(seasons)
-        damped = self.damped[None, :, None] * slope[:, None, :, None]  # (B, damping, trend, horizon)
-        forecasts = torch.cat(
+    def _arithmetic_mean(self, history: Tensor, mask: Tensor, flag: Tensor, units: Units, plain: Plain) -> Tensor:
+        """Mean of the same place in the last four cycles, taken before any logarithm, (B, horizon)."""
+        recent = min(4, self.history // self.period)
+        known = self._folded(mask)[:, -recent:]
+        raw = (self._folded(history / units.level)[:, -recent:] * known).sum(dim=1)
+        mean = self._compressed(raw / known.sum(dim=1).clamp(min=1.0), flag)
+        mean = (mean - units.centre) / units.spread
+        return self._ahead(torch.where(known.sum(dim=1) > 0, mean, plain.fallback))
+
+    def _forecasts(self, plain: Plain, arithmetic_mean: Tensor) -> Tensor:
+        """The plain forecasts that need nothing but the history, (B, count, horizon)."""
+        season = self._ahead(plain.seasons)
+        levels, slope, quick = plain.levels[:, :, None], plain.slope[:, :, None], plain.quick[:, :, None]
+        damped = self.damped[None, :, None] * slope[:, None]  # (B, damping, trend, horizon)
+        return torch.cat(
             [
-                self._ahead(means),
-                self._ahead(arithmetic[:, None]),
-                levels[:, :, None] + season_ahead[:, :1],
-                levels[:, :, None] + season_ahead[:, 1:2],
-                (levels[:, :, None] + 0.0 * self.ahead),
-                line_now[:, :, None] + damped[:, 0] + season_ahead[:, :1],
-                quick[:, :, None] + damped[:, 1] + season_ahead[:, :1],
-                quick[:, :, None] + 0.5 * slope[:, -1:, None] * self.ahead + season_ahead[:, :1],  # theta
+                plain.means,
+                arithmetic_mean[:, None],
+                levels + season[:, :1],
+                levels + season[:, 1:],
+                levels + 0.0 * self.ahead,
+                plain.line[:, :, None] + damped[:, 0] + season[:, :1],
+                quick + damped[:, 1] + season[:, :1],
+                quick + 0.5 * slope[:, -1:] * self.ahead + season[:, :1],  # theta
             ],
             dim=1,
         )
-        gaps = (flat[:, None, :] - line_now[:, :, None] - slope[:, :, None] * -self.ages).abs() * weights
-        step = (flat[:, 1:] - flat[:, :-1]) * mask[:, 1:] * mask[:, :-1]
-        step_size = step.abs().sum(dim=1, keepdim=True) / (mask[:, 1:] * mask[:, :-1]).sum(1, keepdim=True).clamp(min=1)
-        seasonal = seasons[:, 0].abs().mean(dim=1, keepdim=True)
-        steep = flat.clamp(-_CLIP, _CLIP)
-        zero = ((history.abs() <= 0).float() * mask).sum(dim=1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+    def _facts(self, past: Tensor, mask: Tensor, history: Tensor, flag: Tensor, units: Units, plain: Plain) -> Tensor:
+        """What is known of the row as a whole, (B, facts): its trend, noise, the shape of its errors, its gaps."""
+        flat, levels = plain.flat, plain.levels
         # Smooth steps: at a hard one, rounding alone would tell one back-end from another.
-        off = ((flat - slow) / noise)[:, None]
+        off = ((flat - plain.slow) / plain.noise)[:, None]
         bounds = torch.tensor(_SHAPE)[None, :, None]
         beyond = torch.cat([torch.sigmoid(6.0 * (side * off - bounds)) for side in (1.0, -1.0)], dim=1)
         shape = (beyond * mask[:, None]).sum(dim=2) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-        facts = torch.cat(
-            [
-                4.0 * shape,
-                *_backtests(weeks, weeks_mask),
-                slope * self.period,
-                line_now - slow,
-                gaps.sum(dim=2) / total,
-                (levels[:, :1] - levels[:, 1:4]),
-                noise,
-                step_size,
-                seasonal,
-                (steep**3 * mask).sum(dim=1, keepdim=True) / (10.0 * mask.sum(dim=1, keepdim=True).clamp(min=1.0)),
-                torch.log(spread) / 3.0,
-                zero,
-                mask.mean(dim=1, keepdim=True),
-                mask[:, -4 * self.period :].mean(dim=1, keepdim=True),
-                mask[:, -self.period :].mean(dim=1, keepdim=True),
-                flag,
-                (level_weights.sum(dim=2)[:, 3:4]),
-            ],
-            dim=1,
-        ).clamp(-_CLIP, _CLIP)
-        found = {
-            "forecasts": forecasts,
-            "season": season_ahead[:, 0],
-            "noise": noise,
-            "slow": slow,
-            "quick": quick,
-            "level": slow,
-            "middle": levels[:, 3],
-        }
-        return found, facts, deviation
+        both = mask[:, 1:] * mask[:, :-1]
+        facts = [
+            4.0 * shape,
+            *_backtests(self._folded(past), self._folded(mask)),
+            plain.slope * self.period,
+            plain.line - plain.slow,
+            plain.line_gap,
+            levels[:, :1] - levels[:, 1:4],
+            plain.noise,
+            _mean((flat[:, 1:] - flat[:, :-1]).abs(), both),
+            plain.seasons[:, 0].abs().mean(dim=1, keepdim=True),
+            _mean(flat.clamp(-_CLIP, _CLIP) ** 3, mask) / 10.0,
+            torch.log(units.spread) / 3.0,
+            _mean((history.abs() <= 0).float(), mask),
+            mask.mean(dim=1, keepdim=True),
+            mask[:, -4 * self.period :].mean(dim=1, keepdim=True),
+            mask[:, -self.period :].mean(dim=1, keepdim=True),
+            flag,
+            (self.level_weights[3] * mask).sum(dim=1, keepdim=True),
+        ]
+        return torch.cat(facts, dim=1).clamp(-_CLIP, _CLIP)
 
-    def _year(
-        self, values: Tensor, mask: Tensor, flag: Tensor, level: Tensor, centre: Tensor, spread: Tensor, now: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _year(self, values: Tensor, mask: Tensor, flag: Tensor, units: Units) -> tuple[Tensor, Tensor]:
         """Last year's course over the horizon less its level opposite the newest days: by weekday, by date, smoothed.
 
         Returns:
             Shape (B, 3, horizon) each: spreads, and 1 where it is known.
         """
         if self.period != 7:
-            nothing = torch.zeros_like(values[:, :1, None]) * self.ahead
-            nothing = nothing.repeat(1, 3, 1)
+            nothing = (torch.zeros_like(values[:, :1, None]) * self.ahead).repeat(1, 3, 1)
             return nothing, nothing
-        own = (values.abs() * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-        own = torch.where(own > 0, own, level)
-        # In a logarithm last year's own level cancels; on a plain scale the changes are those of its own size.
-        z = self._compressed(values / torch.where(flag > 0, own, level), flag) / spread * mask
+        own = _mean(values.abs(), mask)
+        own = torch.where((own > 0) & (flag > 0), own, units.level)  # in a logarithm last year's own level cancels
+        z = self._compressed(values / own, flag) / units.spread * mask
         opposite = slice(1, 1 + REFERENCE)
-        opposite_known = mask[:, opposite].sum(dim=1, keepdim=True)
-        opposite_level = (z[:, opposite]).sum(dim=1, keepdim=True) / opposite_known.clamp(min=1.0)
-        z = (z - opposite_level) * mask
+        z = (z - _mean(z[:, opposite], mask[:, opposite])) * mask
         total = nn.functional.avg_pool1d(z[:, None], 7, stride=1, padding=3)[:, 0]
         share = nn.functional.avg_pool1d(mask[:, None], 7, stride=1, padding=3)[:, 0]
         smooth = total / share.clamp(min=0.1)
-        enough = (opposite_known >= 7).float()
+        enough = (mask[:, opposite].sum(dim=1, keepdim=True) >= 7).float()
         by_weekday = slice(1 + REFERENCE, 1 + REFERENCE + self.horizon)
         by_date = slice(REFERENCE, REFERENCE + self.horizon)
         year = torch.stack([z[:, by_weekday], z[:, by_date], smooth[:, by_weekday]], dim=1)
         known = [mask[:, by_weekday], mask[:, by_date], (share[:, by_weekday] > 0.5).float()]
-        known_ = torch.stack(known, dim=1) * enough[:, :, None]
-        return year.clamp(-4 * _CLIP, 4 * _CLIP) * known_, known_
+        year_known = torch.stack(known, dim=1) * enough[:, :, None]
+        return year.clamp(-4 * _CLIP, 4 * _CLIP) * year_known, year_known
 
-    def _beside(self, calendar: Tensor, year_known: Tensor, noise: Tensor, spread: Tensor) -> Tensor:
+    def _beside(self, calendar: Tensor, year_known: Tensor, noise: Tensor) -> Tensor:
         """What is known of each day ahead beside the plain forecasts, (B, horizon, columns)."""
         weekday = torch.remainder(calendar[:, :1] + self.ahead - 1, 7.0)
         weekdays = (weekday[:, :, None] - torch.arange(7.0)).abs() < 0.5
@@ -399,10 +436,10 @@ class ForecastModel(nn.Module):
         return torch.cat([clock, weekdays.float(), waves, known, size], dim=2)
 
     def _sequence(
-        self, z: Tensor, mask: Tensor, deviation: Tensor, calendar: Tensor, flag: Tensor, spread: Tensor
+        self, past: Tensor, mask: Tensor, deviation: Tensor, calendar: Tensor, flag: Tensor, units: Units
     ) -> Tensor:
         """The history a season a step, (B, cycles, columns)."""
-        weeks, known = self._folded(z).clamp(-_CLIP, _CLIP), self._folded(mask)
+        weeks, known = self._folded(past).clamp(-_CLIP, _CLIP), self._folded(mask)
         cycles = self.history // self.period
         place = torch.arange(float(self.period))
         weekday = torch.remainder(calendar[:, :1] + place, 7.0)
@@ -411,7 +448,7 @@ class ForecastModel(nn.Module):
         angle = (calendar[:, 1:2, None] - back) * (math.tau / 365.25)
         level = (weeks * known).sum(dim=2, keepdim=True) / known.sum(dim=2, keepdim=True).clamp(min=1.0)
         flags = flag[:, :, None].repeat(1, cycles, 1)
-        scale = (torch.log(spread) / 3.0)[:, :, None].repeat(1, cycles, 1)
+        scale = (torch.log(units.spread) / 3.0)[:, :, None].repeat(1, cycles, 1)
         rest = [level, torch.sin(angle), torch.cos(angle), flags, scale]
         return torch.cat([weeks, known, deviation.clamp(-_CLIP, _CLIP), weekend, *rest], dim=2)
 
@@ -436,6 +473,11 @@ def example_inputs(rows: int = 2) -> tuple[Tensor, ...]:
     last_year = torch.rand(rows, LAST_YEAR, generator=generator) * 100
     calendar = torch.tensor([[2.0, 100.0]]).repeat(rows, 1)
     return history, torch.ones_like(history), last_year, torch.ones_like(last_year), calendar, torch.ones(rows)
+
+
+def _mean(values: Tensor, known: Tensor) -> Tensor:
+    """Mean of what is known of each row, (B, n) to (B, 1); 0 where nothing is."""
+    return (values * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1.0)
 
 
 def _backtests(weeks: Tensor, known: Tensor) -> list[Tensor]:

@@ -13,9 +13,10 @@ from meshcast.runtime import Published, publish, read_options
 from meshcast.series import SeriesTable, read_series
 from meshcast.services.forecaster import SERVICE
 from meshcast.services.forecaster.card import CardText, render_card
+from meshcast.services.forecaster.panel import Panel
 
 if TYPE_CHECKING:
-    from meshcast.services.forecaster.train import Panel, Trained, TrainSettings
+    from meshcast.services.forecaster.train import Trained, TrainSettings
 
 __all__ = ["install", "panel_of", "train_file"]
 
@@ -83,14 +84,12 @@ def install(
     return published
 
 
-def panel_of(table: SeriesTable, settings: "TrainSettings") -> "Panel":
+def panel_of(table: SeriesTable, settings: "TrainSettings") -> Panel:
     """The series of a table with their split; those that span too few days are left out.
 
     Raises:
         InvalidInput: none is long enough.
     """
-    from meshcast.services.forecaster.train import Panel
-
     series = []
     longest = 0
     for _, start, stop in table.ranges():

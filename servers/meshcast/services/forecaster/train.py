@@ -22,31 +22,30 @@ from torch import Tensor, nn
 
 from meshcast.rpc.errors import InvalidInput
 from meshcast.runtime.conformal import interval_coverage, interval_factors
-from meshcast.services.forecaster import features, synthetic
-from meshcast.services.forecaster.features import DAYS_BACK, DAYS_MIN, HISTORY, HORIZON, INPUTS
+from meshcast.services.forecaster.features import DAYS_MIN, INPUTS
 from meshcast.services.forecaster.model import MEDIAN, ForecastModel
+from meshcast.services.forecaster.panel import Panel, Windows, plain_forecasts, windows_of
+from meshcast.services.forecaster.sampling import Sampler, made_up_panel
 from meshcast.services.forecaster.signature import LEVELS
 
 __all__ = [
-    "Panel",
     "Progress",
     "TrainSettings",
     "Trained",
-    "Windows",
     "calibrate",
+    "factors_of",
     "fit",
     "judge",
-    "plain_forecasts",
     "quantiles_of",
-    "season_scale",
-    "test_windows",
+    "set_weights",
+    "shipped_weights",
     "train",
+    "weights_of",
 ]
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Batch = tuple[tuple[Tensor, ...], Tensor]
-"""The graph's inputs and what came, (B, horizon) in the unit of the series, NaN where unknown."""
+Batch = tuple[Mapping[str, Floats], Floats]
+"""The graph's inputs by name and what came, (B, horizon) in the unit of the series, NaN where unknown."""
 
 RECORDED_ROWS = 64
 """Validation windows kept as real inputs for the parity gate of an export."""
@@ -54,7 +53,6 @@ RECORDED_ROWS = 64
 WEIGHTS = Path(__file__).parent / "weights.npz"
 """Weights that ship, as named arrays: where a training on a user's file starts."""
 
-_SPAN = DAYS_BACK + HORIZON
 _CHUNK_ROWS = 512
 _MISS_MAX = 15.0  # spreads; one freak day must not outweigh all others of a batch
 _KNOTS = (0, 2, 6, 13, 29, 59, 89)  # days of the horizon that calibration is measured around
@@ -66,8 +64,6 @@ _ASKED = [
     level - math.copysign(min(_MARGIN, _MARGIN_SHARE * min(level, 1 - level)), 0.5 - level)
     for level in (LEVELS[j] for j in _SIDES)
 ]
-_SYNTHETIC_DAYS = 620
-_SYNTHETIC_POOL = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,121 +129,6 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Panel:
-    """Daily series without gaps in their days, one after the other.
-
-    Attributes:
-        value: shape (n,), float32, NaN where a day has no value.
-        start: shape (s,), position of each series' first day.
-        stop: shape (s,), end of it (exclusive).
-        learn_stop: shape (s,), end of the days that train.
-        validate_stop: shape (s,), end of those that choose and calibrate; the rest tests.
-        first_day: shape (s,), days since 1970-01-01 of each series' first day.
-        nonnegative: shape (s,), True where it is declared never to fall below 0.
-        source: shape (s,), number of the set that it comes from; sets count alike in training.
-    """
-
-    value: Floats
-    start: Ints
-    stop: Ints
-    learn_stop: Ints
-    validate_stop: Ints
-    first_day: Ints
-    nonnegative: NDArray[np.bool_]
-    source: Ints
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    @classmethod
-    def of(
-        cls,
-        series: Iterable[tuple[int, NDArray[Any]]],
-        *,
-        train_share: float = 0.75,
-        validate_share: float = 0.125,
-        cuts: tuple[int, int] | None = None,
-        nonnegative: bool | None = None,
-        source: int = 0,
-    ) -> "Panel":
-        """A panel of whole series.
-
-        Args:
-            series: first day and values, one a day, NaN where missing.
-            train_share: share of each that trains.
-            validate_share: share that validates.
-            cuts: days since 1970-01-01 at which training and validation end, instead of the shares.
-            nonnegative: declared for all; None declares those that never fell below 0.
-            source: number of the set.
-        """
-        given = list(series)
-        size = np.array([len(values) for _, values in given], dtype=np.int64)
-        stop = np.cumsum(size)
-        start = stop - size
-        first_day = np.array([day for day, _ in given], dtype=np.int64)
-        if cuts is None:
-            learn, validate = (size * train_share).astype(np.int64), (size * (train_share + validate_share)).astype(int)
-        else:
-            learn, validate = (np.clip(cut - first_day, 0, size) for cut in cuts)
-        never_below = np.array([not (values < 0).any() for _, values in given])
-        return cls(
-            value=np.concatenate([values for _, values in given]).astype(np.float32),
-            start=start,
-            stop=stop,
-            learn_stop=start + learn,
-            validate_stop=start + validate,
-            first_day=first_day,
-            nonnegative=never_below if nonnegative is None else np.full(len(given), nonnegative),
-            source=np.full(len(given), source, dtype=np.int64),
-        )
-
-    @classmethod
-    def joined(cls, panels: Iterable["Panel"]) -> "Panel":
-        """Several panels as one; their sources stay apart if their numbers do."""
-        parts = list(panels)
-        before = np.cumsum([0] + [len(part.value) for part in parts])
-        columns: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            moved = field.name in ("start", "stop", "learn_stop", "validate_stop")
-            columns[field.name] = np.concatenate(
-                [
-                    getattr(part, field.name) + (at if moved else 0) if moved else getattr(part, field.name)
-                    for part, at in zip(parts, before, strict=False)
-                ]
-            )
-        return cls(**columns)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Windows:
-    """Histories with what came after them.
-
-    Attributes:
-        inputs: the graph's tensors, by name.
-        target: shape (m, 90), float32, in the unit of the series, NaN where unknown.
-        series: shape (m,), number of the series in its panel.
-        scale: shape (m,), float64, mean absolute difference to a week before within the history: what MASE divides by.
-    """
-
-    inputs: dict[str, Floats]
-    target: Floats
-    series: Ints
-    scale: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.series)
-
-    def take(self, rows: Ints) -> "Windows":
-        """The windows at the given positions."""
-        return Windows(
-            inputs={name: column[rows] for name, column in self.inputs.items()},
-            target=self.target[rows],
-            series=self.series[rows],
-            scale=self.scale[rows],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
     """A trained forecaster.
 
@@ -284,14 +165,14 @@ def train(
     started = time.monotonic()
     _check(panel, settings)
     rng = np.random.default_rng(settings.seed)
-    validation = test_windows(panel, "validation", rng=rng, windows_max=settings.calibration_windows)
+    validation = windows_of(panel, "validation", rng=rng, windows_max=settings.calibration_windows)
     if not len(validation):
         raise InvalidInput(
             f"too few values: nowhere in the validation part do {DAYS_MIN} values of the 16 weeks before a day stand "
             "before one that is known",
             field="series",
         )
-    held = test_windows(panel, "test", rng=rng, windows_max=settings.test_windows)
+    held = windows_of(panel, "test", rng=rng, windows_max=settings.test_windows)
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
@@ -303,14 +184,14 @@ def train(
                 set_weights(module, begun)
             module, best = fit(
                 module,
-                Sampler(panel, rng, settings),
+                Sampler(panel, rng, synthetic_share=settings.synthetic_share),
                 _batches(validation),
                 settings=settings,
                 progress=progress,
                 keep_start=begun is not None,
             )
-        made_up = _made_up(rng, max(400 - len(validation), len(validation) // 4))
-        calibrate(module, [validation, test_windows(made_up, "test", rng=rng, windows_max=len(made_up))])
+        made_up = made_up_panel(rng, max(400 - len(validation), len(validation) // 4))
+        calibrate(module, [validation, windows_of(made_up, "test", rng=rng, windows_max=len(made_up))])
         judged = judge(module, held)
     finally:
         torch.set_num_threads(threads)
@@ -370,9 +251,8 @@ def fit(
     recent: list[float] = []
     for step in range(1, settings.steps + 1):
         module.train()
-        inputs, target = sample(settings.batch_rows)
         ahead = _ahead(rng, module.horizon, settings.ahead)
-        loss = _loss(module, inputs, target, ahead)
+        loss = _loss(module, sample(settings.batch_rows), ahead)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -390,124 +270,6 @@ def fit(
             progress(Progress(step=step, steps=settings.steps, loss=float(np.mean(recent))))
     averaged.load_state_dict(best_state)
     return averaged.eval(), best_step
-
-
-class Sampler:
-    """Draws training windows, made-up ones among them, and disturbs them.
-
-    Args:
-        panel: the series; only their training days are drawn from.
-        rng: source of chance.
-        settings: share of made-up windows.
-    """
-
-    def __init__(self, panel: Panel, rng: np.random.Generator, settings: TrainSettings) -> None:
-        self._panel, self._rng = panel, rng
-        self._synthetic_share = settings.synthetic_share
-        usable = panel.learn_stop - panel.start > 2 * DAYS_MIN
-        length = np.where(usable, panel.learn_stop - panel.start, 0).astype(np.float64)
-        weight = np.zeros(len(panel))
-        for source in np.unique(panel.source):
-            mine = panel.source == source
-            # a set of many series counts more than one of few, but far from in proportion
-            own = np.sqrt(np.minimum(length[mine], 2_000.0))
-            if own.sum() > 0:
-                weight[mine] = own / own.sum() * (mine & usable).sum() ** 0.45
-        self._weight = weight / weight.sum()
-        self._made_up = _made_up(rng, _SYNTHETIC_POOL) if settings.synthetic_share > 0 else None
-        self._drawn = 0
-
-    def __call__(self, rows: int) -> Batch:
-        """A batch of that many windows."""
-        rng = self._rng
-        made_up = 0
-        parts: list[tuple[Floats, Ints, NDArray[np.bool_]]] = []
-        if self._made_up is not None:
-            made_up = int(rng.binomial(rows, self._synthetic_share))
-            self._drawn += made_up
-            if self._drawn > 4 * _SYNTHETIC_POOL:
-                self._made_up, self._drawn = _made_up(rng, _SYNTHETIC_POOL), 0
-            if made_up:
-                parts.append(self._draw(self._made_up, rng.integers(0, len(self._made_up), made_up)))
-        if rows > made_up:
-            parts.append(self._draw(self._panel, rng.choice(len(self._panel), rows - made_up, p=self._weight)))
-        block, day, flag = (np.concatenate(column) for column in zip(*parts, strict=True))
-        block, day, flag = _disturbed(rng, block, day, flag)
-        inputs = _tensors_of(block, day, flag)
-        return tuple(torch.from_numpy(inputs[name]) for name in INPUTS), torch.from_numpy(block[:, DAYS_BACK:])
-
-    def _draw(self, panel: Panel, series: Ints) -> tuple[Floats, Ints, NDArray[np.bool_]]:
-        low, high = panel.start[series] + DAYS_MIN, panel.learn_stop[series] - 1
-        # half of the windows see all of the horizon, where the series is long enough
-        full = np.maximum(high - HORIZON + 1, low)
-        high = np.where(self._rng.random(len(series)) < 0.7, full, high)
-        origin = low + (self._rng.random(len(series)) * (high - low + 1)).astype(np.int64)
-        block = _blocks(panel, series, origin, panel.learn_stop[series])
-        return block, panel.first_day[series] + origin - panel.start[series], panel.nonnegative[series]
-
-
-def test_windows(
-    panel: Panel, part: str, *, rng: np.random.Generator | None = None, windows_max: int | None = None
-) -> Windows:
-    """Windows of a part of the split, every 14 days from its first day on, each series' last full two weeks included.
-
-    Args:
-        panel: the series.
-        part: `validation` or `test`.
-        rng: picks among too many; None keeps the first ones.
-        windows_max: most windows; None keeps all.
-
-    Returns:
-        Windows whose history has at least 14 values and whose next 14 days have one.
-    """
-    begin = panel.learn_stop if part == "validation" else panel.validate_stop
-    end = panel.validate_stop if part == "validation" else panel.stop
-    series, origins = [], []
-    for k in range(len(panel)):
-        at = np.arange(int(end[k]) - DAYS_MIN, int(max(begin[k], panel.start[k] + DAYS_MIN)) - 1, -DAYS_MIN)
-        series.append(np.full(len(at), k))
-        origins.append(at)
-    row, origin = np.concatenate(series).astype(np.int64), np.concatenate(origins).astype(np.int64)
-    if windows_max is not None and len(row) > windows_max:
-        # sets count alike, whatever their size
-        share = 1.0 / np.bincount(panel.source[row])[panel.source[row]]
-        rng = rng or np.random.default_rng(0)
-        pick = np.sort(rng.choice(len(row), windows_max, replace=False, p=share / share.sum()))
-        row, origin = row[pick], origin[pick]
-    block = _blocks(panel, row, origin, end[row])
-    inputs = _tensors_of(block, panel.first_day[row] + origin - panel.start[row], panel.nonnegative[row])
-    scale = np.array([season_scale(panel.value[panel.start[k] : at]) for k, at in zip(row, origin, strict=True)])
-    known = (inputs["mask"].sum(axis=1) >= DAYS_MIN) & (~np.isnan(block[:, DAYS_BACK : DAYS_BACK + DAYS_MIN])).any(
-        axis=1
-    )
-    return Windows(inputs=inputs, target=block[:, DAYS_BACK:], series=row, scale=scale).take(np.flatnonzero(known))
-
-
-def season_scale(values: NDArray[Any], *, period: int = 7) -> float:
-    """Mean absolute difference to a season before, over all of a history; NaN where there is no such pair.
-
-    Source: Hyndman, Koehler, Another look at measures of forecast accuracy (2006).
-    """
-    gaps = np.abs(values[period:].astype(np.float64) - values[:-period])
-    return float(np.nanmean(gaps)) if (~np.isnan(gaps)).any() else float("nan")
-
-
-def plain_forecasts(windows: Windows, *, days: int = 14) -> dict[str, NDArray[np.float64]]:
-    """Forecasts by rule: the last week again, and the mean of each weekday over four weeks; (m, days) each."""
-    values = np.where(windows.inputs["mask"] > 0, windows.inputs["history"], np.nan).astype(np.float64)
-    weeks = values.reshape(len(values), -1, 7)
-    last = weeks[:, 0]
-    for k in range(1, weeks.shape[1]):
-        last = np.where(np.isnan(weeks[:, k]), last, weeks[:, k])
-    recent = weeks[:, -4:]
-    count = (~np.isnan(recent)).sum(axis=1)
-    mean = np.where(count > 0, np.nansum(recent, axis=1) / np.maximum(count, 1), last)
-    level = np.nansum(values, axis=1) / np.maximum((~np.isnan(values)).sum(axis=1), 1)
-    place = np.arange(days) % 7
-    return {
-        name: np.where(np.isnan(week), level[:, None], week)[:, place]
-        for name, week in (("seasonal naive", last), ("weekday mean of 4 weeks", mean))
-    }
 
 
 def quantiles_of(module: ForecastModel, inputs: Mapping[str, Floats]) -> Floats:
@@ -567,14 +329,11 @@ def calibrate(module: ForecastModel, parts: Iterable[Windows]) -> None:
     Source: Romano, Patterson, Candes, Conformalized Quantile Regression (NeurIPS 2019), with normalised scores.
     """
     misses, offsets = [], []
-    for windows in parts:
-        columns = [torch.from_numpy(windows.inputs[name]) for name in INPUTS]
-        for at in range(0, len(windows), _CHUNK_ROWS):
-            inputs = tuple(column[at : at + _CHUNK_ROWS] for column in columns)
-            target = torch.from_numpy(windows.target[at : at + _CHUNK_ROWS])
-            middle, distance, units = module.scaled(inputs)
-            misses.append(module.rescaled(target, units, inputs[-1]) - middle)
-            offsets.append(distance)
+    for batch in (batch for windows in parts for batch in _batches(windows)):
+        inputs, target = _as_tensors(batch)
+        middle, distance, units = module.scaled(inputs)
+        misses.append(module.rescaled(target, units, inputs[-1]) - middle)
+        offsets.append(distance)
     module.set_factors(factors_of(torch.cat(misses).numpy(), torch.cat(offsets).numpy()))
 
 
@@ -625,93 +384,6 @@ def _check(panel: Panel, settings: TrainSettings) -> None:
         raise InvalidInput("every series is constant, so there is nothing to learn", field="series")
 
 
-def _made_up(rng: np.random.Generator, series: int) -> Panel:
-    """Made-up series whose windows all end well inside them; the last 90 days test."""
-    counts = int(series * 0.85)
-    day = rng.integers(10_000, 20_000, series)
-    drawn = [
-        synthetic.draw_counts(rng, counts, _SYNTHETIC_DAYS, day[:counts]),
-        synthetic.draw_signed(rng, series - counts, _SYNTHETIC_DAYS, day[counts:]),
-    ]
-    size = np.full(series, _SYNTHETIC_DAYS, dtype=np.int64)
-    stop = np.cumsum(size)
-    return Panel(
-        value=np.concatenate(drawn).astype(np.float32).reshape(-1),
-        start=stop - size,
-        stop=stop,
-        learn_stop=stop,
-        validate_stop=stop - HORIZON,
-        first_day=day,
-        nonnegative=np.arange(series) < counts,
-        source=np.zeros(series, dtype=np.int64),
-    )
-
-
-def _blocks(panel: Panel, series: Ints, origin: Ints, stop: Ints) -> Floats:
-    """The 393 days before each origin and the 90 from it on, (m, 483); NaN outside the series and from `stop` on."""
-    at = origin[:, None] + np.arange(-DAYS_BACK, HORIZON)
-    outside = (at < panel.start[series][:, None]) | (at >= stop[:, None])
-    block: Floats = panel.value[np.clip(at, 0, len(panel.value) - 1)]
-    block[outside] = np.nan
-    return block
-
-
-def _tensors_of(block: Floats, first_day: Ints, nonnegative: NDArray[np.bool_]) -> dict[str, Floats]:
-    """The graph's inputs of blocks, by the function that serving calls."""
-    rows = len(block)
-    day = (first_day[:, None] + np.arange(-DAYS_BACK, 0)).reshape(-1)
-    stop = (np.arange(rows) + 1) * DAYS_BACK
-    return features.tensors(
-        day, np.ascontiguousarray(block[:, :DAYS_BACK]).reshape(-1), stop - DAYS_BACK, stop, first_day, nonnegative
-    )
-
-
-def _disturbed(
-    rng: np.random.Generator, block: Floats, day: Ints, flag: NDArray[np.bool_]
-) -> tuple[Floats, Ints, NDArray[np.bool_]]:
-    """Windows as they might have been: mixed, tilted, bent, shorter, with days missing, not declared non-negative."""
-    rows = len(block)
-
-    def some(share: float) -> NDArray[np.bool_]:
-        return np.asarray(rng.random(rows) < share)
-
-    with np.errstate(invalid="ignore", over="ignore"):
-        size = np.nansum(np.abs(block), axis=1) / np.maximum((~np.isnan(block)).sum(axis=1), 1)
-        block = block / np.where(size > 0, size, 1.0).astype(np.float32)[:, None]
-        mixed = flag & some(0.15)
-        other = rng.permutation(rows)
-        mixed &= flag[other]
-        share = rng.uniform(0.2, 0.8, (rows, 1)).astype(np.float32)
-        both = share * block + (1 - share) * block[other]
-        block = np.where(mixed[:, None] & ~np.isnan(both), both, block)
-        bent = flag & some(0.2)
-        power = np.where(bent, rng.uniform(0.5, 1.6, rows), 1.0).astype(np.float32)
-        raised = np.asarray(np.maximum(block, 0.0) ** power[:, None], dtype=np.float32)
-        block = np.where(flag[:, None], raised, block)
-        tilt = np.where(flag & some(0.25), rng.normal(0, 0.3, rows), 0.0)
-        block = block * np.exp(tilt[:, None] * np.arange(-DAYS_BACK, HORIZON) / 90).astype(np.float32)
-        rough = np.where(flag & some(0.15), rng.uniform(0, 0.4, rows), 0.0)
-        block = block * np.exp(rough[:, None] * rng.normal(size=block.shape)).astype(np.float32)
-        turned = ~flag & some(0.5)
-        block = np.where(turned[:, None], -block, block)
-        moved = ~flag & some(0.3)
-        block = block + np.where(moved, rng.normal(0, 2, rows), 0.0)[:, None].astype(np.float32)
-    flag = flag & ~some(0.12)
-    day = np.where(some(0.2), day + rng.integers(0, 3_650, rows), day)
-    past = block[:, :DAYS_BACK]
-    short = np.where(some(0.35), np.exp(rng.uniform(math.log(DAYS_MIN), math.log(DAYS_BACK), rows)), DAYS_BACK)
-    ago = np.arange(DAYS_BACK, 0, -1)
-    gone = ago > short[:, None]
-    rate = np.where(some(0.15), rng.uniform(0, 0.5, rows), 0.0)
-    gone |= rng.random(past.shape) < rate[:, None]
-    gap = np.where(some(0.08), rng.integers(1, 60, rows), 0)
-    gap_at = rng.integers(1, HISTORY, rows)
-    gone |= (ago >= gap_at[:, None]) & (ago < (gap_at + gap)[:, None])
-    enough = (~gone & ~np.isnan(past))[:, -HISTORY:].sum(axis=1) >= DAYS_MIN // 2
-    past[gone & enough[:, None]] = np.nan
-    return block, day, flag
-
-
 def _ahead(rng: np.random.Generator, horizon: int, count: int) -> Tensor:
     """Days of the horizon to decode, ascending; more than half of them within the first two weeks."""
     near = min(14, horizon)
@@ -722,8 +394,9 @@ def _ahead(rng: np.random.Generator, horizon: int, count: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate([first, rest])).astype(np.int64))
 
 
-def _loss(module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahead: Tensor) -> Tensor:
+def _loss(module: ForecastModel, batch: Batch, ahead: Tensor) -> Tensor:
     """Pinball loss of the nine quantiles, the median's counted thrice, in spreads."""
+    inputs, target = _as_tensors(batch)
     middle, offsets, units = module.scaled(inputs, ahead=ahead)
     wanted = module.rescaled(target[:, ahead], units, inputs[-1])
     known = ~torch.isnan(wanted)
@@ -740,7 +413,7 @@ def _loss(module: ForecastModel, inputs: tuple[Tensor, ...], target: Tensor, ahe
 @torch.no_grad()
 def _loss_on(module: ForecastModel, batches: list[Batch]) -> float:
     ahead = torch.arange(min(28, module.horizon))
-    values = [float(_loss(module, inputs, target, ahead)) * len(target) for inputs, target in batches]
+    values = [float(_loss(module, batch, ahead)) * len(batch[1]) for batch in batches]
     return sum(values) / sum(len(target) for _, target in batches)
 
 
@@ -750,13 +423,14 @@ def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
         kept.lerp_(new, 1 - decay)
 
 
+def _as_tensors(batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+    inputs, target = batch
+    return tuple(torch.from_numpy(inputs[name]) for name in INPUTS), torch.from_numpy(target)
+
+
 def _batches(windows: Windows) -> list[Batch]:
-    columns = [torch.from_numpy(windows.inputs[name]) for name in INPUTS]
-    target = torch.from_numpy(windows.target)
-    return [
-        (tuple(column[at : at + _CHUNK_ROWS] for column in columns), target[at : at + _CHUNK_ROWS])
-        for at in range(0, len(windows), _CHUNK_ROWS)
-    ]
+    parts = [np.arange(at, min(at + _CHUNK_ROWS, len(windows))) for at in range(0, len(windows), _CHUNK_ROWS)]
+    return [(part.inputs, part.target) for part in (windows.take(rows) for rows in parts)]
 
 
 def _describe(panel: Panel) -> dict[str, Any]:
