@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +58,25 @@ class Deadline:
     def expired(self) -> bool:
         """True when no time is left."""
         return time.monotonic() >= self.at
+
+    @asynccontextmanager
+    async def enforced(self, *, where: str) -> AsyncIterator[None]:
+        """A block that is cancelled when the deadline passes.
+
+        Args:
+            where: what the block does, for the error's facts.
+
+        Raises:
+            DeadlineExceeded: it passed inside the block.
+        """
+        timeout = asyncio.timeout(self.remaining_s())
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded(f"the deadline passed during {where}", where=where) from error
 
     def shrink(self, margin_s: float) -> Deadline:
         """This deadline less what the caller of the next hop needs for itself, in seconds."""

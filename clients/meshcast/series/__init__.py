@@ -3,7 +3,15 @@
 from meshcast.columns import history_range
 from meshcast.series.dates import EARLIEST, day_of, day_texts, days_of, days_of_texts, values_of
 from meshcast.series.files import ROWS_MAX, read_series, write_series
-from meshcast.series.rules import DAYS_MAX, KNOWN_MIN, NAME_CHARACTERS_MAX, RECENT_DAYS, VALUE_MAX, series_violations
+from meshcast.series.rules import (
+    DAYS_MAX,
+    KNOWN_MIN,
+    NAME_CHARACTERS_MAX,
+    RECENT_DAYS,
+    VALUE_MAX,
+    VALUE_MIN,
+    series_violations,
+)
 from meshcast.series.table import SeriesIndex, SeriesRange, SeriesTable
 from meshcast.series.wire import (
     PackedSeries,
@@ -30,6 +38,7 @@ __all__ = [
     "NAME_CHARACTERS_MAX",
     "RECENT_DAYS",
     "VALUE_MAX",
+    "VALUE_MIN",
     # dates
     "EARLIEST",
     "day_of",

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
 from meshcast.series.dates import EARLIEST, day_of, day_texts
-from meshcast.series.rules import DAYS_MAX, NAME_CHARACTERS_MAX, VALUE_MAX, describe_day, describe_value, sparse_runs
+from meshcast.series.rules import (
+    DAYS_MAX,
+    NAME_CHARACTERS_MAX,
+    VALUE_MAX,
+    VALUE_MIN,
+    describe_day,
+    describe_value,
+    sparse_runs,
+)
 from meshcast.series.table import SeriesTable
 
 ROWS_MAX = 20_000_000
@@ -96,7 +104,8 @@ class FileRows:
         if day.min() < EARLIEST or day.max() > today + 1:
             for row in np.flatnonzero((day < EARLIEST) | (day > today + 1))[:VIOLATIONS_MAX].tolist():
                 faults.append((row, "date", describe_day(int(day[row]), today)))
-        for row in np.flatnonzero(np.abs(value) > VALUE_MAX)[:VIOLATIONS_MAX].tolist():
+        size = np.abs(value)
+        for row in np.flatnonzero((size > VALUE_MAX) | ((size < VALUE_MIN) & (size > 0)))[:VIOLATIONS_MAX].tolist():
             faults.append((row, "value", describe_value(float(value[row]))))
         if nonnegative:
             for row in np.flatnonzero(value < 0)[:VIOLATIONS_MAX].tolist():

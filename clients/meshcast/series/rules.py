@@ -14,6 +14,7 @@ __all__ = [
     "NAME_CHARACTERS_MAX",
     "RECENT_DAYS",
     "VALUE_MAX",
+    "VALUE_MIN",
     "Beat",
     "describe_value",
     "series_violations",
@@ -30,6 +31,9 @@ NAME_CHARACTERS_MAX = 256
 """Most characters of a series' name, of the contract."""
 VALUE_MAX = 1e30
 """Largest size of a value, of the contract: its square still fits float64, and its sums float32 after scaling."""
+
+VALUE_MIN = 1e-30
+"""Smallest size of a value other than 0, of the contract: float32 still holds what is computed from it."""
 
 Positions = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -128,7 +132,8 @@ def series_violations(
     falls = np.flatnonzero(gap <= 0) + 1
     blame(falls, "day", lambda at: _describe_fall(day, at), within=1)
     # NaN compares as False: what is not below the limit is unknown, infinite or too large.
-    odd = np.flatnonzero(~(np.abs(value) <= VALUE_MAX))
+    size = np.abs(value)
+    odd = np.flatnonzero(~(size <= VALUE_MAX) | ((size < VALUE_MIN) & (size > 0)))
     unknown = odd[np.isnan(value[odd])]
     if len(unknown) < len(odd):
         blame(np.setdiff1d(odd, unknown, assume_unique=True), "value", lambda at: describe_value(float(value[at])))
@@ -210,6 +215,8 @@ def describe_value(value: float) -> str:
     """Why a value that is not negative is refused."""
     if np.isinf(value):
         return "is infinite; leave the value out where it is unknown"
+    if abs(value) < VALUE_MIN:
+        return f"is {value:g}, at least {VALUE_MIN:g} in size is taken, or 0"
     return f"is {value:g}, at most {VALUE_MAX:g} in size is taken"
 
 

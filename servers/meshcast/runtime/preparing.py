@@ -20,6 +20,7 @@ ROWS_INLINE = 32
 
 Question = TypeVar("Question")
 Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
 
 
 class Preparer(Generic[Question, Prepared]):
@@ -72,6 +73,10 @@ class Preparer(Generic[Question, Prepared]):
         elif self._timer is None:
             self._timer = loop.call_later(min(GATHER_S * self._callers, GATHER_S_MAX), self._flush)
         return await future
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, done in the worker thread: for work on many rows that would hold the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _flush(self) -> None:
         if self._timer is not None:

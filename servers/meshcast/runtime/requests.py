@@ -1,6 +1,7 @@
 """Requests: the rules on ids, names and chunk sizes that every service's questions share, and how a refusal is told."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from meshcast.api.type.v1 import status_pb2
@@ -21,7 +22,8 @@ ID_CHARACTERS_MAX = 128
 NAME_CHARACTERS_MAX = 256
 """Characters of the name of a channel or a series at most."""
 
-_VIOLATIONS_MAX = 50  # as many as a status carries
+VIOLATIONS_MAX = 50
+"""Violations that an answer or a status carries at most."""
 
 
 def name_violations(request_id: str, name: str = "", *, field: str = "") -> list[Violation]:
@@ -58,7 +60,7 @@ def chunk_violations(rows: int, row_request_ids: Sequence[str], *, rows_max: int
         Violation(f"row_request_ids[{row}]", f"has more than {ID_CHARACTERS_MAX} characters")
         for row, own in enumerate(row_request_ids)
         if len(own) > ID_CHARACTERS_MAX
-    ][:_VIOLATIONS_MAX]
+    ][:VIOLATIONS_MAX]
     return found
 
 
@@ -69,6 +71,6 @@ def refusal(violations: Sequence[tuple[str, str]]) -> InvalidInput:
 
 
 def add_violations(target: Any, violations: Iterable[tuple[str, str]]) -> None:
-    """Appends fields and reasons to a repeated `FieldViolation` of an answer."""
-    for field, description in violations:
+    """Appends fields and reasons, the first 50 of them, to a repeated `FieldViolation` of an answer."""
+    for field, description in islice(violations, VIOLATIONS_MAX):
         target.append(status_pb2.FieldViolation(field=field, description=description))

@@ -201,7 +201,7 @@ def test_dates_of_parquet_files_may_be_times_dates_or_texts(tmp_path: Path) -> N
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=6),
-        st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=6),
+        st.lists(st.one_of(st.just(0.0), st.floats(1e-30, 1e30), st.floats(-1e30, -1e-30)), min_size=1, max_size=6),
         min_size=1,
         max_size=4,
     ),

@@ -82,8 +82,11 @@ def prepare_together(questions: Sequence[Question], today: int) -> list[Prepared
         naming=questions[0].naming,
     )
     prepared = prepare(whole, today)
-    if prepared.violations:
-        return [prepare(question, today) for question in questions]  # each names its own fields
+    if prepared.violations:  # those at fault are prepared by themselves, since each names its own fields
+        at_fault = set((np.searchsorted(rows, sorted(prepared.violations), side="right") - 1).tolist())
+        sound = [question for at, question in enumerate(questions) if at not in at_fault]
+        rest = iter(prepare_together(sound, today) if sound else [])
+        return [prepare(question, today) if at in at_fault else next(rest) for at, question in enumerate(questions)]
     return [
         Prepared(
             inputs={name: column[first:last] for name, column in prepared.inputs.items()},

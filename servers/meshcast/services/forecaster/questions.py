@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
 from meshcast.rpc import InvalidInput, Violation
-from meshcast.runtime.requests import NAME_CHARACTERS_MAX, chunk_violations, name_violations, refusal
-from meshcast.series import days_from_columns, days_from_messages, history_range, series_violations
+from meshcast.runtime.requests import NAME_CHARACTERS_MAX, VIOLATIONS_MAX, chunk_violations, name_violations, refusal
+from meshcast.series import DAYS_MAX, days_from_columns, days_from_messages, history_range, series_violations
 from meshcast.services.forecaster.features import HORIZON
 
 HORIZON_DEFAULT = 30
@@ -20,6 +20,9 @@ LEVELS_DEFAULT = (0.8, 0.95)
 """Levels of the intervals where the request names neither levels nor quantiles."""
 
 LEVELS_MAX, QUANTILES_MAX = 16, 32
+ANSWER_BYTES_MAX = 15 * 2**20
+"""Bytes of the columns of a chunk's answer at most: a message takes 16 MiB, and statuses want room."""
+
 LEVEL_HIGHEST = 0.99
 QUANTILE_LOWEST, QUANTILE_HIGHEST = 0.005, 0.995
 
@@ -116,6 +119,8 @@ def history_question(
     if bool(request.history) == request.HasField("history_columns"):
         given = "both are" if request.history else "neither is"
         found.append(Violation("history", f"give either history or history_columns; {given} given"))
+    if (days := max(len(request.history), request.history_columns.days)) > DAYS_MAX:
+        found.append(Violation("history", f"has {days} days, at most {DAYS_MAX}; give the newest of them"))
     if found:
         raise InvalidInput("The request breaks the contract.", violations=found)
     if request.history:
@@ -142,14 +147,15 @@ def chunk_question(request: pb.ForecastGrowthStreamRequest, *, rows_max: int) ->
     rows = len(request.history_start) // 4
     violations = name_violations(request.request_id, "", field="")
     violations += chunk_violations(rows, request.row_request_ids, rows_max=rows_max, field="history_start")
-    violations += _asked_violations(request.horizon_days, request.levels, request.quantiles)
+    asked = _asked_violations(request.horizon_days, request.levels, request.quantiles)
+    violations += asked or _size_violations(rows, _asked(request))
     if request.series and len(request.series) != rows:
         violations.append(Violation("series", f"needs none or one a row ({rows}), has {len(request.series)}"))
     violations += [
         Violation(f"series[{row}]", f"has {len(name)} characters, at most {NAME_CHARACTERS_MAX}")
         for row, name in enumerate(request.series)
         if len(name) > NAME_CHARACTERS_MAX
-    ][:LEVELS_MAX]
+    ][:VIOLATIONS_MAX]
     if len(request.nonnegative) not in (0, 1, rows):
         violations.append(
             Violation("nonnegative", f"needs none, one, or one a row ({rows}), has {len(request.nonnegative)}")
@@ -180,6 +186,8 @@ def actuals_question(request: pb.RecordActualsRequest, *, today: int) -> tuple[N
     if bool(request.actuals) == request.HasField("actual_columns"):
         given = "both are" if request.actuals else "neither is"
         violations.append(Violation("actuals", f"give either actuals or actual_columns; {given} given"))
+    if (days := max(len(request.actuals), request.actual_columns.days)) > DAYS_MAX:
+        violations.append(Violation("actuals", f"has {days} days, at most {DAYS_MAX} a call"))
     if violations:
         raise InvalidInput("The request breaks the contract.", violations=violations)
     if request.actuals:
@@ -226,6 +234,20 @@ def _asked(request: pb.ForecastGrowthRequest | pb.ForecastGrowthStreamRequest) -
         levels=_levels(request.levels, request.quantiles),
         quantiles=tuple(sorted(set(request.quantiles))),
     )
+
+
+def _size_violations(rows: int, asked: Asked) -> list[Violation]:
+    """Why the answer to a chunk would not fit into a message; none where it does."""
+    row_bytes = 4 * asked.horizon_days * (1 + 2 * len(asked.levels) + len(asked.quantiles))
+    if rows * row_bytes <= ANSWER_BYTES_MAX:
+        return []
+    return [
+        Violation(
+            "history_start",
+            f"{rows} rows of {row_bytes} bytes each do not fit into an answer; send at most "
+            f"{ANSWER_BYTES_MAX // row_bytes} rows of these levels and this horizon in a chunk",
+        )
+    ]
 
 
 def _levels(levels: Sequence[float], quantiles: Sequence[float]) -> tuple[float, ...]:

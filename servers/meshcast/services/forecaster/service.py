@@ -1,9 +1,7 @@
 """The forecaster's service: messages to arrays and back; models, batching and drains come from the runtime."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from typing import Any, Self
@@ -15,16 +13,17 @@ from numpy.typing import NDArray
 from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
 from meshcast.api.forecaster.v1 import forecaster_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
-from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, Overloaded, prediction_id, to_item
+from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
 from meshcast.runtime import LOW, ServiceContext, answer_in_order, plain_receipt, priority_class, receipt_of
+from meshcast.runtime.preparing import ROWS_INLINE
 from meshcast.runtime.requests import add_violations, refusal
 from meshcast.series import day_of, messages_from_days
 from meshcast.services.forecaster.actuals import Forecasts, ForecastStore
 from meshcast.services.forecaster.analysis import patterns_message
+from meshcast.services.forecaster.analyst import Analyst
 from meshcast.services.forecaster.answers import chunk_answer, evidence_messages, forecast
 from meshcast.services.forecaster.features import HISTORY, HORIZON
 from meshcast.services.forecaster.intervals import IntervalTracker, adapted
-from meshcast.services.forecaster.patterns import analyze
 from meshcast.services.forecaster.prepare import Prepared, preparer, violations_of
 from meshcast.services.forecaster.questions import (
     Asked,
@@ -34,7 +33,7 @@ from meshcast.services.forecaster.questions import (
     history_question,
     single_question,
 )
-from meshcast.services.forecaster.remarks import missing_notes, remarks
+from meshcast.services.forecaster.remarks import receipt_notes, remarks
 from meshcast.services.forecaster.signature import LEVELS
 
 __all__ = ["ForecasterServicer"]
@@ -48,9 +47,6 @@ CHUNK_ROWS_MAX = 1024
 CHUNKS_AT_ONCE = 4
 """Chunks of one stream under way: one runs, one waits, one is prepared, one is written."""
 
-ANALYSES_MAX = 16
-"""Analyses that may wait for the one that runs; a long series takes a second."""
-
 
 class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
     """Answers `meshcast.api.forecaster.v1.ForecasterService`; use as `async with`."""
@@ -60,8 +56,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         self._preparer = preparer(_today)
         self._store = ForecastStore(context.settings.state / "forecasts" / f"{context.model.name}.sqlite")
         self._keeps = context.settings.log_predictions
-        self._analyst = ThreadPoolExecutor(max_workers=1, thread_name_prefix="analysis")
-        self._analyses = 0
+        self._analyst = Analyst(context.model.name)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -70,7 +65,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._analyst.shutdown(wait=False, cancel_futures=True)
+        self._analyst.close()
         await self._stack.aclose()
 
     async def ForecastGrowth(self, request: pb.ForecastGrowthRequest, context: Context) -> pb.ForecastGrowthResponse:
@@ -94,7 +89,8 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         """Records what a series really did, and moves its intervals."""
         deadline = self._deadline(context)
         day, value = actuals_question(request, today=day_of(_today()))
-        recorded = await self._store.record_actuals(request.series, self._mesh.model.name, day, value)
+        async with deadline.enforced(where="the recording"):
+            recorded = await self._store.record_actuals(request.series, self._mesh.model.name, day, value)
         return pb.RecordActualsResponse(
             recorded=recorded.recorded,
             unchanged=recorded.unchanged,
@@ -112,22 +108,8 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         question = history_question(request, request.nonnegative)
         if violations := violations_of(question, day_of(_today())).get(0):
             raise refusal(violations)
-        known = ~np.isnan(question.value)
-        if self._analyses > ANALYSES_MAX:
-            raise Overloaded(
-                f"{self._analyses} analyses are under way, at most {ANALYSES_MAX} may wait.",
-                reason=error_reason_pb2.ERROR_REASON_QUEUE_FULL,
-                retry_after_s=1.0,
-                model=self._mesh.model.name,
-            )
-        self._analyses += 1
-        try:
-            patterns = await asyncio.get_running_loop().run_in_executor(
-                self._analyst,
-                lambda: analyze(question.day[known], question.value[known], nonnegative=request.nonnegative),
-            )
-        finally:
-            self._analyses -= 1
+        async with deadline.enforced(where="the analysis"):
+            patterns = await self._analyst.analyze(question, nonnegative=request.nonnegative)
         answer = patterns_message(patterns)
         answer.receipt.CopyFrom(plain_receipt(deadline))
         return answer
@@ -138,7 +120,8 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         if not request.forecast_id:
             raise InvalidInput("forecast_id is required", field="forecast_id")
         asked = asked_of(request.levels, request.quantiles)
-        stored = await self._store.read(request.forecast_id)
+        async with deadline.enforced(where="the read"):
+            stored = await self._store.read(request.forecast_id)
         if stored is None:
             raise NotFound(
                 f"No forecast is stored under {request.forecast_id!r}.",
@@ -156,7 +139,8 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         answer.predicted_time.FromMicroseconds(stored.predicted_unix_us)
         if stored.series:
             last_day = stored.first_day + len(stored.quantiles) - 1
-            actuals = await self._store.actuals(stored.series, stored.first_day, last_day)
+            async with deadline.enforced(where="the read"):
+                actuals = await self._store.actuals(stored.series, stored.first_day, last_day)
             answer.actuals.extend(messages_from_days(actuals.day, actuals.value))
         return answer
 
@@ -168,7 +152,12 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         except InvalidInput as error:
             add_violations(answer.violations, ((one.field, one.description) for one in error.violations))
             return answer
-        add_violations(answer.violations, violations_of(question, day_of(_today())).get(0, []))
+        found = violations_of(question, day_of(_today())).get(0, [])
+        try:
+            self._mesh.model.describe(request.request.model_version)
+        except MeshError as error:
+            found.append(("model_version", error.message))
+        add_violations(answer.violations, found)
         answer.valid = not answer.violations
         if answer.valid:
             add_violations(answer.remarks, remarks(question))
@@ -196,9 +185,10 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
             prepared, asked, deadline, priority_class(request.priority), request.model_version
         )
         receipt.prediction_id = prediction_id(request.request_id)
-        receipt.notes.extend(missing_notes(prepared.inputs["mask"]))
+        receipt.notes.extend(receipt_notes(prepared.inputs))
         names = [request.series] if request.series else []
-        answered, trackers = await self._adapt(fans, names, question.nonnegative)
+        trackers = await self._trackers(names)
+        answered = adapted(fans, trackers, question.nonnegative) if trackers else fans
         await self._keep(receipt, prepared.first_day, question.nonnegative, fans, answered, names)
         return pb.ForecastGrowthResponse(
             forecast=forecast(answered[0], int(prepared.first_day[0]), asked, nonnegative=request.nonnegative),
@@ -217,16 +207,24 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
             fans, receipt = await self._ask(prepared, asked, deadline, priority, request.model_version)
         except MeshError as error:
             return pb.ForecastGrowthStreamResponse(
-                sequence=request.sequence, rows=len(request.history_start) // 4, status=to_item(error)
+                sequence=request.sequence,
+                rows=len(request.history_start) // 4,
+                status=to_item(error),
+                receipt=plain_receipt(deadline),
             )
         rows, sound = len(question.start), prepared.sound
         receipt.prediction_id = prediction_id(request.request_id)
         if len(sound):
-            receipt.notes.extend(missing_notes(prepared.inputs["mask"]))
+            receipt.notes.extend(receipt_notes(prepared.inputs))
         names = [request.series[row] for row in sound] if request.series else []
         nonnegative = question.nonnegative[sound]
-        answered, _ = await self._adapt(fans, names, nonnegative)
-        answer = chunk_answer(answered, prepared.first_day, nonnegative, sound, rows, asked)
+        trackers = await self._trackers(names)
+
+        def finish() -> tuple[Floats, pb.ForecastGrowthStreamResponse]:
+            answered = adapted(fans, trackers, nonnegative) if trackers else fans
+            return answered, chunk_answer(answered, prepared.first_day, nonnegative, sound, rows, asked)
+
+        answered, answer = finish() if rows <= ROWS_INLINE else await self._preparer.aside(finish)
         answer.sequence = request.sequence
         for row, violations in sorted(prepared.violations.items()):
             answer.failed.add(row=row, status=to_item(refusal(violations)))
@@ -259,16 +257,19 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
             door="typed",
             version=version,
         )
-        return ran.outputs["quantiles"][:, : asked.horizon_days], receipt_of(ran.facts, deadline)
+        fans = ran.outputs["quantiles"][:, : asked.horizon_days]
+        if not np.isfinite(fans).all():
+            raise CorruptData(
+                f"Version {ran.facts.version} of {self._mesh.model.name} gave a forecast that is no number.",
+                model=self._mesh.model.name,
+                version=ran.facts.version,
+                why="not finite",
+            )
+        return fans, receipt_of(ran.facts, deadline)
 
-    async def _adapt(
-        self, fans: Floats, names: Sequence[str], nonnegative: NDArray[np.bool_]
-    ) -> tuple[Floats, list[IntervalTracker | None]]:
-        """The quantiles as they are answered, `fans` itself where nothing moves them, and the rows' trackers."""
-        if not names:
-            return fans, []
-        trackers = await self._store.trackers(names, self._mesh.model.name)
-        return adapted(fans, trackers, nonnegative), trackers
+    async def _trackers(self, names: Sequence[str]) -> list[IntervalTracker | None]:
+        """The trackers of the rows' series; none at all where the rows have no names."""
+        return await self._store.trackers(names, self._mesh.model.name) if names else []
 
     async def _keep(
         self,

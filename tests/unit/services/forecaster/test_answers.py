@@ -7,7 +7,7 @@ from meshcast.columns import unpack_floats
 from meshcast.series import pack_days
 from meshcast.services.forecaster.answers import chunk_answer, forecast
 from meshcast.services.forecaster.questions import Asked, Question, single_question
-from meshcast.services.forecaster.remarks import missing_notes, remarks
+from meshcast.services.forecaster.remarks import receipt_notes, remarks
 
 ASKED = Asked(horizon_days=3, levels=(0.8, 0.95), quantiles=(0.5, 0.99))
 
@@ -55,9 +55,11 @@ def test_a_chunk_says_what_single_answers_say() -> None:
 def test_missing_days_are_counted_from_the_first_one_that_is_known() -> None:
     mask = np.zeros((1, 112), dtype=np.float32)
     mask[0, 100:] = 1
-    assert missing_notes(mask) == []
+    assert receipt_notes({"history": mask, "mask": mask}) == []
     mask[0, 105:107] = 0
-    assert missing_notes(mask) == ["2 of the last 112 days missing: left out, not taken as zero"]
+    assert receipt_notes({"history": mask, "mask": mask}) == [
+        "2 of the last 112 days missing: left out, not taken as zero"
+    ]
 
 
 def question(day: list[int], value: list[float]) -> Question:
@@ -76,3 +78,14 @@ def test_remarks_name_what_is_unusual() -> None:
 def test_a_full_and_lively_series_has_no_remarks() -> None:
     day = list(range(400))
     assert remarks(question(day, [float(one % 7) + 1 for one in day])) == []
+
+
+def test_a_running_total_is_told_to_be_forecast_by_its_growth() -> None:
+    rises = np.arange(112, dtype=np.float32)[None]
+    ones = np.ones((1, 112), dtype=np.float32)
+    (note,) = receipt_notes({"history": rises, "mask": ones})
+    assert "forecast its growth a day instead" in note
+    assert any("never falls" in text for _, text in remarks(question(list(range(60)), [float(k) for k in range(60)])))
+    falls_once = rises.copy()
+    falls_once[0, 50] = 0
+    assert receipt_notes({"history": falls_once, "mask": ones}) == []

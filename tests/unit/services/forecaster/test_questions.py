@@ -164,3 +164,40 @@ def test_actual_values_of_a_single_day_will_do() -> None:
         pb.RecordActualsRequest(series="a", actuals=[pb.DayValue(date="2016-01-02", value=-3)]), today=TODAY
     )
     assert (day.tolist(), value.tolist()) == ([16_802], [-3.0])
+
+
+def test_a_chunk_whose_answer_would_not_fit_is_told_how_many_rows_do() -> None:
+    rows = 1024
+    asked = chunk(
+        history_start=pack_positions(np.zeros(rows, dtype=np.int64)),
+        history_stop=pack_positions(np.full(rows, 60)),
+        horizon_days=90,
+        levels=[0.05 * k for k in range(1, 17)],
+        quantiles=[0.01 * k for k in range(1, 33)],
+    )
+    with pytest.raises(InvalidInput, match="breaks the contract") as refused:
+        chunk_question(asked, rows_max=1024)
+    assert "send at most 672 rows" in refused.value.violations[0].description
+
+
+def test_a_history_past_its_limit_is_refused_before_it_is_read() -> None:
+    days = [pb.DayValue(date="not a date")] * 10_001
+    with pytest.raises(InvalidInput) as refused:
+        single_question(pb.ForecastGrowthRequest(history=days))
+    assert "has 10001 days" in refused.value.violations[0].description
+
+
+def test_a_question_at_fault_leaves_those_that_share_its_pass_as_they_are() -> None:
+    good = single_question(request())[0]
+    bad = single_question(pb.ForecastGrowthRequest(history_columns=pack_days(DAYS[:3], VALUES[:3])))[0]
+    prepared = prepare_together([good, bad, good], TODAY)
+    assert [bool(one.violations) for one in prepared] == [False, True, False]
+    np.testing.assert_array_equal(prepared[2].inputs["history"], prepare(good, TODAY).inputs["history"])
+
+
+@pytest.mark.parametrize("value", [1e-40, 1e31, float("inf")])
+def test_a_value_that_the_graph_could_not_hold_is_refused(value: float) -> None:
+    values = VALUES.copy()
+    values[7] = value
+    asked = single_question(pb.ForecastGrowthRequest(history_columns=pack_days(DAYS, values)))[0]
+    assert prepare(asked, TODAY).violations[0][0][0] == "history_columns.value[7]"

@@ -87,7 +87,7 @@ class DayValue(_message.Message):
     date: _builtins.str
     """The day, ISO 8601, as in `2016-05-31`; from 1900-01-01 to the day after today (UTC). Required."""
     value: _builtins.float
-    """What the series was on that day, finite, at most 1e30 in size. Unset means unknown, which is not zero."""
+    """What the series was on that day: 0, or finite and from 1e-30 to 1e30 in size. Unset means unknown, which is not zero."""
     def __init__(
         self,
         *,
@@ -118,7 +118,7 @@ class DayColumns(_message.Message):
     day: _builtins.bytes
     """The days, int32, days since 1970-01-01; ascending and unique within a series."""
     value: _builtins.bytes
-    """Values, float64. NaN means unknown."""
+    """Values, float64, of the sizes that `DayValue` takes. NaN means unknown."""
     def __init__(
         self,
         *,
@@ -152,7 +152,8 @@ class ForecastGrowthRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, at most 128 characters, unique to the question (a UUID). The forecast's id follows from it, so a
-    retry is stored once. Unset: the server chooses, and a retry is stored again.
+    retry is stored once, as it was answered first; where actual values were recorded in between, a retry's intervals are the
+    newer ones. Unset: the server chooses, and a retry is stored again.
     """
     series: _builtins.str
     """Name of the series, at most 256 characters. Forecasts and actual values of one name belong together. Unset: the forecast is
@@ -384,7 +385,9 @@ Global___ForecastGrowthResponse: _TypeAlias = ForecastGrowthResponse  # noqa: Y0
 
 @_typing.final
 class ForecastGrowthStreamRequest(_message.Message):
-    """One chunk of series, as ranges of a common table of days."""
+    """One chunk of series, as ranges of a common table of days: at most 1,024 rows, and as many as keep the columns of the answer
+    within 15 MiB (4 bytes a row and day for the median, each quantile, and twice for each level).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -100,8 +100,9 @@ class ForecasterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordActuals(self, request, context):
-        """Records what a series really did. Every stored forecast of the series is compared with it, and the intervals of its next
-        forecasts are moved so that they keep their level while the series changes. What is acknowledged is on disk.
+        """Records what a series really did. Each new day is compared with the stored forecasts that cover it, of several from the same
+        first day the latest, and the intervals of the series' next forecasts are moved so that they keep their level while the series
+        changes. What is acknowledged is on disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,8 +30,9 @@ class ForecasterServiceStub:
     the stream goes on.
     """
     RecordActuals: _aio.UnaryUnaryMultiCallable[_forecaster_pb2.RecordActualsRequest, _forecaster_pb2.RecordActualsResponse]
-    """Records what a series really did. Every stored forecast of the series is compared with it, and the intervals of its next
-    forecasts are moved so that they keep their level while the series changes. What is acknowledged is on disk.
+    """Records what a series really did. Each new day is compared with the stored forecasts that cover it, of several from the same
+    first day the latest, and the intervals of the series' next forecasts are moved so that they keep their level while the series
+    changes. What is acknowledged is on disk.
     """
     AnalyzeGrowthPatterns: _aio.UnaryUnaryMultiCallable[_forecaster_pb2.AnalyzeGrowthPatternsRequest, _forecaster_pb2.AnalyzeGrowthPatternsResponse]
     """Finds the trend, the seasons, the change points, the phases of growth and the anomalies of a series. No model is asked."""
@@ -80,8 +81,9 @@ class ForecasterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _forecaster_pb2.RecordActualsRequest,
         context: _aio.ServicerContext[_forecaster_pb2.RecordActualsRequest, _abc.Awaitable[_forecaster_pb2.RecordActualsResponse]],
     ) -> _abc.Awaitable[_forecaster_pb2.RecordActualsResponse]:
-        """Records what a series really did. Every stored forecast of the series is compared with it, and the intervals of its next
-        forecasts are moved so that they keep their level while the series changes. What is acknowledged is on disk.
+        """Records what a series really did. Each new day is compared with the stored forecasts that cover it, of several from the same
+        first day the latest, and the intervals of the series' next forecasts are moved so that they keep their level while the series
+        changes. What is acknowledged is on disk.
         """
 
     @_abc_1.abstractmethod
