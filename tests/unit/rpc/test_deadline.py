@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -55,3 +56,16 @@ def test_require_names_the_step_that_was_not_started() -> None:
     with pytest.raises(DeadlineExceeded, match="the model run") as caught:
         Deadline.after(0.5).require(1.0, where="the model run")
     assert caught.value.facts == {"where": "the model run"}
+
+
+async def test_a_block_is_cancelled_when_its_deadline_passes() -> None:
+    with pytest.raises(DeadlineExceeded) as passed:
+        async with Deadline.after(0.01).enforced(where="the wait"):
+            await asyncio.Event().wait()
+    assert passed.value.facts == {"where": "the wait"}
+
+
+async def test_a_timeout_of_the_blocks_own_is_not_taken_for_the_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with Deadline.after(5).enforced(where="the wait"):
+            raise TimeoutError
