@@ -94,9 +94,9 @@ async def serving(
 
     async with contextlib.AsyncExitStack() as stack:
         predictions: PredictionLog = NoPredictionLog()
-        if settings.log_predictions:
+        if settings.log_predictions and spec.logs_predictions:
             path = settings.state / "predictions" / f"{spec.name}.sqlite"
-            predictions = await stack.enter_async_context(SqlitePredictionLog(path))
+            predictions = await stack.enter_async_context(SqlitePredictionLog(path, registry=registry))
         model = await stack.enter_async_context(
             Model(
                 name=spec.name,

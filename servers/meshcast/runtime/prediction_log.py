@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from meshcast.runtime.write_behind import WriteBehind
 
@@ -107,14 +108,21 @@ class SqlitePredictionLog:
     Args:
         path: the file; its folder is made.
         records_max: records that may wait; then `put` waits too.
+        registry: gets the log's metrics; None: nobody does.
 
     Raises:
         Precondition: on entering; the file cannot be made, or is something else.
     """
 
-    def __init__(self, path: Path, *, records_max: int = 4096) -> None:
+    def __init__(self, path: Path, *, records_max: int = 4096, registry: CollectorRegistry | None = None) -> None:
         self._file = WriteBehind[Record](
-            path, tables=_TABLES, insert=_insert, what="prediction log", items_max=records_max
+            path,
+            tables=_TABLES,
+            insert=_insert,
+            what="prediction log",
+            bytes_of=_bytes_of,
+            items_max=records_max,
+            registry=registry,
         )
 
     async def __aenter__(self) -> Self:
@@ -134,12 +142,28 @@ class SqlitePredictionLog:
         await self._file.put(record)
 
     async def flush(self) -> None:
-        """Waits until everything that was put is on file."""
+        """Waits until everything that was put is on file.
+
+        Raises:
+            NotReady: another process was writing for too long.
+        """
         await self._file.flush()
 
     async def read(self, prediction_id: str) -> StoredPrediction | None:
-        """The prediction of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none."""
+        """The prediction of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none.
+
+        Of a single one and a row of the same id it is the earlier, as if the later had been a retry.
+
+        Raises:
+            NotReady: the file was held for too long.
+            CorruptData: the file is damaged.
+            Precondition: it cannot be read.
+        """
         return await self._file.find(lambda connection: _find(connection, prediction_id))
+
+
+def _bytes_of(record: Record) -> int:
+    return 1024 + record.values.nbytes + record.published_unix_s.nbytes + 128 * len(record.row_ids)
 
 
 def _insert(connection: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -177,9 +201,11 @@ def _find(connection: sqlite3.Connection, prediction_id: str) -> StoredPredictio
     if tail:
         return _stored(connection, base, int(tail)) if tail.isascii() and tail.isdigit() and len(tail) < 10 else None
     alias = connection.execute("SELECT base, row FROM aliases WHERE prediction_id = ?", (prediction_id,)).fetchone()
-    if alias is not None:
-        return _stored(connection, *alias)
-    return _stored(connection, prediction_id, 0, alone=True)
+    alone = _stored(connection, prediction_id, 0, alone=True)
+    row = None if alias is None else _stored(connection, *alias)
+    if alone is None or row is None:
+        return alone or row
+    return alone if alone.predicted_unix_us <= row.predicted_unix_us else row
 
 
 def _stored(connection: sqlite3.Connection, base: str, row: int, *, alone: bool = False) -> StoredPrediction | None:

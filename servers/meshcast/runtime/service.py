@@ -42,7 +42,7 @@ class ServiceContext:
     Attributes:
         model: the service's model.
         models: every model of the process.
-        log: where predictions are kept.
+        log: where predictions are kept; it keeps nothing unless the service's `logs_predictions` says so.
         settings: of the table `[runtime]`.
         default_deadline_s: budget of a call whose caller set none.
         health: states by name.
@@ -81,6 +81,7 @@ class ServiceSpec:
         shipped: a repository inside the package, for the first run; None where nothing ships.
         train: what trains the model, as `module:function`; None where nothing does.
         example: a `ServiceExample`, as `module:name`; named, since serving needs none.
+        logs_predictions: True when the servicer puts its predictions into `ServiceContext.log`, which is then opened.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ServiceSpec:
     shipped: Path | None = None
     train: str | None = None
     example: str | None = None
+    logs_predictions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

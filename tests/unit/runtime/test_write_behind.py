@@ -26,7 +26,9 @@ def add(connection: sqlite3.Connection) -> int:
 
 def numbers(path: Path, *, busy_s: float = 15.0) -> WriteBehind[int]:
     tables = "CREATE TABLE IF NOT EXISTS numbers (number INTEGER NOT NULL);"
-    return WriteBehind(path, tables=tables, insert=insert, what="list of numbers", busy_s=busy_s)
+    return WriteBehind(
+        path, tables=tables, insert=insert, what="list of numbers", bytes_of=lambda _: 100, busy_s=busy_s
+    )
 
 
 async def test_a_change_that_fails_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:

@@ -9,20 +9,24 @@ A day is compared with each origin once: of several forecasts from the same firs
 counts. That is at most 90 comparisons a day, one for each number of days ahead.
 """
 
+import asyncio
 import json
 import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
+from meshcast.rpc import MeshError
 from meshcast.runtime import WriteBehind
+from meshcast.runtime.write_behind import BYTES_MAX, Seldom, owned
 from meshcast.services.forecaster.features import HORIZON
 from meshcast.services.forecaster.intervals import Evidence, IntervalTracker
 from meshcast.services.forecaster.signature import LEVELS
@@ -38,6 +42,12 @@ BUSY_S = 15.0
 
 FRESH_S = 0.5
 """Seconds after which what other processes of the host recorded is looked up again."""
+
+WAIT_S = 0.05
+"""Seconds that an answer waits for trackers: a file that is well takes one or two milliseconds."""
+
+WAIT_S_A_SERIES = 0.001
+"""Seconds more for each series that memory does not hold; reading one takes a twentieth of that."""
 
 TRACKERS_MAX = 8192
 """Series kept in memory, those without a tracker included; one takes 4 KB at most."""
@@ -180,7 +190,10 @@ class ForecastStore:
         path: the file; its folder is made.
         records_max: calls and chunks that may wait to be written; then `put` waits too.
         trackers_max: series kept in memory.
+        bytes_max: memory of what may wait, about; then `put` waits too.
         busy_s: how long a write waits for another process that is writing.
+        wait_s: how long an answer waits for the trackers of series that memory does not hold.
+        registry: gets the store's metrics; None: nobody does.
         clock: seconds that only rise; when to look after what other processes recorded.
 
     Raises:
@@ -192,23 +205,46 @@ class ForecastStore:
         path: Path,
         *,
         records_max: int = 4096,
+        bytes_max: int = BYTES_MAX,
         trackers_max: int = TRACKERS_MAX,
         busy_s: float = BUSY_S,
+        wait_s: float = WAIT_S,
+        registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = WriteBehind[Forecasts](
-            path, tables=_TABLES, insert=_insert, what="forecast store", items_max=records_max, busy_s=busy_s
+            path,
+            tables=_TABLES,
+            insert=_insert,
+            what="forecast store",
+            bytes_of=_bytes_of,
+            items_max=records_max,
+            bytes_max=bytes_max,
+            busy_s=busy_s,
+            registry=registry,
         )
         self._memory = _Memory(trackers_max)
-        self._clock = clock
+        self._clock, self._wait_s = clock, wait_s
         self._looked_s = 0.0  # when changes were last looked up
+        self._reading: set[asyncio.Task[dict[str, IntervalTracker | None]]] = set()
+        self._is_late = False  # the file did not answer in time: until it has, answers are given from memory
+        self._seldom = Seldom()
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
-        await self._look()
+        try:
+            self._memory.seen = await self._file.read(_last_change)
+        except BaseException:
+            await self._file.__aexit__()
+            raise
+        self._looked_s = self._clock()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        for reading in self._reading:
+            reading.cancel()
+        if self._reading:
+            await asyncio.wait(self._reading)
         await self._file.__aexit__(*exception)
 
     @property
@@ -218,18 +254,38 @@ class ForecastStore:
 
     async def put(self, forecasts: Forecasts) -> None:
         """Takes forecasts to be written behind the answer; waits only while the queue is full."""
-        await self._file.put(forecasts)
+        # A row of a batch, or the first days of 90, would keep the whole of it in memory while it waits.
+        answered = None if forecasts.answered is None else owned(forecasts.answered)
+        await self._file.put(replace(forecasts, quantiles=owned(forecasts.quantiles), answered=answered))
 
     async def flush(self) -> None:
-        """Waits until everything that was put is on file."""
+        """Waits until everything that was put is on file.
+
+        Raises:
+            NotReady: another process was writing for too long.
+        """
         await self._file.flush()
 
     async def read(self, forecast_id: str) -> StoredForecast | None:
-        """The forecast of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none."""
+        """The forecast of this id: a single one, `<chunk's id>.<row>`, or a row's own id; None when there is none.
+
+        Of a single one and a row of the same id it is the one that was stored first, as if the other were a retry.
+
+        Raises:
+            NotReady: the file was held for too long.
+            CorruptData: the file is damaged.
+            Precondition: it cannot be read.
+        """
         return await self._file.find(lambda connection: _find(connection, forecast_id))
 
     async def actuals(self, series: str, first_day: int, last_day: int) -> Actuals:
-        """Values recorded for a series from `first_day` to `last_day`, both included."""
+        """Values recorded for a series from `first_day` to `last_day`, both included.
+
+        Raises:
+            NotReady: the file was held for too long.
+            CorruptData: the file is damaged.
+            Precondition: it cannot be read.
+        """
 
         def look(connection: sqlite3.Connection) -> list[tuple[int, float]]:
             return connection.execute(
@@ -247,29 +303,33 @@ class ForecastStore:
         """The tracker of each series; None where nothing was ever recorded. They are shared: read them, never update.
 
         What this process recorded is seen at once, what others recorded within half a second. A series that was asked
-        for before is answered from memory, one that has no tracker likewise. Where the file cannot be read, the answer
-        is what memory has.
+        for before is answered from memory, one that has no tracker likewise. Where the file cannot be read, or not
+        within 50 ms and a millisecond a series, the answer is what memory has, and reading goes on behind it.
         """
-        try:
-            if self._clock() - self._looked_s >= FRESH_S:
-                await self._look()
-            if not self._memory.seen:  # nobody has recorded anything
-                return [None] * len(series)
-            found, missing = self._memory.trackers(dict.fromkeys(series), model)
-            if missing:
-                seen = self._memory.seen
-                loaded = await self._file.read(lambda connection: _load_all(connection, missing, model))
-                found.update((name, tracker) for name, (_, tracker) in loaded.items())
-                if seen == self._memory.seen:  # else what was read may be of before a change that is known by now
-                    for name, (changed, tracker) in loaded.items():
-                        self._memory.put(name, model, changed, tracker)
-        except sqlite3.Error as error:
-            log.warning("trackers could not be read, intervals are the model's", why=str(error))
-            found, _ = self._memory.trackers(dict.fromkeys(series), model)
+        names = list(dict.fromkeys(series))
+        found, missing = self._memory.trackers(names, model)
+        is_stale = self._clock() - self._looked_s >= FRESH_S
+        if (is_stale or (missing and self._memory.seen)) and not self._is_late:
+            reading = asyncio.create_task(self._refreshed(names, model), name="read trackers")
+            self._reading.add(reading)
+            reading.add_done_callback(self._has_read)
+            done, _ = await asyncio.wait({reading}, timeout=self._wait_s + WAIT_S_A_SERIES * len(missing))
+            if done:
+                found = reading.result()
+            else:
+                self._is_late = True
+                self._warn("the file did not answer in time")
+                found, _ = self._memory.trackers(names, model)
         return [found.get(name) for name in series]
 
     async def record_actuals(
-        self, series: str, model: str, day: NDArray[np.int64], value: NDArray[np.float64]
+        self,
+        series: str,
+        model: str,
+        day: NDArray[np.int64],
+        value: NDArray[np.float64],
+        *,
+        within_s: float | None = None,
     ) -> Recorded:
         """Records what a series really did and compares it with its forecasts; on disk when this returns.
 
@@ -281,23 +341,53 @@ class ForecastStore:
             model: whose forecasts are compared.
             day: shape (n,), days since 1970-01-01, rising.
             value: shape (n,), finite.
+            within_s: how long it may take until the recording begins; None or more than `busy_s`: that. What has begun
+                is done, even when the caller goes away.
 
         Raises:
-            NotReady: another process was writing for too long; nothing was recorded.
+            NotReady: it could not begin in time, since others were writing; nothing was recorded.
             CorruptData: the file is damaged; nothing was recorded.
             Precondition: the file cannot be written; nothing was recorded.
         """
-        await self._file.flush()
+        began_s = time.monotonic()
+        await self._file.flush(within_s=within_s)
         recorded, changed, tracker = await self._file.change(
-            lambda connection: _record(connection, series, model, day, value)
+            lambda connection: _record(connection, series, model, day, value),
+            within_s=None if within_s is None else max(0.0, within_s - (time.monotonic() - began_s)),
         )
         self._memory.put(series, model, changed, tracker)
         return recorded
 
-    async def _look(self) -> None:
-        """Takes up what any process recorded since the last look."""
-        self._looked_s = self._clock()
-        self._memory.changed(await self._file.read(lambda connection: _changed(connection, self._memory.seen)))
+    async def _refreshed(self, names: Sequence[str], model: str) -> dict[str, IntervalTracker | None]:
+        """The trackers of these series, by way of the file; memory has what was read when this returns."""
+        try:
+            if self._clock() - self._looked_s >= FRESH_S:  # what any process recorded since the last look
+                self._looked_s = self._clock()
+                since = self._memory.seen
+                self._memory.changed(await self._file.read(lambda connection: _changed(connection, since)))
+            found, missing = self._memory.trackers(names, model)
+            if missing and self._memory.seen:  # else nobody has recorded anything
+                seen = self._memory.seen
+                loaded = await self._file.read(lambda connection: _load_all(connection, missing, model))
+                found.update((name, tracker) for name, (_, tracker) in loaded.items())
+                if seen == self._memory.seen:  # else what was read may be of before a change that is known by now
+                    for name, (changed, tracker) in loaded.items():
+                        self._memory.put(name, model, changed, tracker)
+        except MeshError as error:
+            self._warn(error.message)
+            found, _ = self._memory.trackers(names, model)
+        return found
+
+    def _has_read(self, reading: asyncio.Task[dict[str, IntervalTracker | None]]) -> None:
+        self._reading.discard(reading)
+        if not self._reading:
+            self._is_late = False
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            log.error("a bug in reading trackers", exc_info=error)
+
+    def _warn(self, why: str) -> None:
+        if self._seldom.is_due():
+            log.warning("trackers could not be read, intervals are what memory has or the model's", why=why)
 
 
 class _Memory:
@@ -339,6 +429,11 @@ class _Memory:
             if held is not None and held[0] < changed:
                 del self._held[series, model]
             self.seen = max(self.seen, changed)
+
+
+def _bytes_of(call: Forecasts) -> int:
+    arrays = call.quantiles.nbytes + (0 if call.answered is None else call.answered.nbytes)
+    return 1024 + arrays + 32 * len(call.quantiles) + 128 * len(call.row_ids) + sum(map(len, call.series))
 
 
 def _insert(connection: sqlite3.Connection, calls: Sequence[Forecasts]) -> None:
@@ -385,11 +480,12 @@ def _find(connection: sqlite3.Connection, forecast_id: str) -> StoredForecast | 
             return None
         call = connection.execute("SELECT call, rows FROM calls WHERE prediction_id = ?", (base,)).fetchone()
         return None if call is None or int(tail) >= call[1] else _stored(connection, (call[0] << _ROW_BITS) + int(tail))
-    alias = connection.execute("SELECT key FROM forecast_aliases WHERE prediction_id = ?", (base,)).fetchone()
-    if alias is not None:
-        return _stored(connection, alias[0])
-    call = connection.execute("SELECT call, rows FROM calls WHERE prediction_id = ?", (base,)).fetchone()
-    return None if call is None or call[1] != 1 else _stored(connection, call[0] << _ROW_BITS)  # a chunk is not one
+    keys = connection.execute(  # a chunk is not one forecast
+        "SELECT call << ? FROM calls WHERE prediction_id = ? AND rows = 1 "
+        "UNION ALL SELECT key FROM forecast_aliases WHERE prediction_id = ?",
+        (_ROW_BITS, base, base),
+    ).fetchall()
+    return _stored(connection, min(keys)[0]) if keys else None  # keys rise, so that is the one stored first
 
 
 def _stored(connection: sqlite3.Connection, key: int) -> StoredForecast | None:
@@ -412,6 +508,10 @@ def _stored(connection: sqlite3.Connection, key: int) -> StoredForecast | None:
         nonnegative=bool(nonnegative),
         quantiles=_fan(quantiles),
     )
+
+
+def _last_change(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(changed), 0) FROM trackers").fetchone()[0])
 
 
 def _changed(connection: sqlite3.Connection, since: int) -> list[tuple[str, str, int]]:

@@ -55,4 +55,5 @@ SERVICE = ServiceSpec(
     shipped=Path(__file__).parent / "repository",
     train="meshcast.services.predictor.publish:train_file",
     example="meshcast.services.predictor.example:EXAMPLE",
+    logs_predictions=True,
 )
