@@ -65,9 +65,10 @@ def chunk_violations(rows: int, row_request_ids: Sequence[str], *, rows_max: int
 
 
 def refusal(violations: Sequence[tuple[str, str]]) -> InvalidInput:
-    """The error of a question that breaks rules; its message is the first one."""
+    """The error of a question that breaks rules; its message says the first one, and how many more there are."""
     field, why = violations[0]
-    return InvalidInput(f"{field} {why}", violations=violations)
+    more = f" ({len(violations) - 1} more)" if len(violations) > 1 else ""
+    return InvalidInput(f"{field} {why}{more}", violations=violations)
 
 
 def add_violations(target: Any, violations: Iterable[tuple[str, str]]) -> None:

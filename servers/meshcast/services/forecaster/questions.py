@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
-from meshcast.rpc import InvalidInput, Violation
+from meshcast.rpc import Violation
 from meshcast.runtime.requests import NAME_CHARACTERS_MAX, VIOLATIONS_MAX, chunk_violations, name_violations, refusal
 from meshcast.series import DAYS_MAX, days_from_columns, days_from_messages, history_range, series_violations
 from meshcast.services.forecaster.features import HORIZON
@@ -122,7 +122,7 @@ def history_question(
     if (days := max(len(request.history), request.history_columns.days)) > DAYS_MAX:
         found.append(Violation("history", f"has {days} days, at most {DAYS_MAX}; give the newest of them"))
     if found:
-        raise InvalidInput("The request breaks the contract.", violations=found)
+        raise refusal(found)
     if request.history:
         (day, value), naming = days_from_messages(request.history, field="history"), MESSAGES
     else:
@@ -161,7 +161,7 @@ def chunk_question(request: pb.ForecastGrowthStreamRequest, *, rows_max: int) ->
             Violation("nonnegative", f"needs none, one, or one a row ({rows}), has {len(request.nonnegative)}")
         )
     if violations:
-        raise InvalidInput("The chunk breaks the contract.", violations=violations)
+        raise refusal(violations)
     day, value = days_from_columns(request.history, field="history")
     start, stop = history_range(request.history_start, request.history_stop, rows)
     nonnegative = np.zeros(rows, dtype=np.bool_)
@@ -189,7 +189,7 @@ def actuals_question(request: pb.RecordActualsRequest, *, today: int) -> tuple[N
     if (days := max(len(request.actuals), request.actual_columns.days)) > DAYS_MAX:
         violations.append(Violation("actuals", f"has {days} days, at most {DAYS_MAX} a call"))
     if violations:
-        raise InvalidInput("The request breaks the contract.", violations=violations)
+        raise refusal(violations)
     if request.actuals:
         (day, value), naming = days_from_messages(request.actuals, field="actuals"), ACTUALS
     else:
@@ -220,7 +220,7 @@ def asked_of(levels: Sequence[float], quantiles: Sequence[float]) -> Asked:
         InvalidInput: a level is out of its range, or there are too many.
     """
     if violations := _asked_violations(0, levels, quantiles):
-        raise InvalidInput("The request breaks the contract.", violations=violations)
+        raise refusal(violations)
     return Asked(
         horizon_days=HORIZON,
         levels=_levels(levels, quantiles),

@@ -10,8 +10,8 @@ from meshcast.posts import (
     posts_from_columns,
     posts_from_messages,
 )
-from meshcast.rpc import InvalidInput, Violation
-from meshcast.runtime.requests import chunk_violations, name_violations
+from meshcast.rpc import Violation
+from meshcast.runtime.requests import chunk_violations, name_violations, refusal
 from meshcast.services.predictor.prepare import Naming, Question
 
 
@@ -49,7 +49,7 @@ def single_question(request: pb.PredictEngagementRequest) -> Question:
     if not request.HasField("planned"):
         violations.append(Violation("planned", "is required"))
     if violations:
-        raise InvalidInput("The request breaks the contract.", violations=violations)
+        raise refusal(violations)
     if request.history:
         posts, naming = posts_from_messages(request.history, field="history"), MESSAGES
     else:
@@ -70,7 +70,7 @@ def chunk_question(request: pb.PredictEngagementStreamRequest, *, rows_max: int)
     rows = request.planned.posts
     violations += chunk_violations(rows, request.row_request_ids, rows_max=rows_max, field="planned.posts")
     if violations:
-        raise InvalidInput("The chunk breaks the contract.", violations=violations)
+        raise refusal(violations)
     start, stop = history_range(request.history_start, request.history_stop, rows)
     return Question(
         posts=posts_from_columns(request.history),

@@ -175,7 +175,7 @@ def test_a_chunk_whose_answer_would_not_fit_is_told_how_many_rows_do() -> None:
         levels=[0.05 * k for k in range(1, 17)],
         quantiles=[0.01 * k for k in range(1, 33)],
     )
-    with pytest.raises(InvalidInput, match="breaks the contract") as refused:
+    with pytest.raises(InvalidInput, match="do not fit into an answer") as refused:
         chunk_question(asked, rows_max=1024)
     assert "send at most 672 rows" in refused.value.violations[0].description
 
