@@ -104,3 +104,13 @@ async def test_a_record_that_cannot_be_written_does_not_stop_the_writer(tmp_path
         assert log.failed == 1
         await log.put(record("next"))
         assert await log.read(prediction_id("next")) is not None
+
+
+@pytest.mark.parametrize("single_us", [10, 30])
+async def test_of_a_prediction_and_a_row_with_the_same_id_the_earlier_is_read(tmp_path: Path, single_us: int) -> None:
+    async with SqlitePredictionLog(tmp_path / "log.sqlite") as log:
+        await log.put(replace(record("same", value=50.0), predicted_unix_us=single_us))
+        await log.put(replace(record("chunk", rows=2, own=("other", "same")), predicted_unix_us=20))
+        stored = await log.read(prediction_id("same"))
+        assert stored is not None and stored.predicted_unix_us == min(single_us, 20)
+        assert stored.values.tolist() == ([50.0, 51.0] if single_us < 20 else [2.0, 3.0])

@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
@@ -16,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from meshcast.rpc import MeshError, NotReady, Precondition
+from meshcast.runtime.write_behind import READERS
 from meshcast.services.forecaster.actuals import Forecasts, ForecastStore
 from meshcast.services.forecaster.intervals import CENTRAL, IntervalTracker, adapted
 from meshcast.services.forecaster.signature import LEVELS
@@ -81,6 +84,90 @@ async def test_a_retried_forecast_is_stored_once_and_keeps_the_first_answer(tmp_
             await store.put(forecasts("same", (first_day,)))
         stored = await store.read("same")
         assert stored is not None and stored.first_day == 100
+
+
+@pytest.mark.parametrize("single_first", [True, False])
+async def test_of_a_forecast_and_a_row_with_the_same_id_the_first_is_read(tmp_path: Path, single_first: bool) -> None:
+    both = [forecasts("same", (100,)), forecasts("chunk", (200, 300), own=("other", "same"))]
+    async with ForecastStore(tmp_path / "f.sqlite") as store:
+        for one in both if single_first else both[::-1]:
+            await store.put(one)
+        stored = await store.read("same")
+        assert stored is not None and stored.first_day == (100 if single_first else 300)
+
+
+async def test_what_waits_to_be_written_holds_no_more_than_its_own_memory(tmp_path: Path) -> None:
+    path = tmp_path / "f.sqlite"
+    batch = np.tile(NORMAL, (1024, 90, 1))
+    async with ForecastStore(path, bytes_max=1 << 20) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for k in range(100):  # rows of one pass, 126 KB together, 330 MB with all that they are views of
+                await store.put(replace(forecasts(f"f{k}"), quantiles=batch.copy()[k : k + 1, :14]))
+            late = asyncio.create_task(store.put(replace(forecasts("late"), quantiles=batch[:1024])))
+            later = asyncio.create_task(store.put(forecasts("later")))
+            await asyncio.sleep(0.05)
+            assert late.done() and not later.done()
+            other.execute("ROLLBACK")
+        await later
+        assert await store.read("later") is not None
+
+
+async def test_trackers_are_answered_while_recordings_wait_for_a_held_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.sqlite"
+    async with ForecastStore(path, wait_s=5.0) as store:
+        done = await store.record_actuals("s", "forecaster", *values(100, 14))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await store.put(forecasts("one"))
+            waiting = [
+                asyncio.create_task(store.record_actuals(f"s{k}", "forecaster", *values(100, 1))) for k in range(50)
+            ]
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(2):
+                seen, unknown = await store.trackers(["s", "t"], "forecaster")
+            assert seen is not None and seen.evidence() == done.evidence and unknown is None
+            assert not any(each.done() for each in waiting)
+            other.execute("ROLLBACK")
+        assert {each.recorded for each in await asyncio.gather(*waiting)} == {1}
+
+
+async def test_trackers_come_from_memory_when_the_file_does_not_answer_and_are_read_behind(tmp_path: Path) -> None:
+    path = tmp_path / "f.sqlite"
+    async with ForecastStore(path) as before:
+        for name in ("s", "t"):
+            await before.record_actuals(name, "forecaster", *values(100, 14))
+    async with ForecastStore(path, wait_s=5.0, clock=lambda: 0.0) as store:
+        await store.trackers(["s"], "forecaster")
+        stalled, goes_on = threading.Barrier(READERS + 1), threading.Event()
+
+        def stall(_: sqlite3.Connection) -> None:
+            stalled.wait()
+            goes_on.wait()
+
+        busy = [asyncio.create_task(store._file.read(stall)) for _ in range(READERS)]
+        await asyncio.to_thread(stalled.wait)
+        store._wait_s = 0.01
+        for _ in range(100):  # each would wait for 11 ms if it asked
+            seen, unread = await store.trackers(["s", "t"], "forecaster")
+            assert seen is not None and unread is None
+        assert len(store._reading) == 1
+        goes_on.set()
+        await asyncio.gather(*busy, *store._reading)
+        seen, read = await store.trackers(["s", "t"], "forecaster")
+        assert seen is not None and read is not None
+
+
+async def test_opening_a_file_reads_no_tracker_and_misses_no_change(tmp_path: Path) -> None:
+    path, now = tmp_path / "f.sqlite", 0.0
+    async with ForecastStore(path) as one, ForecastStore(path) as other:
+        await other.record_actuals("s", "forecaster", *values(100, 14))
+        async with ForecastStore(path, wait_s=5.0, clock=lambda: now) as store:
+            (before,) = await store.trackers(["s"], "forecaster")
+            done = await one.record_actuals("s", "forecaster", *values(114, 14))
+            now += 1.0
+            (after,) = await store.trackers(["s"], "forecaster")
+            assert before is not None and after is not None and after.evidence() == done.evidence
 
 
 async def test_actuals_are_compared_with_forecasts_answered_just_before(tmp_path: Path) -> None:
@@ -179,7 +266,7 @@ async def test_concurrent_retries_on_one_file_are_compared_once(tmp_path: Path) 
 
 async def test_a_tracker_is_seen_at_once_here_and_soon_elsewhere_and_outlives_the_process(tmp_path: Path) -> None:
     path, now = tmp_path / "f.sqlite", 0.0
-    async with ForecastStore(path) as here, ForecastStore(path, clock=lambda: now) as elsewhere:
+    async with ForecastStore(path) as here, ForecastStore(path, wait_s=5.0, clock=lambda: now) as elsewhere:
         await here.put(forecasts("one"))
         assert await elsewhere.trackers(["s", "t"], "forecaster") == [None, None]
         done = await here.record_actuals("s", "forecaster", *values(100, 14))
@@ -193,7 +280,7 @@ async def test_a_tracker_is_seen_at_once_here_and_soon_elsewhere_and_outlives_th
         now += 1.0
         (seen,) = await elsewhere.trackers(["s"], "forecaster")
         assert seen is not None and seen.evidence() == done.evidence
-    async with ForecastStore(path) as later:
+    async with ForecastStore(path, wait_s=5.0) as later:
         (restored,) = await later.trackers(["s"], "forecaster")
         assert restored is not None and restored.evidence() == done.evidence
         assert await later.trackers(["s", ""], "another") == [None, None]
@@ -201,7 +288,7 @@ async def test_a_tracker_is_seen_at_once_here_and_soon_elsewhere_and_outlives_th
 
 async def test_series_without_a_tracker_are_remembered_as_such(tmp_path: Path) -> None:
     path = tmp_path / "f.sqlite"
-    async with ForecastStore(path, clock=lambda: 0.0) as store:
+    async with ForecastStore(path, wait_s=5.0, clock=lambda: 0.0) as store:
         await store.record_actuals("s", "forecaster", *values(100, 1))
         assert await store.trackers(["t", "u", "t"], "forecaster") == [None, None, None]
         with sqlite3.connect(path) as connection:  # behind the store's back, without a change that it could see
@@ -214,7 +301,7 @@ async def test_series_without_a_tracker_are_remembered_as_such(tmp_path: Path) -
 
 async def test_memory_is_bounded_and_forgetting_loses_nothing(tmp_path: Path) -> None:
     names = [f"s{k}" for k in range(20)]
-    async with ForecastStore(tmp_path / "f.sqlite", trackers_max=4) as store:
+    async with ForecastStore(tmp_path / "f.sqlite", trackers_max=4, wait_s=5.0) as store:
         for name in names:
             await store.record_actuals(name, "forecaster", *values(100, 1))
         for _ in range(2):
@@ -261,7 +348,7 @@ async def test_a_tracker_of_another_layout_starts_anew(tmp_path: Path) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE trackers SET snapshot = '{}'")
         connection.close()
-    async with ForecastStore(path) as store:
+    async with ForecastStore(path, wait_s=5.0) as store:
         (tracker,) = await store.trackers(["s"], "forecaster")
         assert tracker is not None and tracker.is_neutral
 
@@ -297,7 +384,7 @@ def test_a_process_killed_after_the_acknowledgement_loses_nothing(tmp_path: Path
     last, compared = map(int, [line for line in acknowledged if line.endswith("\n")][-1].split())
 
     async def look() -> None:
-        async with ForecastStore(path) as store:
+        async with ForecastStore(path, wait_s=5.0) as store:
             kept = await store.actuals("s", 0, 1_000_000)
             assert kept.day.tolist()[: last + 1] == list(range(last + 1))
             assert (kept.value == kept.day).all()
