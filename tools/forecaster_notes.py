@@ -40,8 +40,9 @@ Intervals in the same run, as covered / mean width in units of the scale:
 | births by state | 48.9 / 1.23 | 79.1 / 2.41 | 90.9 / 3.27 | 96.4 / 4.22 |
 | daily engagement of pages | 51.6 / 1.04 | 79.8 / 2.17 | 89.9 / 3.08 | 95.3 / 4.33 |
 
-Chicago's 160 windows are eight dates that 20 stations share, so its shares are known to five points at best; its 80 %
-interval is short by nearly that.
+Chicago's 160 windows are eight dates that 20 stations share, so its shares are known to five points at best. Its 80 %
+interval is short by nearly that, and by 5.5 points where the same recipe was run once more with other rounding (MASE
+.986; on the other sets within .001 and half a point of the above).
 
 ## The same architecture and recipe on M3
 
