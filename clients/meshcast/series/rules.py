@@ -53,12 +53,17 @@ class Beat(NamedTuple):
     """What the gap is a multiple of; 1 where any gap in between will do."""
     gaps_min: int
     """Gaps in a row from which it is one."""
+    mean: int = 0
+    """What the gaps of the run are on average, within less than a day; 0 where any average will do."""
 
 
 # A sparse daily series has a gap that is a multiple of 7 with a probability of at most about 1/7: eight in a row happen
-# once in millions; four months, each of 28 to 31 days with no value inside, are no accident at all.
+# once in millions; four months, each of 28 to 31 days with no value inside, are no accident at all. A gap of 5 to 9
+# days (weeks whose day a holiday moves, every 7th row where days are missing) comes with at most 0.29: it takes twelve.
+# The exact frequency stands before the loose one: of several, a row is told the first.
 BEATS = (
     Beat("a value every 7 days", 7, 21, 7, 8),
+    Beat("a value about every 7 days", 5, 9, 1, 12, 7),
     Beat("a value every month", 28, 31, 1, 4),
     Beat("a value every quarter", 89, 92, 1, 4),
     Beat("a value every year", 365, 366, 1, 3),
@@ -157,10 +162,14 @@ def series_violations(
     else:
         known, known_first, known_last, known_day = None, first, last, day
     if len(gap) and gap.max() >= _SPARSE:
+        irregular: set[int] = set()
         for beat, ends in sparse_runs(gap):
             k = np.minimum(np.searchsorted(ends, known_first + beat.gaps_min - 1), len(ends) - 1)
             hit = (ends[k] >= known_first + beat.gaps_min - 1) & (ends[k] < known_last - 1)
             for i in np.flatnonzero(hit & _ascend(falls, first, last)).tolist():
+                if i in irregular:
+                    continue
+                irregular.add(i)
                 from_, to = int(ends[k[i]]) - beat.gaps_min + 1, int(ends[k[i]]) + 1
                 at = from_ + 1 if known is None else int(known[from_ + 1])
                 found.setdefault(int(inside[i]), []).append(
@@ -198,6 +207,10 @@ def sparse_runs(gap: Positions) -> list[tuple[Beat, Positions]]:
         if len(at) > back:
             # at ascends, so that equal distance over `back` entries means that none is missing in between.
             ends = at[back:][at[back:] - at[: len(at) - back] == back]
+            if beat.mean and len(ends):
+                until = np.concatenate([[0], np.cumsum(gap)])
+                total = until[ends + 1] - until[ends - back]
+                ends = ends[np.abs(total - beat.mean * beat.gaps_min) < beat.gaps_min]
             if len(ends):
                 found.append((beat, ends))
     return found

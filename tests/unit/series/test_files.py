@@ -113,6 +113,10 @@ def test_negative_values_are_refused_where_that_was_declared(tmp_path: Path) -> 
             [date(2020, 1, 1) + timedelta(7 * i) for i in range(20)],
             "row 2 (line 3), column 'date': a value every 7 days",
         ),
+        (
+            [date(2020, 1, 3) + timedelta(7 * i - (i % 6 == 4)) for i in range(29)],
+            "row 2 (line 3), column 'date': a value about every 7 days from 2020-01-03 on",
+        ),
         ([date(2020 + i // 12, i % 12 + 1, 1) for i in range(20)], "a value every month from 2020-01-01 on"),
         ([*DAILY, *(date(2026, 3, 1) + timedelta(7 * i) for i in range(10))], "row 42 (line 43)"),
     ],

@@ -150,7 +150,43 @@ def test_a_stretch_that_is_not_daily_is_refused_wherever_it_stands(dates: list[d
     assert violations(gaps, values)[0][0] == "history.day[2]"
 
 
+def weekly(first: date, moved: dict[int, int], weeks: int = 29) -> list[int]:
+    """A day a week, of which some are moved by so many days."""
+    return [day_of(first + timedelta(7 * week + moved.get(week, 0))) for week in range(weeks)]
+
+
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        weekly(date(2025, 1, 3), {4: -1, 13: -1, 20: -1}),
+        weekly(date(2025, 1, 3), {week: week % 3 - 1 for week in range(29)}),
+        np.delete(np.arange(18_000, 18_250), [12, 40, 41, 77, 120, 163, 200])[::7].tolist(),
+    ],
+    ids=["holidays", "any day of the week", "every 7th row"],
+)
+def test_weeks_that_are_not_quite_regular_are_refused_too(sparse: list[int]) -> None:
+    (found,) = violations([*sparse, *sound()])
+    assert found[0].startswith("history.day[")
+    assert "a value about every 7 days from " in found[1] or "a value every 7 days from " in found[1]
+    assert "a daily series is needed" in found[1]
+
+
+@given(st.lists(st.booleans(), min_size=400, max_size=400), st.integers(0, 6))
+def test_days_that_are_missing_by_chance_are_no_frequency(there: list[bool], closed: int) -> None:
+    day = np.arange(TODAY - 399, TODAY + 1)
+    kept = day[np.array(there) & (day % 7 != closed)]
+    assert not [why for _, why in violations(np.append(kept[kept < TODAY], TODAY)) if "a value" in why[:7]]
+
+
+def test_working_days_with_holidays_between_are_daily() -> None:
+    weekdays = [day for day in sound(400).tolist() if (day + 3) % 7 < 5 and day % 37 and day % 90 > 3]
+    assert violations(weekdays) == []
+
+
 def test_a_few_long_gaps_are_missing_days() -> None:
+    loose = TODAY - 400 + np.cumsum([0, *[6, 7, 8, 7, 5, 9, 7, 6, 8, 7, 7]])  # eleven
+    assert violations(np.concatenate([loose, sound()])) == []
+    assert violations(np.concatenate([np.arange(TODAY - 400, TODAY - 50, 5), sound()])) == [], "no week"
     day = np.concatenate([TODAY - 400 + np.array([0, 7, 14, 21, 28, 35, 42]), sound()])
     assert violations(day) == []
     assert violations(np.concatenate([TODAY - 400 + np.array([0, 30, 61, 91]), sound()])) == []
