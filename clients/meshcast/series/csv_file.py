@@ -84,7 +84,7 @@ def read_csv(path: Path, packing: str) -> FileRows:
         raise InvalidInput(f"{source}: has a header and no rows; give at least one", file=source)
     day, value, codes = (np.concatenate([part[i] for part in parts]) for i in range(3))
     del parts
-    return FileRows(source, place, day, value, codes, list(names) or [""], days.has_times)
+    return FileRows(source, place, day, value, codes, list(names), days.has_times)
 
 
 class _Names(dict[str, int]):

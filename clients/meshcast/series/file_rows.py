@@ -54,7 +54,7 @@ class FileRows:
         day: days since 1970-01-01.
         value: NaN where the file has none.
         codes: each row's series.
-        names: names of the series, by code.
+        names: names of the series, by code; empty where the file has no such column.
         has_times: whether any date had a time of day other than midnight.
     """
 
@@ -73,7 +73,8 @@ class FileRows:
         self._day = day
         self._value = value
         self._codes = codes
-        self._names = names
+        self._names = names or [""]
+        self._has_names = bool(names)
         self._has_times = has_times
 
     def table(self, today: int, nonnegative: bool) -> SeriesTable:
@@ -122,6 +123,8 @@ class FileRows:
                 text = f"{shown} has several rows (another is {self._place(one)}); sum the values by day first"
             else:
                 text = f"{shown} is there twice (first in {self._place(one)}); keep one row a day, or sum them"
+            if not self._has_names:
+                text += "; if the file holds several series, name them in a column 'series'"
             raise refusal(self._source, self._place, [(other, "date", text)])
         days = np.diff(table.bounds)
         if days.max() > DAYS_MAX:

@@ -63,7 +63,7 @@ def read_parquet(path: Path) -> FileRows:
             f"{source}, column 'value': {text}", violations=[("value", text)], file=source, column="value"
         )
     values = compute.fill_null(value.cast(arrow.float64(), safe=False), float("nan")).to_numpy()
-    names: list[str] = [""]
+    names: list[str] = []
     codes = np.zeros(table.num_rows, dtype=np.int32)
     if "series" in table.column_names:
         encoded = (

@@ -100,6 +100,12 @@ def test_columns_that_are_missing_or_unknown_are_named(tmp_path: Path, text: str
     assert said in refused(tmp_path, text)
 
 
+def test_a_day_that_is_there_twice_may_mean_several_series(tmp_path: Path) -> None:
+    hint = "; if the file holds several series, name them in a column 'series'"
+    assert refused(tmp_path, "date,value\n2026-01-01,1\n2026-01-01,2\n").endswith("or sum them" + hint)
+    assert refused(tmp_path, "date,series,value\n2026-01-01,a,1\n2026-01-01,a,2\n").endswith("or sum them")
+
+
 def test_negative_values_are_refused_where_that_was_declared(tmp_path: Path) -> None:
     text = "date,value\n2026-01-01,-1\n"
     assert read(tmp_path, text).value.tolist() == [-1]
