@@ -34,7 +34,8 @@ class RuntimeSettings:
         load_rest: seconds of rest for each second of work while a version loads beside another.
         control_mode: `explicit` loads on request, `poll` also looks for new versions by itself.
         poll_s: how often it looks.
-        log_predictions: True to keep predictions so that they can be read back.
+        log_predictions: True to keep predictions so that they can be read back. Forecasts that are not kept are not
+            compared with actual values either, so intervals do not adapt.
     """
 
     model_repository: Path | None = None

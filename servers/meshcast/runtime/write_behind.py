@@ -271,7 +271,7 @@ class WriteBehind(Generic[Item]):
                     if not is_last:
                         self.retries += 1
                         if self._seldom.is_due():
-                            log.warning("the file is held by another process, items wait", store=self._what)
+                            log.warning("the file is held by another writer, items wait", store=self._what)
                         time.sleep(GATHER_S)
                         continue
                     connection.execute("PRAGMA busy_timeout = 0")  # what is left is tried, but not waited for
