@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from meshcast.cli.forecast_table import SeriesForecast, columns, document, pattern_lines, refusal, summary
+from meshcast.cli.forecast_table import SeriesForecast, columns, document, pattern_lines, refusal, summary, week_change
 from meshcast.cli.plotting import PANELS_MAX, check_plot, draw
 from meshcast.cli.problem import Problem
 from meshcast.cli.series_file import pick, series_of, shown_name
@@ -182,6 +182,8 @@ def _print(console: Console, found: Sequence[SeriesForecast], told: Sequence[Ser
     first = told[0].forecast
     assert first is not None
     what = "" if analyze else "; `change` compares the forecast's last week with the last known one"
+    if not analyze and any(week_change(one) is None for one in told):
+        what += " (- where that one misses days or has a mean of 0 or less, or less than a week is forecast)"
     console.print(
         f"{first.receipt.model} version {first.receipt.model_version} on {first.receipt.backend}{what}",
         style="dim",

@@ -14,7 +14,16 @@ from meshcast.cli.series_file import shown_name
 from meshcast.client import Forecast, GrowthPatterns
 from meshcast.rpc import MeshError
 
-__all__ = ["SeriesForecast", "columns", "document", "pattern_lines", "refusal", "summary", "week_change"]
+__all__ = [
+    "SeriesForecast",
+    "columns",
+    "document",
+    "pattern_lines",
+    "refusal",
+    "signed_share",
+    "summary",
+    "week_change",
+]
 
 _WEEK = 7
 _ROWS_SHOWN = 40
@@ -66,8 +75,8 @@ def summary(found: Sequence[SeriesForecast], *, with_patterns: bool) -> Table:
     week = min(_WEEK, horizon)
     table = Table()
     table.add_column("series", overflow="fold")
-    headings = ["last\nvalue", f"mean of\n{week} days", f"in {horizon}\ndays"]
-    headings += [] if level is None else [f"of these\n{percent(level)} % interval"]
+    headings = ["last\nvalue", f"mean of\nnext {week} days", f"on\nday {horizon}"]
+    headings += [] if level is None else [f"its\n{percent(level)} % interval"]
     headings += ["trend,\na week" if with_patterns else "change\nof a week"]
     for heading in headings:
         # Not no_wrap: where the terminal is narrow, rich would take all of the space from the names.
@@ -172,6 +181,7 @@ def number(value: float) -> str:
     """A value with about four digits, as a person would write it."""
     if value != value:
         return "-"
+    value += 0.0  # of -0.0 it makes 0.0
     size = abs(value)
     if size >= 1e12 or 0 < size < 1e-4:
         return f"{value:.3g}"
@@ -180,6 +190,12 @@ def number(value: float) -> str:
             return f"{value / least:.2f}{letter}"
     digits = 0 if size >= 1000 or float(value).is_integer() else max(0, 3 - int(np.floor(np.log10(size))))
     return f"{value:,.{min(digits, 7)}f}"
+
+
+def signed_share(share: float) -> str:
+    """A change as in +2.0%; what rounds to nothing has no sign."""
+    shown = f"{share:+.1%}"
+    return "0.0%" if shown in ("+0.0%", "-0.0%") else shown
 
 
 def percent(level: float) -> str:
@@ -193,14 +209,14 @@ def _short(values: NDArray[np.float64]) -> list[float]:
 
 
 def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:+.1%}"
+    return "-" if share is None else signed_share(share)
 
 
 def _trend(series: SeriesForecast) -> str:
     if series.patterns is None:
         return "-"
     trend = series.patterns.recent_trend
-    growth = "" if trend.growth_weekly is None or trend.direction == "flat" else f" {trend.growth_weekly:+.1%}"
+    growth = "" if trend.growth_weekly is None or trend.direction == "flat" else f" {signed_share(trend.growth_weekly)}"
     return _ARROWS[trend.direction] + growth
 
 

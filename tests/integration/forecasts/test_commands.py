@@ -58,7 +58,11 @@ async def test_every_series_has_a_row_that_fits_a_terminal(run: Run, visits: tup
     for name in table.names.tolist():
         assert name in printed
     assert "…" not in printed, "a column was cut"
-    assert "50 % interval" in printed
+    for heading in ("mean of", "next 7 days", "day 30", "50 % interval"):
+        assert heading in printed, "a heading was broken"
+    assert "where that one misses days" not in " ".join(printed.split())
+    printed = await run(forecast, file, horizon_days=5)
+    assert "where that one misses days" in " ".join(printed.split())
     assert "forecaster version 1 on arithmetic" in printed
     assert "known up to 2026-09-03" in printed
 

@@ -5,7 +5,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from meshcast.cli.forecast_table import SeriesForecast, number, percent, week_change
+from meshcast.cli.forecast_table import SeriesForecast, number, percent, signed_share, week_change
 from meshcast.client import Forecast
 from meshcast.series import day_of
 
@@ -14,6 +14,7 @@ from meshcast.series import day_of
     ("value", "shown"),
     [
         (0.0, "0"),
+        (-0.0, "0"),
         (12.0, "12"),
         (1234.56, "1,235"),
         (692.57, "692.6"),
@@ -29,6 +30,12 @@ from meshcast.series import day_of
 )
 def test_a_number_has_about_four_digits(value: float, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [signed_share(share) for share in (-0.0004, 0.0, 0.0004, 0.02, -0.5)] == [
+        *("0.0%", "0.0%", "0.0%", "+2.0%", "-50.0%")
+    ]
 
 
 def test_levels_are_named_as_people_say_them() -> None:
