@@ -97,6 +97,16 @@ def test_a_long_series_is_read_in_stretches_and_its_step_placed_to_the_day() -> 
     assert [point.index for point in points] == pytest.approx([3_333], abs=1)
 
 
+@pytest.mark.parametrize("n", [750, 1_499])
+def test_the_steps_of_a_series_that_is_parted_in_stretches_are_placed_to_the_day(n: int) -> None:
+    rng = np.random.default_rng(13)
+    planted = [101, 109, 400, n - 8]
+    values = rng.standard_normal(n) / 2
+    for nth, at in enumerate(planted):
+        values[at:] += 8 * (-1) ** nth
+    assert [point.index for point in found(values).points] == planted
+
+
 def test_a_constant_series_has_none_and_its_course_is_itself() -> None:
     answer = found(np.full(30, 4.0))
     assert answer.points == ()
