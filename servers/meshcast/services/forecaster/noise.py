@@ -47,8 +47,6 @@ class Slope:
 
     slope: float
     """Growth a day, in the unit of the series."""
-    error: float
-    """Its standard error, in the same unit."""
     lower: float
     """Lower end of its central 95 % interval."""
     upper: float
@@ -135,7 +133,7 @@ def slope(day: Floats, values: Floats) -> Slope:
     """
     scaled = standardize(values)
     if scaled is None:
-        return Slope(0.0, 0.0, 0.0, 0.0, 0.5)
+        return Slope(0.0, 0.0, 0.0, 0.5)
     n = len(values)
     span = float(day[-1] - day[0])
     at = (day - day[0]) / span
@@ -182,11 +180,9 @@ def _mixture(means: Floats, errors: Floats, share: Floats, freedom: int, values:
 
     errors = np.maximum(errors, _TINY)
     mean = float(share @ means)
-    error = float(np.sqrt(share @ (errors**2 + (means - mean) ** 2)))
     unit = float(values.std()) / span
     return Slope(
         slope=mean * unit,
-        error=error * unit,
         lower=quantile(0.025) * unit,
         upper=quantile(0.975) * unit,
         probability_up=1 - below(0.0),

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
+from meshcast.series import KNOWN_MIN
 from meshcast.services.forecaster import anomalies, noise
 from meshcast.services.forecaster.changes import Changes, Kind, find_changes
 from meshcast.services.forecaster.seasons import Season, spread_over_days, weekdays, weekly_season, yearly_season
 
 __all__ = [
-    "DAYS_MIN",
     "Anomaly",
     "ChangePoint",
     "Direction",
@@ -34,9 +34,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Days = NDArray[np.int64]
 Direction = Literal["growing", "flat", "declining"]
-
-DAYS_MIN = 14
-"""Fewest known days that an analysis takes."""
 
 _STRENGTH_MAX = 1e6  # of a change without any noise around it
 _POSITIVE_SHARE_MIN = 0.95  # of days: logarithms are not for series that are often 0
@@ -52,8 +49,6 @@ class Trend:
     """Last known day of it, in days since 1970-01-01."""
     slope: float
     """Growth a day at the stretch's level, in the unit of the series."""
-    slope_error: float
-    """Its standard error, in the same unit."""
     slope_lower: float
     """Lower end of its 95 % interval, which allows for autocorrelation up to a random walk; same unit."""
     slope_upper: float
@@ -93,8 +88,6 @@ class ChangePoint:
 
     day: int
     """First day of the new behaviour, in days since 1970-01-01."""
-    index: int
-    """Its position among the known days, from 1."""
     kind: Kind
     """`level`: the level steps up or down. `bend`: the growth changes, and the level is continuous."""
     level_before: float
@@ -108,11 +101,6 @@ class ChangePoint:
     the series comes away from its former line within the shorter of the two phases."""
     p_value: float
     """Probability of a change that is this clear somewhere in a steady series with as many days, 0 to 1."""
-
-    @property
-    def confidence(self) -> float:
-        """1 less the p-value, 0 to 1."""
-        return 1 - self.p_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +119,6 @@ class Anomaly:
 
     day: int
     """The day, in days since 1970-01-01."""
-    index: int
-    """Its position among the known days, from 0."""
     value: float
     """What the series was, in its unit."""
     expected: float
@@ -224,7 +210,6 @@ class _Analysis:
             anomalies=tuple(
                 Anomaly(
                     day=int(self._day[at]),
-                    index=int(at),
                     value=float(value[at]),
                     expected=self._in_units(float(expected[at] + self._seasons[at])),
                     score=float(scores[at]),
@@ -275,7 +260,6 @@ class _Analysis:
             first_day=int(day[0]),
             last_day=int(day[-1]),
             slope=in_units(found.slope),
-            slope_error=in_units(found.error),
             slope_lower=in_units(found.lower),
             slope_upper=in_units(found.upper),
             growth_weekly=weekly,
@@ -297,7 +281,6 @@ class _Analysis:
             found.append(
                 ChangePoint(
                     day=int(self._day[point.index]),
-                    index=point.index,
                     kind=point.kind,
                     level_before=before.level,
                     level_after=after.level,
@@ -329,8 +312,8 @@ def _ratio(part: float, level: float) -> float | None:
 
 
 def _check(day: Days, value: Floats, nonnegative: bool) -> None:
-    if day.ndim != 1 or day.shape != value.shape or len(day) < DAYS_MIN:
-        raise InvalidInput(f"growth patterns need at least {DAYS_MIN} days with one value each, got {len(day)}")
+    if day.ndim != 1 or day.shape != value.shape or len(day) < KNOWN_MIN:
+        raise InvalidInput(f"growth patterns need at least {KNOWN_MIN} days with one value each, got {len(day)}")
     if (day[1:] <= day[:-1]).any():
         raise InvalidInput("the days of a series must ascend, each once")
     if not np.isfinite(value).all():
@@ -358,9 +341,10 @@ def _log_variance(values: Floats) -> float | None:
     if scaled is None:
         return None
     found = noise.fit(scaled, np.ones((len(values), 1)))
-    return float(np.log(found.rss / found.rows * clipped.var()))
+    largest = float(np.abs(clipped).max())  # without a day that was clipped the rest can be too small to have squares
+    return float(np.log(found.rss / found.rows * (clipped / largest).var()) + 2 * np.log(largest))
 
 
 def _floored(values: Floats) -> Floats:
-    """Values with zeros raised to half the smallest that is not; all are at most 1."""
-    return np.asarray(np.maximum(values, values[values > 0].min() / 2))
+    """Values with zeros raised to half the smallest that is not, and to a number with full digits; all at most 1."""
+    return np.asarray(np.maximum(values, max(float(values[values > 0].min()) / 2, np.finfo(np.float64).tiny)))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from meshcast.services.forecaster import noise
 
-__all__ = ["Season", "months", "weekdays", "weekly_season", "yearly_season"]
+__all__ = ["YEAR_DAYS_MIN", "Season", "spread_over_days", "weekdays", "weekly_season", "yearly_season"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,12 +39,6 @@ class Season:
 def weekdays(day: Ints) -> Ints:
     """Day of the week, Monday = 0; `day` counts from 1970-01-01, a Thursday; shape (n,)."""
     return np.asarray((day + 3) % 7)
-
-
-def months(day: Ints) -> Ints:
-    """Month of the year, January = 0; `day` counts from 1970-01-01; shape (n,)."""
-    month = day.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    return np.asarray(month % 12)
 
 
 def weekly_season(day: Ints, values: Floats) -> Season | str:
