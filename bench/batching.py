@@ -9,9 +9,7 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import machine
 
 from meshcast.rpc import Deadline, LogSettings, run, setup_logs
 from meshcast.runtime import LOW, Backend, Model, Recorded, Repository, RuntimeSettings, SessionOptions, find_service
@@ -31,6 +30,7 @@ ROUNDS = 24
 
 
 async def main() -> None:
+    load = round(os.getloadavg()[0], 2)  # of strangers, before this adds its own
     setup_logs(LogSettings(level="error"))
     sys.setswitchinterval(SWITCH_S)
     spec = find_service("predictor")
@@ -56,7 +56,7 @@ async def main() -> None:
         settings = RuntimeSettings(state_dir=Path(folder), backend="onnxruntime", runs_max=1)
         async with Model(name=spec.name, signature=spec.signature, repository=own, settings=settings) as model:
             await model.load()
-            report: dict[str, Any] = {"machine": machine(), "commit": commit(), "model": spec.name}
+            report: dict[str, Any] = {"machine": machine(), "load": load, "model": spec.name}
             report["chunks"] = [await chunks(model, direct, chunk, at_once) for at_once in (1, 2, 4)]
             report["singles"] = [await one_row(model, singles, at_once) for at_once in (1, 8, 64)]
             report["swap"] = await swaps(model, singles, install)
@@ -153,15 +153,6 @@ async def closed_loop(questions: int, at_once: int, ask: Any) -> None:
             await ask(number)
 
     await asyncio.gather(*[caller(number) for number in range(at_once)])
-
-
-def machine() -> dict[str, Any]:
-    return {"cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 2), "system": platform.platform()}
-
-
-def commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -14,19 +14,19 @@ Point Detection Algorithms (arXiv 2003.06222), section 5.1, averaged over the se
 import argparse
 import json
 import lzma
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from processes import machine
 
+from meshcast.runtime.main import SWITCH_S
 from meshcast.services.forecaster import changes
 
 Floats = NDArray[np.float64]
@@ -34,6 +34,7 @@ Rng = np.random.Generator
 
 _FILE = "change_points.json.xz"
 _MARGIN = 5
+_LOOK_S = 0.0005
 _LENGTHS = (15, 30, 100, 300, 1_000)
 _TARGETS = {"cover": 0.635, "f1": 0.660, "white_noise": 0.05, "random_walks": 0.20}
 _NOISES: dict[str, Callable[[Rng, int], Floats]] = {
@@ -58,14 +59,14 @@ def main() -> None:
     report: dict[str, Any] = {
         "benchmark": "change_points",
         "short": options.short,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "commit": _commit(),
+        "machine": machine(),
         "price": {kind: {str(n): round(changes.price(n, kind), 2) for n in lengths} for kind in ("level", "bend")},
         "annotated": annotated(file) if file.is_file() else f"No {_FILE} in {options.data}: simulations only.",
         "false_alarms": false_alarms(lengths, count, options.seed),
         "other_steady_noise": other_noise(lengths[-2:], max(count // 5, 10), options.seed),
         "power": power(max(count // 5, 10), options.seed),
         "seconds": timing(options.seed),
+        "others_wait_ms": waiting(options.seed),
     }
     report["targets"] = targets(report)
     print(json.dumps(report, indent=1, allow_nan=False))
@@ -209,6 +210,26 @@ def timing(seed: int) -> dict[str, float]:
     return report
 
 
+def waiting(seed: int) -> dict[str, float]:
+    """Longest time that another thread waits for the interpreter while a series is searched; median of 5."""
+    rng = np.random.default_rng([seed, 4])
+    sys.setswitchinterval(SWITCH_S)
+    report = {}
+    for n in (100, 365, 1_000, 1_500, 10_000):
+        waits = []
+        for _ in range(5):
+            values = rng.standard_normal(n)
+            with ThreadPoolExecutor(1) as pool:
+                search, gaps = pool.submit(found, values), [0.0]
+                while not search.done():
+                    started = time.perf_counter()
+                    time.sleep(_LOOK_S)
+                    gaps.append(time.perf_counter() - started - _LOOK_S)
+            waits.append(max(gaps))
+        report[f"{n} days"] = round(1_000 * float(np.median(waits)), 2)
+    return report
+
+
 def targets(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What was asked for, what came out, and whether that is enough; the worst length and noise counts."""
     measured: dict[str, float] = {
@@ -272,11 +293,6 @@ def _one_change(values: Floats) -> list[int]:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _commit() -> str | None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return asked.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ rounds. Prints JSON. By hand: `python bench/client_coalescing.py`.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from processes import machine
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client import EngagementPrediction, History, MeshClient, PlannedPost
@@ -210,17 +209,14 @@ def main() -> None:
         if server is not None and server.stdin is not None:
             server.stdin.close()
             server.wait(10)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     about = {
         "bench": "client_coalescing",
         "against": given.target or "arithmetic",
         "in_flight": given.in_flight,
         "rounds": given.rounds,
         "seconds": given.seconds,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": platform.python_version(),
+        "machine": machine(),
         "grpcio": grpc.__version__,
-        "commit": commit.stdout.strip(),
     }
     print(json.dumps(about | figures, indent=2))
 

@@ -19,8 +19,6 @@ that adapt; what came is recorded between the origins. `cost`: microseconds, one
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -30,9 +28,10 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from forecaster_accuracy import DAYS, SHIPPED, Origin, Series, _commit, sets, shipped, tensors
+from forecaster_accuracy import DAYS, SHIPPED, Origin, Series, sets, shipped, tensors
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from processes import machine
 
 from meshcast.services.forecaster import features
 from meshcast.services.forecaster.intervals import (
@@ -77,8 +76,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "benchmark": "forecaster_intervals",
         "short": options.short,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "commit": _commit(),
+        "machine": machine(),
         "parameters": {
             "step": STEP,
             "scale_rate": SCALE_RATE,

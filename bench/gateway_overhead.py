@@ -15,7 +15,6 @@ import asyncio
 import hashlib
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from processes import machine
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.rpc import ChannelSettings, RpcSettings, Server, ServingStatus, channel, run
@@ -263,15 +263,6 @@ async def _measure(options: argparse.Namespace, direct: str, gateway: str) -> di
     }
 
 
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -292,10 +283,8 @@ def main() -> None:
         return
     report: dict[str, Any] = {
         "bench": "gateway_overhead",
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": platform.python_version(),
+        "machine": machine(),
         "grpcio": grpc.__version__,
-        "commit": _commit(),
     }
     if options.direct and options.gateway:
         report["predictor"] = run(_measure(options, options.direct, options.gateway))

@@ -10,9 +10,6 @@ without a quarter of the channels, to test on channels that it never saw. Withou
 import argparse
 import json
 import math
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from processes import machine
 
 from meshcast.posts import PostTable
 from meshcast.runtime.export import export_model
@@ -67,8 +65,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "benchmark": "predictor_accuracy",
         "short": options.short,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "commit": _commit(),
+        "machine": machine(),
         **trained.metrics,
     }
     report["test"]["baselines"] |= gradient_boosting(trained.train, trained.test, options.seed)
@@ -224,11 +221,6 @@ def _tell(at: Progress) -> None:
 
 def _local_midnight(day: str) -> int:
     return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) - _UTC_OFFSET_S
-
-
-def _commit() -> str | None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return asked.stdout.strip() or None
 
 
 if __name__ == "__main__":
