@@ -313,10 +313,10 @@ SeriesNames = Annotated[
 )
 def forecast(
     file: SeriesFile,
-    horizon: Annotated[int, typer.Option("--horizon", "-n", min=1, max=90, help="Days to forecast.")] = 30,
+    horizon: Annotated[int, typer.Option("--horizon", "-n", help="Days to forecast, 1 to 90.")] = 30,
     level: Annotated[
         list[float] | None,
-        typer.Option("--level", "-l", min=0.01, max=0.99, help="Level of an interval; repeatable. Default: .8, .95."),
+        typer.Option("--level", "-l", help="Level of an interval, 0.01 to 0.99; repeatable. Default: .8, .95."),
     ] = None,
     series: SeriesNames = None,
     nonnegative: Annotated[
@@ -404,11 +404,12 @@ Repository = Annotated[
     epilog=_example(
         "meshcast train predictor posts.csv",
         "meshcast train predictor posts.csv --set train_before=2016-07-01 --set validate_before=2017-01-01",
+        "meshcast train forecaster visits.csv",
     )
 )
 def train(
-    service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor`.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What it learns from, as the service's own page says.")],
+    service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor` or `forecaster`.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What it learns from: posts or series, see docs/cli.md.")],
     options: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Setting of the trainer, as in epochs=10; repeatable."),
