@@ -409,7 +409,7 @@ Repository = Annotated[
 )
 def train(
     service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor` or `forecaster`.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What it learns from: posts or series, see docs/cli.md.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Posts or series file, as docs/cli.md says.")],
     options: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Setting of the trainer, as in epochs=10; repeatable."),
