@@ -79,6 +79,8 @@ def main() -> int:
                     *("forecast", str(daily), "--horizon", "30", "--nonnegative", "--analyze", *plot, *state),
                     title="The month to come",
                 )
+                if not plot:
+                    console.print("no picture: pip install matplotlib (extra plot)", highlight=False)
             finally:
                 meshcast("down", *state, title="Drain and stop, the gateway first")
         except subprocess.CalledProcessError as failed:
