@@ -28,6 +28,7 @@ BAD_DAY = np.iinfo(np.int64).min
 VIOLATIONS_MAX = 50
 """Faults that are told at once."""
 
+_PLACED_MAX = 5  # as many as the command line shows
 _SERIES_MAX = 1_000_000  # names are text in memory, about 100 bytes each
 _TEXTS_KEPT = 200_000  # date texts remembered: every day since 1900 in four spellings
 _TEXT_KEPT_MAX = 40  # characters: a time with its zone and blanks around it
@@ -149,10 +150,15 @@ def refusal(source: str, place: Callable[[int], str], faults: list[tuple[int, st
     more = "" if len(faults) == 1 else f" ({len(faults) - 1} more faults{' and others' * (len(faults) >= 50)})"
     return InvalidInput(
         f"{source}, {place(row)}, column {column!r}: {text}{more}",
-        violations=[(f"rows[{r + 1}].{c}", t) for r, c, t in faults[:VIOLATIONS_MAX]],
+        violations=[
+            # Placing a row reads the file again, so only the first ones get their line.
+            (f"{place(r) if at < _PLACED_MAX else f'row {r + 1}'}, column {c!r}", t)
+            for at, (r, c, t) in enumerate(faults[:VIOLATIONS_MAX])
+        ],
         file=source,
         row=row + 1,
         column=column,
+        faults=len(faults),
     )
 
 
@@ -164,17 +170,23 @@ def check_names(names: Sequence[str], source: str) -> None:
     """
     wrong: list[tuple[str, str]] = []
     found = ", ".join(repr(name) for name in names) or "none"
-    meant = {name: _near(name) for name in names if name not in _COLUMNS}
-    for name in ("date", "value"):
-        if name not in names:
-            other = next((given for given, near in meant.items() if near == name), None)
-            hint = f"; rename {other!r} to {name!r}" if other is not None else "; the header is date,series,value"
-            if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-                hint = "; separate the columns with commas"
-            wrong.append((name, f"the column is missing (found are {found}){hint}"))
+    meant: dict[str, str | None] = {name: _near(name) for name in names if name not in _COLUMNS}
+    missing = [name for name in ("date", "value") if name not in names]
+    if len(missing) == len(meant) == 1:  # the one that is left over, whatever it is called
+        (given, near), (name,) = next(iter(meant.items())), missing
+        if near in (None, *names):
+            meant[given] = name
+    for name in missing:
+        other = next((given for given, near in meant.items() if near == name), None)
+        hint = f"; rename {other!r} to {name!r}" if other is not None else "; the header is date,series,value"
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+            hint = "; separate the columns with commas"
+        elif other is not None:
+            del meant[other]
+        wrong.append((name, f"the column is missing (found are {found}){hint}"))
     for name, near in meant.items():
-        hint = f"did you mean {near!r}? " if near and near not in names else ""
-        text = f"unknown column; {hint}Known are {', '.join(_COLUMNS)}: rename it or leave it out"
+        hint = f"did you mean {near!r}? Known" if near and near not in names else "known"
+        text = f"unknown column; {hint} are {', '.join(_COLUMNS)}: rename it or leave it out"
         wrong.append((name, text))
     wrong += [
         (name, "the column is there twice: leave one out") for name in sorted(set(names)) if names.count(name) > 1

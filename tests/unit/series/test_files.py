@@ -92,12 +92,26 @@ def test_a_fault_is_placed(tmp_path: Path, rows: str, said: str) -> None:
             "date,valeu\n",
             "column 'value': the column is missing (found are 'date', 'valeu'); rename 'valeu' to 'value'",
         ),
+        ("date,series,visits\n", "(found are 'date', 'series', 'visits'); rename 'visits' to 'value'"),
+        ("date,item\n", "column 'value': the column is missing (found are 'date', 'item'); the header is"),
+        ("date,value,zzz\n", "column 'zzz': unknown column; known are date, series, value"),
         ("date,value,item\n", "column 'item': unknown column; did you mean 'series'?"),
         ("date,value,value\n", "the column is there twice"),
     ],
 )
 def test_columns_that_are_missing_or_unknown_are_named(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path, text)
+
+
+def test_every_fault_that_is_shown_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "visits.csv"
+    path.write_text("date,value\n\n" + "".join(f"5/{day}/2016,1\n" for day in range(1, 31)))
+    with pytest.raises(InvalidInput) as caught:
+        read_series(path, today=TODAY)
+    assert caught.value.facts["faults"] == "30"
+    assert [one.field for one in caught.value.violations[:5]] == [
+        f"row {row} (line {row + 2}), column 'date'" for row in range(1, 6)
+    ]
 
 
 def test_a_day_that_is_there_twice_may_mean_several_series(tmp_path: Path) -> None:
