@@ -24,6 +24,8 @@ from meshcast.series import SeriesIndex, SeriesTable
 
 __all__ = ["forecast"]
 
+_HORIZON_MAX = 90  # this and the levels are of the contract
+_LEVEL_MIN, _LEVEL_MAX = 0.01, 0.99
 _CHUNK_ROWS = 64  # so that the bar moves a few times a second
 _AT_ONCE = 4  # analyses under way
 _DETAILS_SHOWN = 5
@@ -66,6 +68,7 @@ def forecast(
         Problem: the file, the name of a series or an option is wrong, or series were refused.
         MeshError: the mesh refused, or cannot be reached.
     """
+    _check(horizon_days, levels)
     if plot is not None:
         check_plot(plot)  # before anything is asked
     sink = open_sink(out)
@@ -98,6 +101,17 @@ def forecast(
     problem = refusal(found)
     if problem is not None:
         raise problem
+
+
+def _check(horizon_days: int, levels: Sequence[float]) -> None:
+    """Refuses what the contract does not take, in the words of the options."""
+    if not 1 <= horizon_days <= _HORIZON_MAX:
+        raise Problem(f"--horizon {horizon_days}: a forecast has 1 to {_HORIZON_MAX} days")
+    for level in levels:
+        if not _LEVEL_MIN <= level <= _LEVEL_MAX:
+            way_out = f"write {level:g} % as {level / 100:g}" if 1 <= level <= 100 * _LEVEL_MAX else ""
+            text = f"--level {level:g}: a level lies between {_LEVEL_MIN} and {_LEVEL_MAX}"
+            raise Problem(text, way_out=way_out)
 
 
 async def _ask(

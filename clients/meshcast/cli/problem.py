@@ -36,6 +36,8 @@ EXTRA_OF_MODULE = {
     "mypy_protobuf": "stubs",
 }
 
+_FAULTS_SHOWN = 5
+
 
 class Problem(Exception):
     """Something that the person at the terminal can act on.
@@ -135,6 +137,10 @@ def _from_mesh(error: BaseException) -> Problem:
     details = [f"{violation.field}: {violation.description}" for violation in error.violations]
     if len(details) == 1 and _says(error.message, *error.violations[0]):
         details = []
+    counted = error.facts.get("faults", "")
+    hidden = (int(counted) if counted.isdecimal() else len(details)) - _FAULTS_SHOWN
+    if hidden > 0:
+        details = [*details[:_FAULTS_SHOWN], f"… and {hidden:,} more"]
     way_out = ""
     code = ExitCode.REFUSED
     if error.reason == ErrorReason.ERROR_REASON_EXTRA_MISSING:
@@ -153,6 +159,10 @@ def _from_mesh(error: BaseException) -> Problem:
             )
         if tail is not None:
             return Problem(f"cannot reach {tail[1]}: {tail[2]}", exit_code=code, way_out=way_out)
+    elif error.reason == ErrorReason.ERROR_REASON_METHOD_UNKNOWN:
+        way_out = "`meshcast up` starts a mesh that serves everything; --target names its gateway"
+    elif error.reason == ErrorReason.ERROR_REASON_MODEL_STATE and "model" in error.facts:
+        way_out = f"meshcast models load {error.facts['model']}"
     elif error.retry_after_s is not None:
         way_out = f"again in {error.retry_after_s:.1f} s"
     return Problem(error.message, exit_code=code, details=details, way_out=way_out)

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from meshcast.cli.mesh_plan import installed_services
 from meshcast.cli.problem import ExitCode, Problem, pip_line
 from meshcast.cli.settings import log_to_stderr, repository_folder, state_folder
+from meshcast.rpc import InvalidInput
 
-__all__ = ["train"]
+__all__ = ["as_typed", "train"]
 
 
 class _Published(Protocol):
@@ -69,7 +70,10 @@ def train(
                 tasks[doing] = bar.add_task(doing)
             bar.update(tasks[doing], completed=done, total=total)
 
-        published: _Published = trainer(file, root, options=pairs, progress=progressed)
+        try:
+            published: _Published = trainer(file, root, options=pairs, progress=progressed)
+        except InvalidInput as error:
+            raise as_typed(error, pairs) from error
     console.print(Markdown(published.card))
     for backend, why in published.refused.items():
         console.print(f"[yellow]refused[/] {backend}: {why}", highlight=False)
@@ -94,6 +98,22 @@ def _trainer(service: str) -> Callable[..., Any]:
     module, _, function = named.partition(":")
     trainer: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return trainer
+
+
+def as_typed(error: InvalidInput, options: Mapping[str, str]) -> Exception:
+    """An error about a trainer's setting in the words that were typed; any other error as it is.
+
+    Args:
+        error: of the trainer, which reads its settings as if they were variables.
+        options: by name, as they were typed.
+    """
+    for name in options:
+        source = f"MESHCAST_TRAIN_{name.upper()}: "
+        if error.message.startswith(source):
+            said = error.message.removeprefix(source)
+            said = said.replace(f"unknown key train.{name.lower()};", "there is no such setting;")
+            return Problem(f"--set {name}: {said.removeprefix(f'train.{name.lower()} ')}")
+    return error
 
 
 def _pair(word: str) -> tuple[str, str]:

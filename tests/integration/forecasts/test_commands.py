@@ -176,6 +176,8 @@ async def test_actual_values_are_recorded_and_counted(
         ({"plot": Path("nowhere/out.png")}, "there is no folder nowhere"),
         ({"out": Path("out.txt")}, "unknown kind of file"),
         ({"target": "127.0.0.1"}, "names no port"),
+        ({"horizon_days": 100}, "a forecast has 1 to 90 days"),
+        ({"levels": [0.5, 80.0]}, "--level 80: a level lies between 0.01 and 0.99"),
         ({"timeout_s": 1e-6}, "0 of 5 series were answered within 1e-06 s"),
     ],
 )
@@ -186,6 +188,12 @@ async def test_what_is_wrong_with_a_command_is_said(
         await run(forecast, visits[0], **options)
     assert said in caught.value.message
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+async def test_a_level_in_percent_is_told_as_a_share(run: Run, visits: tuple[Path, SeriesTable]) -> None:
+    with pytest.raises(Problem) as caught:
+        await run(forecast, visits[0], levels=[80.0])
+    assert caught.value.way_out == "write 80 % as 0.8"
 
 
 async def test_a_fault_of_the_file_is_bad_input(run: Run, tmp_path: Path) -> None:

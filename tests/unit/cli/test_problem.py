@@ -2,18 +2,37 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.cli.problem import ExitCode, Problem, report, translate
-from meshcast.rpc import CorruptData, InvalidInput, MeshError, NotFound, NotReady, Overloaded, Precondition
+from meshcast.cli.train import as_typed
+from meshcast.rpc import (
+    CorruptData,
+    InvalidInput,
+    MeshError,
+    NotFound,
+    NotReady,
+    Overloaded,
+    Precondition,
+    Unimplemented,
+)
+from meshcast.runtime import read_options
 
 UNREACHABLE = ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE
 GRPC_TEXT = (
     "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8001: Failed to connect to remote host: "
     "Connection refused"
 )
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Settings of a trainer."""
+
+    epochs: int = 1
 
 
 @pytest.mark.parametrize(
@@ -53,6 +72,33 @@ def test_a_field_that_the_line_names_already_is_not_named_again(
 ) -> None:
     assert report(InvalidInput(message, violations=[(field, description)])) == ExitCode.USAGE
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_of_many_faults_five_are_shown_and_the_others_counted() -> None:
+    violations = [(f"line {at}", "is wrong") for at in range(50)]
+    details = translate(InvalidInput("many faults", violations=violations)).details
+    assert details == (*(f"line {at}: is wrong" for at in range(5)), "… and 45 more")
+    counted = InvalidInput("many faults", violations=violations, faults=4_000)
+    assert translate(counted).details[-1] == "… and 3,995 more"
+    assert len(translate(InvalidInput("five faults", violations=violations[:5])).details) == 5
+
+
+def test_what_is_not_served_names_the_way_out() -> None:
+    unloaded = Precondition("it was unloaded", reason=ErrorReason.ERROR_REASON_MODEL_STATE, model="forecaster")
+    assert translate(unloaded).way_out == "meshcast models load forecaster"
+    elsewhere = Unimplemented("no such method", reason=ErrorReason.ERROR_REASON_METHOD_UNKNOWN)
+    assert "meshcast up" in translate(elsewhere).way_out
+
+
+def test_a_setting_of_a_trainer_is_named_as_it_was_typed() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_options(Trainer, {"Foo": "1"})
+    assert str(as_typed(caught.value, {"Foo": "1"})) == "--set Foo: there is no such setting; known are epochs"
+    with pytest.raises(InvalidInput) as caught:
+        read_options(Trainer, {"epochs": "many"})
+    assert str(as_typed(caught.value, {"epochs": "many"})) == "--set epochs: must be a whole number, is 'many'"
+    other = InvalidInput("too few posts")
+    assert as_typed(other, {"epochs": "1"}) is other
 
 
 def test_an_address_that_nobody_listens_on_is_named_without_grpcs_wrapping() -> None:
