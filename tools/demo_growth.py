@@ -195,8 +195,8 @@ def show_scores(console: Console, asked: Asked, seconds: float) -> None:
         errors.add_row(name, f"[green]{value:.3f}[/]" if value == best else f"{value:.3f}")
     console.print(errors)
     console.print(
-        "MASE (season 7): the error over the mean change from week to week in each origin's whole history; above 1 here "
-        f"because its first years were tiny. The shipped model learnt from the account up to {SEEN_UNTIL}",
+        "MASE (season 7): the error over the mean change from week to week in each origin's whole history; above 1 "
+        f"here because its first years were tiny. The shipped model learnt from the account up to {SEEN_UNTIL}",
         highlight=False,
     )
     held = Table(title="Intervals: share of days inside, and mean width", title_justify="left")
