@@ -54,7 +54,9 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
     def __init__(self, context: ServiceContext) -> None:
         self._mesh = context
         self._preparer = preparer(_today)
-        self._store = ForecastStore(context.settings.state / "forecasts" / f"{context.model.name}.sqlite")
+        self._store = ForecastStore(
+            context.settings.state / "forecasts" / f"{context.model.name}.sqlite", registry=context.registry
+        )
         self._keeps = context.settings.log_predictions
         self._analyst = Analyst(context.model.name)
         self._stack = AsyncExitStack()
@@ -90,14 +92,19 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         deadline = self._deadline(context)
         day, value = actuals_question(request, today=day_of(_today()))
         async with deadline.enforced(where="the recording"):
-            recorded = await self._store.record_actuals(request.series, self._mesh.model.name, day, value)
+            recorded = await self._store.record_actuals(
+                request.series, self._mesh.model.name, day, value, within_s=deadline.remaining_s()
+            )
+        receipt = plain_receipt(deadline)
+        if not self._keeps:
+            receipt.notes.append("forecasts are not kept here (log_predictions is false), so that none is compared")
         return pb.RecordActualsResponse(
             recorded=recorded.recorded,
             unchanged=recorded.unchanged,
             corrected=recorded.corrected,
             compared=recorded.compared,
             evidence=evidence_messages(recorded.evidence),
-            receipt=plain_receipt(deadline),
+            receipt=receipt,
         )
 
     async def AnalyzeGrowthPatterns(
@@ -189,7 +196,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         names = [request.series] if request.series else []
         trackers = await self._trackers(names)
         answered = adapted(fans, trackers, question.nonnegative) if trackers else fans
-        await self._keep(receipt, prepared.first_day, question.nonnegative, fans, answered, names)
+        await self._keep(deadline, receipt, prepared.first_day, question.nonnegative, fans, answered, names)
         return pb.ForecastGrowthResponse(
             forecast=forecast(answered[0], int(prepared.first_day[0]), asked, nonnegative=request.nonnegative),
             evidence=evidence_messages(trackers[0].evidence()) if trackers and trackers[0] is not None else [],
@@ -201,10 +208,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
     ) -> pb.ForecastGrowthStreamResponse:
         """The answer to one chunk; a fault of the chunk is in the answer, so that the stream goes on."""
         try:
-            question, asked = chunk_question(request, rows_max=CHUNK_ROWS_MAX)
-            prepared = await self._preparer.prepare(question)
-            priority = priority_class(request.priority, default=LOW)
-            fans, receipt = await self._ask(prepared, asked, deadline, priority, request.model_version)
+            return await self._sound_chunk(request, deadline)
         except MeshError as error:
             return pb.ForecastGrowthStreamResponse(
                 sequence=request.sequence,
@@ -212,6 +216,14 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
                 status=to_item(error),
                 receipt=plain_receipt(deadline),
             )
+
+    async def _sound_chunk(
+        self, request: pb.ForecastGrowthStreamRequest, deadline: Deadline
+    ) -> pb.ForecastGrowthStreamResponse:
+        question, asked = chunk_question(request, rows_max=CHUNK_ROWS_MAX)
+        prepared = await self._preparer.prepare(question)
+        priority = priority_class(request.priority, default=LOW)
+        fans, receipt = await self._ask(prepared, asked, deadline, priority, request.model_version)
         rows, sound = len(question.start), prepared.sound
         receipt.prediction_id = prediction_id(request.request_id)
         if len(sound):
@@ -232,6 +244,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         if len(sound):
             whole = _Rows(sound, rows)
             await self._keep(
+                deadline,
                 receipt,
                 whole.spread(prepared.first_day),
                 question.nonnegative,
@@ -273,6 +286,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
 
     async def _keep(
         self,
+        deadline: Deadline,
         receipt: receipt_pb2.Receipt,
         first_day: NDArray[np.int64],
         nonnegative: NDArray[np.bool_],
@@ -283,21 +297,22 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
     ) -> None:
         if not self._keeps:
             return
-        await self._store.put(
-            Forecasts(
-                prediction_id=receipt.prediction_id,
-                row_ids=tuple(own and prediction_id(own) for own in row_request_ids),
-                model=self._mesh.model.name,
-                model_version=receipt.model_version,
-                backend=receipt.backend,
-                predicted_unix_us=time.time_ns() // 1000,
-                series=names,
-                first_day=first_day,
-                nonnegative=nonnegative,
-                quantiles=fans,
-                answered=None if answered is fans else answered,
+        async with deadline.enforced(where="the keeping"):
+            await self._store.put(
+                Forecasts(
+                    prediction_id=receipt.prediction_id,
+                    row_ids=tuple(own and prediction_id(own) for own in row_request_ids),
+                    model=self._mesh.model.name,
+                    model_version=receipt.model_version,
+                    backend=receipt.backend,
+                    predicted_unix_us=time.time_ns() // 1000,
+                    series=names,
+                    first_day=first_day,
+                    nonnegative=nonnegative,
+                    quantiles=fans,
+                    answered=None if answered is fans else answered,
+                )
             )
-        )
 
 
 class _Rows:
