@@ -196,18 +196,39 @@ def models_metadata(
     show_metadata(name, version, target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
 
 
-@models_app.command("load", epilog=_example("meshcast models load predictor"))
+@models_app.command("card", epilog=_example("meshcast models card forecaster"))
+def models_card(
+    name: Annotated[str, typer.Argument(help="Model, as `models list` names it.")],
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole description as JSON.")] = False,
+) -> None:
+    """Show the model card of the version that serves: what it is for, how good it is, and what it was measured on."""
+    from meshcast.cli.models import show_card
+
+    show_card(name, target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
+
+
+@models_app.command(
+    "load", epilog=_example("meshcast models load predictor", "meshcast models load predictor --version 1")
+)
 def models_load(
     name: Annotated[str, typer.Argument(help="Model to load, or to bring to the repository's latest version.")],
+    version: Annotated[
+        int,
+        typer.Option("--version", min=0, help="The one version to serve, as an older one; 0 takes the latest."),
+    ] = 0,
     target: Target = None,
     config: Config = None,
     state_dir: StateDir = None,
     timeout: Timeout = 120.0,
 ) -> None:
-    """Load a model, or swap in its latest version while it serves."""
+    """Load a model, or swap in its latest version, or the one asked for, while it serves."""
     from meshcast.cli.models import load_model
 
-    load_model(name, target=target, config=config, state_dir=state_dir, timeout_s=timeout)
+    load_model(name, version, target=target, config=config, state_dir=state_dir, timeout_s=timeout)
 
 
 @models_app.command("unload", epilog=_example("meshcast models unload predictor"))

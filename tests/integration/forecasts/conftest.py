@@ -195,7 +195,7 @@ class Forecaster(pb_grpc.ForecasterServiceServicer):
         return pb.ValidateSeriesResponse(valid=True, remarks=[remark])
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
-        return pb.DescribeModelResponse(model=model_pb2.ModelDescription(name="forecaster", version=1))
+        return pb.DescribeModelResponse(model=model_pb2.ModelDescription(name="forecaster", version=1, card="# A card"))
 
     def _history(self, request: pb.ForecastGrowthRequest) -> tuple[Days, Values]:
         day, value = days_from_columns(request.history_columns, "history_columns")
@@ -293,6 +293,8 @@ async def target(serve: Callable[..., Awaitable[Server]], forecaster: Forecaster
     """Address of a server of the arithmetic."""
     settings = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=0.2)
     server = await serve(
-        lambda server: pb_grpc.add_ForecasterServiceServicer_to_server(forecaster, server), settings=settings
+        lambda server: pb_grpc.add_ForecasterServiceServicer_to_server(forecaster, server),
+        settings=settings,
+        service_names=("meshcast.api.forecaster.v1.ForecasterService",),
     )
     return server.address

@@ -142,7 +142,7 @@ def test_help_is_there_without_loading_grpc() -> None:
     "command",
     [
         *("up", "down", "status", "predict", "stream", "train", "export", "call", "probe", "doctor"),
-        *("models list", "models metadata", "models load", "models unload"),
+        *("models list", "models metadata", "models card", "models load", "models unload"),
     ],
 )
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
