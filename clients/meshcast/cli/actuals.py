@@ -15,7 +15,7 @@ from meshcast.cli.forecast_table import percent
 from meshcast.cli.problem import Problem
 from meshcast.cli.series_file import pick, series_of
 from meshcast.cli.settings import Connection, connect
-from meshcast.client import MeshClient, RecordedActuals
+from meshcast.client import IntervalEvidence, MeshClient, RecordedActuals
 from meshcast.series import SeriesIndex, SeriesTable
 
 __all__ = ["actuals"]
@@ -88,18 +88,14 @@ def _print(console: Console, found: Sequence[tuple[str, RecordedActuals]]) -> No
     levels = [evidence.level for evidence in found[0][1].evidence]
     table = Table()
     table.add_column("series", overflow="fold")
-    headings = [
-        "new\ndays",
-        "known",
-        "cor-\nrected",
-        "com-\npared",
-        *(f"inside\n{percent(level)} %" for level in levels),
-    ]
+    headings = ["new\ndays", "known", "cor-\nrected", "com-\npared"]
+    for level in levels:
+        headings += [f"days\ninside\n{percent(level)} %", "drawn\n× as\nwide"]  # noqa: RUF001  # the sign is meant
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
     for name, one in found[:_ROWS_SHOWN]:
-        coverage = {evidence.level: evidence.coverage for evidence in one.evidence}
-        shares = ["-" if (share := coverage.get(level)) is None else f"{share:.1%}" for level in levels]
+        told = {evidence.level: evidence for evidence in one.evidence}
+        shares = [cell for level in levels for cell in _held(told.get(level))]
         counts = (one.recorded, one.unchanged, one.corrected, one.compared)
         table.add_row(escape(name), *(f"{count:,}" for count in counts), *shares)
     if len(found) > _ROWS_SHOWN:
@@ -108,6 +104,13 @@ def _print(console: Console, found: Sequence[tuple[str, RecordedActuals]]) -> No
     if not any(one.compared for _, one in found):
         text = "no stored forecast of these series covers a new day: nothing was compared"
         console.print(text, style="dim", highlight=False)
+
+
+def _held(evidence: IntervalEvidence | None) -> tuple[str, str]:
+    """How the intervals of a level have held, and how much wider than the model's they are drawn for that."""
+    if evidence is None:
+        return "-", "-"
+    return "-" if evidence.coverage is None else f"{evidence.coverage:.1%}", f"{evidence.width_factor:.2f}"
 
 
 def _document(name: str, one: RecordedActuals) -> dict[str, object]:

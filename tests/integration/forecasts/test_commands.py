@@ -162,6 +162,7 @@ async def test_actual_values_are_recorded_and_counted(
     printed = await run(actuals, file)
     assert "…" not in printed, "a column was cut"
     assert "50.0%" in printed
+    assert "│  1.25 │" in printed, "how much wider the intervals are drawn"
     assert sorted(forecaster.recorded) == table.names.tolist()
     documents = json.loads(await run(actuals, file, series=["s001"], as_json=True))
     assert documents[0]["unchanged"] == len(table["s001"])
