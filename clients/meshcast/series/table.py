@@ -12,6 +12,8 @@ from meshcast.series.dates import day_texts, days_of, values_of
 
 __all__ = ["SeriesIndex", "SeriesRange", "SeriesTable"]
 
+_NAMES_SHOWN = 12
+
 Days = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -135,12 +137,12 @@ class SeriesTable:
         """The days of a slice of step 1, or the series of a name, without a copy.
 
         Raises:
-            KeyError: no series has the name.
+            KeyError: no series has the name; lists those that there are.
         """
         if isinstance(part, str):
             at = int(np.searchsorted(self.names, part))
             if at == len(self.names) or self.names[at] != part:
-                raise KeyError(part)
+                raise KeyError(f"no series is named {part!r}; {_held(self.names)}")
             part = slice(int(self.bounds[at]), int(self.bounds[at + 1]))
         start, stop, step = part.indices(len(self))
         if step != 1:
@@ -188,6 +190,14 @@ class SeriesTable:
 def _is_sorted(codes: Days, day: Days) -> bool:
     step = np.diff(codes)
     return bool(((step > 0) | ((step == 0) & (np.diff(day) >= 0))).all())
+
+
+def _held(names: NDArray[np.str_]) -> str:
+    """Which names there are, the first ones of many."""
+    if not names.any():
+        return "the only one has no name" if len(names) else "there is none"
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    return f"there are {', '.join(map(repr, names[:_NAMES_SHOWN].tolist()))}{more}"
 
 
 def _of(name: str) -> str:

@@ -109,3 +109,16 @@ def test_a_text_is_a_date_exactly_where_python_says_so(text: str) -> None:
 def test_columns_of_other_shapes_are_no_days() -> None:
     with pytest.raises(InvalidInput, match="one column"):
         days_of([[1, 2]])
+
+
+def test_a_name_that_no_series_has_is_answered_with_those_there_are() -> None:
+    table = SeriesTable.of([0, 0], [1, 2], series=["a", "b"])
+    with pytest.raises(KeyError, match="no series is named 'nope'; there are 'a', 'b'"):
+        table["nope"]
+    many = SeriesTable.of([0] * 20, [1] * 20, series=[f"s{at:02}" for at in range(20)])
+    with pytest.raises(KeyError, match="'s11' and 8 more"):
+        many["nope"]
+    with pytest.raises(KeyError, match="the only one has no name"):
+        SeriesTable.of([0], [1])["nope"]
+    with pytest.raises(KeyError, match="there is none"):
+        many[:0]["nope"]
