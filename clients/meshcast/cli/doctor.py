@@ -18,7 +18,7 @@ from meshcast.cli.settings import CliSettings, read_settings, state_folder
 from meshcast.cli.state import MeshState
 from meshcast.rpc import MeshError
 
-__all__ = ["doctor"]
+__all__ = ["Extra", "doctor", "print_extras"]
 
 # What decides how fast models run; as /proc/cpuinfo names them.
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
@@ -86,7 +86,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
     else:
         console = Console()
         _print_host(console, cpu, folder.root, services)
-        _print_extras(console, extras)
+        print_extras(console, extras)
         _print_ports(console, ports, settings, wrong)
         _print_choices(console, choices)
     if wrong is not None:
@@ -157,9 +157,12 @@ def _print_host(console: Console, cpu: dict[str, object], root: Path, services: 
     console.print(table)
 
 
-def _print_extras(console: Console, extras: list[Extra]) -> None:
+def print_extras(console: Console, extras: list[Extra]) -> None:
+    """Prints a row an extra; the developers' own only where all of it is installed."""
     table = Table("extra", "", "packages", title="Installed", title_justify="left")
     for extra in extras:
+        if extra.name == "dev" and not extra.is_complete:
+            continue  # who only uses the mesh lacks nothing; --json lists it
         shown = ", ".join(
             f"{name} {found}" if found is not None else f"[red]{name} missing[/]"
             for name, found in extra.packages.items()
