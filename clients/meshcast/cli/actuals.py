@@ -22,6 +22,7 @@ __all__ = ["actuals"]
 
 _AT_ONCE = 4
 _ROWS_SHOWN = 40
+_LEVELS_SHOWN = (0.8, 0.95)  # those that a forecast states by itself; more do not fit a terminal, and --json has them
 
 
 def actuals(
@@ -85,7 +86,7 @@ async def _record(
 
 
 def _print(console: Console, found: Sequence[tuple[str, RecordedActuals]]) -> None:
-    levels = [evidence.level for evidence in found[0][1].evidence]
+    levels = [evidence.level for evidence in found[0][1].evidence if evidence.level in _LEVELS_SHOWN]
     table = Table()
     table.add_column("series", overflow="fold")
     headings = ["new\ndays", "known", "cor-\nrected", "com-\npared"]
