@@ -28,9 +28,13 @@ KINDS_SERVICE = "meshcast.test.KindsService"
 KINDS = ("Unary", "ClientStream", "ServerStream", "BidiStream")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def plain_logs() -> None:
-    """Plain tracebacks in captured logs: the rich ones take up to a second each, and print whole arrays."""
+    """Plain tracebacks in captured logs: the rich ones take up to a second each, and print whole arrays.
+
+    Set before each test: one that ran a command in this process left the command's logs behind.
+    """
+    structlog.reset_defaults()
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 

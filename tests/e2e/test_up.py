@@ -174,7 +174,7 @@ def test_forecast_shows_a_series_with_its_intervals(mesh: Mesh, tmp_path: Path) 
         for day in range(120):
             writer.writerow(((datetime(2024, 1, 1) + timedelta(days=day)).date().isoformat(), 100 + 10 * (day % 7)))
     done = mesh.run("forecast", str(path), "--horizon", "7")
-    assert "forecaster version 1" in done.stdout and "in 7" in done.stdout
+    assert "forecaster version 1" in done.stdout and "day 7" in done.stdout
     described = mesh.json("call", "ForecasterService/DescribeModel")
     assert described["model"]["name"] == "forecaster" and described["horizon_days_max"] == 90
     wrong = {"history": [{"date": "2024-02-30", "value": 1}]}

@@ -120,7 +120,8 @@ def history_question(
         given = "both are" if request.history else "neither is"
         found.append(Violation("history", f"give either history or history_columns; {given} given"))
     if (days := max(len(request.history), request.history_columns.days)) > DAYS_MAX:
-        found.append(Violation("history", f"has {days} days, at most {DAYS_MAX}; give the newest of them"))
+        field = "history" if request.history else "history_columns"
+        found.append(Violation(field, f"has {days} days, at most {DAYS_MAX}; give the newest of them"))
     if found:
         raise refusal(found)
     if request.history:
@@ -187,7 +188,8 @@ def actuals_question(request: pb.RecordActualsRequest, *, today: int) -> tuple[N
         given = "both are" if request.actuals else "neither is"
         violations.append(Violation("actuals", f"give either actuals or actual_columns; {given} given"))
     if (days := max(len(request.actuals), request.actual_columns.days)) > DAYS_MAX:
-        violations.append(Violation("actuals", f"has {days} days, at most {DAYS_MAX} a call"))
+        field = "actuals" if request.actuals else "actual_columns"
+        violations.append(Violation(field, f"has {days} days, at most {DAYS_MAX} a call"))
     if violations:
         raise refusal(violations)
     if request.actuals:
