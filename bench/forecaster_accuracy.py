@@ -12,9 +12,6 @@ are absent is left out with a line. The model is the shipped artefact, run by ON
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from processes import machine
 
 from meshcast.runtime import Repository
 from meshcast.services.forecaster import features
@@ -73,8 +71,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "benchmark": "forecaster_accuracy",
         "short": options.short,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "commit": _commit(),
+        "machine": machine(),
         "protocol": {
             "days_ahead": DAYS,
             "spacing_days": DAYS,
@@ -344,11 +341,6 @@ def _filled(past: Values) -> Values:
     at = np.where(np.isnan(past), 0, np.arange(len(past)))
     filled = past[np.maximum.accumulate(at)]
     return np.where(np.isnan(filled), past[~np.isnan(past)][0], filled)
-
-
-def _commit() -> str | None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return asked.stdout.strip() or None
 
 
 if __name__ == "__main__":

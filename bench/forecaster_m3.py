@@ -10,19 +10,16 @@ whoever wants to change the recipe without looking at the test parts. Without `f
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from processes import machine
 
 from meshcast.services.forecaster.features import LAST_YEAR
 from meshcast.services.forecaster.model import MEDIAN, ForecastModel
@@ -86,8 +83,7 @@ def main() -> None:
         "benchmark": "forecaster_m3",
         "development": options.development,
         "short": options.short,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "commit": _commit(),
+        "machine": machine(),
         "by_frequency": {},
     }
     everything: list[NDArray[np.float64]] = []
@@ -258,11 +254,6 @@ def _named(block: Values) -> dict[str, Floats]:
 def _means(rows: NDArray[np.float64]) -> dict[str, float]:
     smape, mape, mase = np.nanmean(rows, axis=0)
     return {"smape": round(float(smape), 3), "mape": round(float(mape), 3), "mase": round(float(mase), 4)}
-
-
-def _commit() -> str | None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return asked.stdout.strip() or None
 
 
 if __name__ == "__main__":

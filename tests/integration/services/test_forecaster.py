@@ -1,6 +1,8 @@
 """The forecaster as a service: a real server with the shipped model, asked by its stub."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -192,3 +194,24 @@ async def test_flat_and_huge_and_tiny_series_are_forecast_in_their_own_size(
         own = await forecaster.ForecastGrowth(request(history_columns=pack_days(DAYS, VALUES * scale)))
         one = await forecaster.ForecastGrowth(request())
         np.testing.assert_allclose(np.array(own.forecast.median) / scale, np.array(one.forecast.median), rtol=2e-3)
+
+
+async def test_a_held_file_holds_up_who_records_and_nobody_who_asks(
+    forecaster: pb_grpc.ForecasterServiceStub, tmp_path: Path
+) -> None:
+    await forecaster.ForecastGrowth(request(series="page"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "forecasts" / "forecaster.sqlite")) as held:
+        held.execute("BEGIN IMMEDIATE")
+        records = [
+            forecaster.RecordActuals(pb.RecordActualsRequest(series="page", actuals=actuals(1, 3)), timeout=0.7)
+            for _ in range(8)
+        ]
+        answers = await asyncio.gather(
+            *(forecaster.ForecastGrowth(request(series="page"), timeout=5) for _ in range(8))
+        )
+        assert all(len(answer.forecast.median) == 14 for answer in answers)
+        codes = await asyncio.gather(*(call.code() for call in records))
+        assert set(codes) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+        held.rollback()
+    recorded = await forecaster.RecordActuals(pb.RecordActualsRequest(series="page", actuals=actuals(1, 3)))
+    assert recorded.recorded + recorded.unchanged == 3
