@@ -8,9 +8,13 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, Self, TypeVar
+from itertools import pairwise
+from typing import Generic, Protocol, Self, TypeVar
 
-__all__ = ["GATHER_S", "GATHER_S_MAX", "ROWS_INLINE", "Preparer"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GATHER_S", "GATHER_S_MAX", "ROWS_INLINE", "Preparer", "Violations", "prepare_stacked"]
 
 GATHER_S, GATHER_S_MAX = 0.000_25, 0.005
 """How long a single question waits for others, for each call under way and at most: about what a pass costs."""
@@ -18,9 +22,72 @@ GATHER_S, GATHER_S_MAX = 0.000_25, 0.005
 ROWS_INLINE = 32
 """Rows of a pass that may run on the loop, about half a millisecond."""
 
+Violations = dict[int, list[tuple[str, str]]]
+"""By row at fault, the fields at fault and why."""
+
+Positions = NDArray[np.int64]
 Question = TypeVar("Question")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
+
+
+class Ranged(Protocol):
+    """A question whose rows are ranges of its own table."""
+
+    @property
+    def start(self) -> Positions:
+        """First position of each row, (m,)."""
+
+    @property
+    def stop(self) -> Positions:
+        """End of each row, exclusive, (m,)."""
+
+
+class Checked(Protocol):
+    """Rows of a question after its check."""
+
+    @property
+    def violations(self) -> Violations:
+        """What is wrong with the rows at fault; empty for a sound question."""
+
+
+RangedQuestion = TypeVar("RangedQuestion", bound=Ranged)
+CheckedRows = TypeVar("CheckedRows", bound=Checked)
+
+
+def prepare_stacked(
+    questions: Sequence[RangedQuestion],
+    prepare: Callable[[RangedQuestion], CheckedRows],
+    *,
+    length: Callable[[RangedQuestion], int],
+    stack: Callable[[Sequence[RangedQuestion], Positions, Positions], RangedQuestion],
+    cut: Callable[[CheckedRows, int, int], CheckedRows],
+) -> list[CheckedRows]:
+    """The same as `prepare` of each, in one pass for those that are sound.
+
+    Args:
+        questions: one or more.
+        prepare: checks the rows of a question and turns the sound ones into tensors.
+        length: of a question's table.
+        stack: one question of all, from them and from `start` and `stop` of their rows in the tables end to end.
+        cut: what belongs to the rows from the first to the last (exclusive) of sound rows.
+    """
+    # A range that leaves its own table would, stacked, read a neighbour's.
+    if len(questions) == 1 or not all(
+        bool(np.all((question.start >= 0) & (question.stop <= length(question)))) for question in questions
+    ):
+        return [prepare(question) for question in questions]
+    before = np.cumsum([0, *(length(question) for question in questions)])[:-1]
+    rows = np.cumsum([0, *(len(question.start) for question in questions)])
+    start = np.concatenate([question.start + at for question, at in zip(questions, before, strict=True)])
+    stop = np.concatenate([question.stop + at for question, at in zip(questions, before, strict=True)])
+    prepared = prepare(stack(questions, start, stop))
+    if prepared.violations:  # those at fault are prepared by themselves, since each names its own fields
+        at_fault = set((np.searchsorted(rows, sorted(prepared.violations), side="right") - 1).tolist())
+        sound = [question for at, question in enumerate(questions) if at not in at_fault]
+        rest = iter(prepare_stacked(sound, prepare, length=length, stack=stack, cut=cut) if sound else [])
+        return [prepare(question) if at in at_fault else next(rest) for at, question in enumerate(questions)]
+    return [cut(prepared, first, last) for first, last in pairwise(rows.tolist())]
 
 
 class Preparer(Generic[Question, Prepared]):

@@ -3,18 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.runtime.preparing import Preparer
+from meshcast.runtime.preparing import Preparer, Violations, prepare_stacked
 from meshcast.series import day_of, series_violations
 from meshcast.services.forecaster.features import tensors
 from meshcast.services.forecaster.questions import Question
-
-Violations = dict[int, list[tuple[str, str]]]
-"""By row at fault, the fields at fault and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,34 +64,14 @@ def prepare(question: Question, today: int) -> Prepared:
 
 
 def prepare_together(questions: Sequence[Question], today: int) -> list[Prepared]:
-    """The same as `prepare` of each, in one pass where all of them are sound."""
-    if len(questions) == 1 or not all(_inside(question) for question in questions):
-        return [prepare(question, today) for question in questions]
-    sizes = np.cumsum([0, *(len(question.day) for question in questions)])
-    rows = np.cumsum([0, *(len(question.start) for question in questions)])
-    whole = Question(
-        day=np.concatenate([question.day for question in questions]),
-        value=np.concatenate([question.value for question in questions]),
-        start=np.concatenate([question.start + at for question, at in zip(questions, sizes, strict=False)]),
-        stop=np.concatenate([question.stop + at for question, at in zip(questions, sizes, strict=False)]),
-        nonnegative=np.concatenate([question.nonnegative for question in questions]),
-        naming=questions[0].naming,
+    """The same as `prepare` of each, in one pass for those that are sound."""
+    return prepare_stacked(
+        questions,
+        lambda question: prepare(question, today),
+        length=lambda question: len(question.day),
+        stack=_stacked,
+        cut=_cut,
     )
-    prepared = prepare(whole, today)
-    if prepared.violations:  # those at fault are prepared by themselves, since each names its own fields
-        at_fault = set((np.searchsorted(rows, sorted(prepared.violations), side="right") - 1).tolist())
-        sound = [question for at, question in enumerate(questions) if at not in at_fault]
-        rest = iter(prepare_together(sound, today) if sound else [])
-        return [prepare(question, today) if at in at_fault else next(rest) for at, question in enumerate(questions)]
-    return [
-        Prepared(
-            inputs={name: column[first:last] for name, column in prepared.inputs.items()},
-            sound=np.arange(last - first, dtype=np.int64),
-            first_day=prepared.first_day[first:last],
-            violations={},
-        )
-        for first, last in pairwise(rows)
-    ]
 
 
 def preparer(today: Callable[[], date]) -> Preparer[Question, Prepared]:
@@ -109,6 +85,21 @@ def preparer(today: Callable[[], date]) -> Preparer[Question, Prepared]:
     )
 
 
-def _inside(question: Question) -> bool:
-    """True when no range leaves the question's own days: stacked, it would read a neighbour's."""
-    return bool(np.all((question.start >= 0) & (question.stop <= len(question.day))))
+def _stacked(questions: Sequence[Question], start: NDArray[np.int64], stop: NDArray[np.int64]) -> Question:
+    return Question(
+        day=np.concatenate([question.day for question in questions]),
+        value=np.concatenate([question.value for question in questions]),
+        start=start,
+        stop=stop,
+        nonnegative=np.concatenate([question.nonnegative for question in questions]),
+        naming=questions[0].naming,
+    )
+
+
+def _cut(prepared: Prepared, first: int, last: int) -> Prepared:
+    return Prepared(
+        inputs={name: column[first:last] for name, column in prepared.inputs.items()},
+        sound=np.arange(last - first, dtype=np.int64),
+        first_day=prepared.first_day[first:last],
+        violations={},
+    )

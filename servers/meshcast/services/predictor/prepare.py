@@ -2,20 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.posts import PLAN_COLUMNS, POST_COLUMNS, Planned, PostTable, row_violations
-from meshcast.runtime.preparing import Preparer
+from meshcast.runtime.preparing import Preparer, Violations, prepare_stacked
 from meshcast.services.predictor.features import PLANNED_FEATURES, POSTS_MIN, tensors, usable_posts
 
 _RECENT_MEDIAN = PLANNED_FEATURES.index("recent_median")
-
-Violations = dict[int, list[tuple[str, str]]]
-"""By row at fault, the fields at fault and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,30 +107,10 @@ def prepare(question: Question) -> Prepared:
 
 
 def prepare_together(questions: Sequence[Question]) -> list[Prepared]:
-    """The same as `prepare` of each, in one pass where all of them are sound."""
-    if len(questions) == 1 or not all(_inside(question) for question in questions):
-        return [prepare(question) for question in questions]
-    sizes = np.cumsum([0, *(len(question.posts.published_unix_s) for question in questions)])
-    rows = np.cumsum([0, *(len(question.start) for question in questions)])
-    whole = Question(
-        posts=PostTable(**_stacked([question.posts for question in questions], ("channel", *POST_COLUMNS))),
-        planned=Planned(**_stacked([question.planned for question in questions], PLAN_COLUMNS)),
-        start=np.concatenate([question.start + at for question, at in zip(questions, sizes, strict=False)]),
-        stop=np.concatenate([question.stop + at for question, at in zip(questions, sizes, strict=False)]),
-        naming=questions[0].naming,
+    """The same as `prepare` of each, in one pass for those that are sound."""
+    return prepare_stacked(
+        questions, prepare, length=lambda question: len(question.posts.published_unix_s), stack=_stacked, cut=_cut
     )
-    if violations_of(whole):
-        return [prepare(question) for question in questions]  # each names its own fields
-    inputs = tensors(whole.posts, whole.planned, whole.start, whole.stop)
-    return [
-        Prepared(
-            inputs={name: column[first:last] for name, column in inputs.items()},
-            sound=np.arange(last - first, dtype=np.int64),
-            recent_median=inputs["planned"][first:last, _RECENT_MEDIAN],
-            violations={},
-        )
-        for first, last in pairwise(rows)
-    ]
 
 
 def preparer() -> Preparer[Question, Prepared]:
@@ -142,10 +118,24 @@ def preparer() -> Preparer[Question, Prepared]:
     return Preparer(prepare_together, rows_of=lambda question: len(question.start))
 
 
-def _inside(question: Question) -> bool:
-    """True when no range leaves the question's own posts: stacked, it would read a neighbour's."""
-    return bool(np.all((question.start >= 0) & (question.stop <= len(question.posts.published_unix_s))))
+def _stacked(questions: Sequence[Question], start: NDArray[np.int64], stop: NDArray[np.int64]) -> Question:
+    return Question(
+        posts=PostTable(**_columns([question.posts for question in questions], ("channel", *POST_COLUMNS))),
+        planned=Planned(**_columns([question.planned for question in questions], PLAN_COLUMNS)),
+        start=start,
+        stop=stop,
+        naming=questions[0].naming,
+    )
 
 
-def _stacked(tables: Sequence[PostTable] | Sequence[Planned], columns: tuple[str, ...]) -> dict[str, Any]:
+def _cut(prepared: Prepared, first: int, last: int) -> Prepared:
+    return Prepared(
+        inputs={name: column[first:last] for name, column in prepared.inputs.items()},
+        sound=np.arange(last - first, dtype=np.int64),
+        recent_median=prepared.recent_median[first:last],
+        violations={},
+    )
+
+
+def _columns(tables: Sequence[PostTable] | Sequence[Planned], columns: tuple[str, ...]) -> dict[str, Any]:
     return {name: np.concatenate([getattr(table, name) for table in tables]) for name in columns}
