@@ -1,6 +1,7 @@
 """Publishing: a trained module becomes a version in a repository, with the evidence of its export and its card."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from meshcast.runtime.repository import Repository
 from meshcast.runtime.service import ServiceSpec
 from meshcast.runtime.signature import Arrays
 
-__all__ = ["Published", "publish", "read_options"]
+__all__ = ["Published", "figures", "publish", "read_options"]
 
 Options = TypeVar("Options")
 
@@ -84,3 +85,21 @@ def read_options(kind: type[Options], options: Mapping[str, str]) -> Options:
     values = {f"MESHCAST_TRAIN_{name.upper()}": value for name, value in options.items()}
     settings: Options = load({"train": kind}, environ=values)["train"]
     return settings
+
+
+def figures(tree: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of nested metrics under dotted names, as in `test.mae`; what is not finite is left out.
+
+    Args:
+        tree: metrics by name, nested as deep as they are.
+        prefix: of every name, with its dot.
+    """
+
+    def walk(part: Mapping[str, Any], before: str) -> Iterator[tuple[str, float]]:
+        for name, value in part.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{before}{name}.")
+            elif isinstance(value, int | float) and math.isfinite(value):
+                yield f"{before}{name}", float(value)
+
+    return dict(walk(tree, prefix))

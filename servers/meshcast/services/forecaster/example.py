@@ -9,13 +9,13 @@ from meshcast.runtime import ExampleCall, ServiceExample
 from meshcast.series import pack_days
 from meshcast.services.forecaster.features import HORIZON, tensors
 from meshcast.services.forecaster.questions import Question, chunk_question, single_question
+from meshcast.services.forecaster.service import CHUNK_ROWS_MAX
 from meshcast.services.forecaster.signature import LEVELS
 
 __all__ = ["EXAMPLE"]
 
 _HISTORY = 420  # days: past the ones of last year that a forecast looks at
 _FIRST_DAY = 15_000
-_ROWS_MAX = 1024
 
 Floats = NDArray[np.float32]
 
@@ -91,10 +91,10 @@ EXAMPLE = ServiceExample(
     stream=ExampleCall(
         method="ForecastGrowthStream",
         request=_chunk,
-        tensors=lambda request: _tensors_of(chunk_question(request, rows_max=_ROWS_MAX)[0]),
+        tensors=lambda request: _tensors_of(chunk_question(request, rows_max=CHUNK_ROWS_MAX)[0]),
         outputs=_chunk_outputs,
         bad=_bad_chunk,
         bad_field="horizon_days",
-        rows_max=_ROWS_MAX,
+        rows_max=CHUNK_ROWS_MAX,
     ),
 )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
+from meshcast.series import KNOWN_MIN
 
 __all__ = [
     "DAYS_BACK",
@@ -43,7 +44,7 @@ LAST_YEAR = REFERENCE + 1 + HORIZON
 DAYS_BACK = 365 + REFERENCE
 """Days before the first forecast day that a forecast can use; older ones change nothing."""
 
-DAYS_MIN = 14
+DAYS_MIN = KNOWN_MIN
 """Fewest days with a value that a series may have."""
 
 _LAST_YEAR_ENDS = DAYS_BACK - LAST_YEAR  # days before the first forecast day, exclusive

@@ -1,15 +1,14 @@
 """Publishing: a series file becomes a version in a repository, with the evidence of its export and its model card."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from meshcast.rpc import InvalidInput
-from meshcast.runtime import Published, publish, read_options
+from meshcast.runtime import Published, figures, publish, read_options
 from meshcast.series import SeriesTable, read_series
 from meshcast.services.forecaster import SERVICE
 from meshcast.services.forecaster.card import CardText, render_card
@@ -77,7 +76,7 @@ def install(
         recorded=trained.recorded,
         repository=repository,
         card=render_card(trained.metrics, text),
-        metrics=dict(_figures(trained.metrics["test"], "test.")),
+        metrics=figures(trained.metrics["test"], "test."),
         version=version,
     )
     progress("exporting and proving", 1, 1)
@@ -112,12 +111,3 @@ def panel_of(table: SeriesTable, settings: "TrainSettings") -> Panel:
         validate_share=settings.validate_share,
         nonnegative=settings.nonnegative,
     )
-
-
-def _figures(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    """The numbers of nested metrics under dotted names, as in `test.mase.model`; what is not finite is left out."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _figures(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and math.isfinite(value):
-            yield f"{prefix}{name}", float(value)

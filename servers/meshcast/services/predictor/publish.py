@@ -1,14 +1,12 @@
 """Publishing: a posts file becomes a version in a repository, with the evidence of its export and its model card."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from meshcast.posts import read_posts
 from meshcast.rpc import InvalidInput
-from meshcast.runtime import Published, publish, read_options
+from meshcast.runtime import Published, figures, publish, read_options
 from meshcast.services.predictor import SERVICE
 from meshcast.services.predictor.card import CardText, render_card
 
@@ -60,7 +58,7 @@ def train_file(
         recorded=trained.recorded,
         repository=repository,
         card=card,
-        metrics=dict(_figures(trained.metrics["test"]["model"], "test.")),
+        metrics=figures(trained.metrics["test"]["model"], "test."),
         version=version,
     )
     progress("exporting and proving", 1, 1)
@@ -78,14 +76,3 @@ def _unix_s(name: str, text: str) -> int:
     except ValueError as error:
         raise InvalidInput(f"{name} must be an ISO 8601 time, as in 2017-01-01, is {text!r}", field=name) from error
     return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp())
-
-
-def _figures(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
-    """The numbers of nested metrics under dotted names, as in `test.mae`; what is not finite is left out."""
-    found: list[tuple[str, float]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found += _figures(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and math.isfinite(value):
-            found.append((f"{prefix}{name}", float(value)))
-    return found
