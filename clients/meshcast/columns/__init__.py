@@ -1,5 +1,6 @@
 """Columns: what tables of any kind need to be packed for the wire, cut into shared ranges, and kept in files."""
 
+from meshcast.columns.csv_rows import not_csv, row_place
 from meshcast.columns.files import FileKind, kind_of, load_pyarrow, open_text, read_whole, written_whole
 from meshcast.columns.packing import (
     column_bytes,
@@ -30,4 +31,6 @@ __all__ = [
     "open_text",
     "written_whole",
     "load_pyarrow",
+    "row_place",
+    "not_csv",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.columns import kind_of, load_pyarrow, read_whole, written_whole
+from meshcast.columns import kind_of, load_pyarrow, not_csv, read_whole, row_place, written_whole
 from meshcast.posts.rows import check_names, table_from_columns
 from meshcast.posts.table import COUNTS, PostTable
 from meshcast.rpc.errors import InvalidInput, NotFound
@@ -121,7 +121,7 @@ def _read_csv(text: str, name: str) -> PostTable:
     width = len(header)
     if set(map(len, body)) != {width}:
         index = next(i for i, row in enumerate(body) if len(row) != width)
-        place, fields = _csv_place(text, name)(index), len(body[index])
+        place, fields = _csv_place(text)(index), len(body[index])
         cut = fields < width and index == len(body) - 1
         hint = "the file seems cut off: fetch or export it again" if cut else "quote fields that hold commas"
         raise InvalidInput(
@@ -131,7 +131,7 @@ def _read_csv(text: str, name: str) -> PostTable:
             row=index + 1,
         )
     columns = dict(zip(header, zip(*body, strict=True), strict=True))
-    return table_from_columns(columns, source=name, place=_csv_place(text, name), nan_is_unknown=False)
+    return table_from_columns(columns, source=name, place=_csv_place(text), nan_is_unknown=False)
 
 
 def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
@@ -139,31 +139,12 @@ def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        line = reader.line_num
-        hint = "a quote is never closed: the file seems cut off" if "end of data" in str(error) else "correct the line"
-        raise InvalidInput(
-            f"{name}, line {line}: is not CSV ({error}); {hint}",
-            violations=[(f"line {line}", str(error))],
-            file=name,
-            line=line,
-        ) from error
+        raise not_csv(name, reader.line_num, error) from error
 
 
-def _csv_place(text: str, name: str) -> Callable[[int], str]:
-    """Names a row with its line, since texts may hold line breaks; reads the file again, so for errors only."""
-
-    def place(row: int) -> str:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        next(reader)
-        before, seen = reader.line_num, -1
-        for fields in reader:
-            seen += bool(fields)
-            if seen == row:
-                return f"row {row + 1} (line {before + 1})"
-            before = reader.line_num
-        return f"row {row + 1}"
-
-    return place
+def _csv_place(text: str) -> Callable[[int], str]:
+    """Names a row with its line; reads the file again, so for errors only."""
+    return lambda row: row_place(csv.reader(io.StringIO(text, newline=""), strict=True), row)
 
 
 def _read_json_lines(text: str, name: str) -> PostTable:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.columns import open_text
+from meshcast.columns import not_csv, open_text, row_place
 from meshcast.rpc.errors import InvalidInput
 from meshcast.series.file_rows import (
     BAD_DAY,
@@ -79,7 +79,7 @@ def read_csv(path: Path, packing: str) -> FileRows:
                 rows += len(block)
                 check_size(source, rows, len(names))
         except csv.Error as error:
-            raise _not_csv(source, reader.line_num, error) from error
+            raise not_csv(source, reader.line_num, error) from error
     if not rows:
         raise InvalidInput(f"{source}: has a header and no rows; give at least one", file=source)
     day, value, codes = (np.concatenate([part[i] for part in parts]) for i in range(3))
@@ -148,25 +148,7 @@ def _bad_width(
     )
 
 
-def _not_csv(source: str, line: int, error: csv.Error) -> InvalidInput:
-    hint = "a quote is never closed: the file seems cut off" if "end of data" in str(error) else "correct the line"
-    return InvalidInput(
-        f"{source}, line {line}: is not CSV ({error}); {hint}",
-        violations=[(f"line {line}", str(error))],
-        file=source,
-        line=line,
-    )
-
-
 def _csv_place(path: Path, packing: str, row: int) -> str:
-    """Names a 0-based row with its line, since blank lines may stand between; reads the file again, so for errors."""
+    """Names a 0-based row with its line; reads the file again, so for errors."""
     with open_text(path, packing) as file:
-        reader = csv.reader(_lines(file), strict=True)
-        next(reader)
-        before, seen = reader.line_num, -1
-        for fields in reader:
-            seen += bool(fields)
-            if seen == row:
-                return f"row {row + 1} (line {before + 1})"
-            before = reader.line_num
-    return f"row {row + 1}"
+        return row_place(csv.reader(_lines(file), strict=True), row)
