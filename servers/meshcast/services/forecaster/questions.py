@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,14 +77,6 @@ class Question:
     naming: Naming
 
 
-MESSAGES = Naming(
-    day=lambda at, column: f"history[{at}].{'date' if column == 'day' else column}", history=lambda row: "history"
-)
-COLUMNS = Naming(day=lambda at, column: f"history_columns.{column}[{at}]", history=lambda row: "history_columns")
-ACTUALS = Naming(
-    day=lambda at, column: f"actuals[{at}].{'date' if column == 'day' else column}", history=lambda row: "actuals"
-)
-ACTUAL_COLUMNS = Naming(day=lambda at, column: f"actual_columns.{column}[{at}]", history=lambda row: "actual_columns")
 CHUNK = Naming(day=lambda at, column: f"history.{column}[{at}]", history=lambda row: f"history_start[{row}]")
 
 
@@ -115,19 +108,9 @@ def history_question(
         InvalidInput: there are violations, both or neither form of history are given, a date is none, or columns
             differ in length.
     """
-    found = list(violations)
-    if bool(request.history) == request.HasField("history_columns"):
-        given = "both are" if request.history else "neither is"
-        found.append(Violation("history", f"give either history or history_columns; {given} given"))
-    if (days := max(len(request.history), request.history_columns.days)) > DAYS_MAX:
-        field = "history" if request.history else "history_columns"
-        found.append(Violation(field, f"has {days} days, at most {DAYS_MAX}; give the newest of them"))
-    if found:
-        raise refusal(found)
-    if request.history:
-        (day, value), naming = days_from_messages(request.history, field="history"), MESSAGES
-    else:
-        (day, value), naming = days_from_columns(request.history_columns, field="history_columns"), COLUMNS
+    day, value, naming = _given_days(
+        request, "history", "history_columns", way_out="; give the newest of them", violations=violations
+    )
     return Question(
         day=day,
         value=value,
@@ -184,18 +167,7 @@ def actuals_question(request: pb.RecordActualsRequest, *, today: int) -> tuple[N
     violations = name_violations(request.request_id, request.series, field="series")
     if not request.series:
         violations.append(Violation("series", "is required; actual values belong to the forecasts of the same name"))
-    if bool(request.actuals) == request.HasField("actual_columns"):
-        given = "both are" if request.actuals else "neither is"
-        violations.append(Violation("actuals", f"give either actuals or actual_columns; {given} given"))
-    if (days := max(len(request.actuals), request.actual_columns.days)) > DAYS_MAX:
-        field = "actuals" if request.actuals else "actual_columns"
-        violations.append(Violation(field, f"has {days} days, at most {DAYS_MAX} a call"))
-    if violations:
-        raise refusal(violations)
-    if request.actuals:
-        (day, value), naming = days_from_messages(request.actuals, field="actuals"), ACTUALS
-    else:
-        (day, value), naming = days_from_columns(request.actual_columns, field="actual_columns"), ACTUAL_COLUMNS
+    day, value, naming = _given_days(request, "actuals", "actual_columns", way_out=" a call", violations=violations)
     found = series_violations(
         day,
         value,
@@ -228,6 +200,28 @@ def asked_of(levels: Sequence[float], quantiles: Sequence[float]) -> Asked:
         levels=_levels(levels, quantiles),
         quantiles=tuple(sorted(set(quantiles))),
     )
+
+
+def _given_days(
+    request: Any, field: str, columns_field: str, *, way_out: str, violations: Sequence[Violation]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], Naming]:
+    """The days that a request gives in either form, and how it calls them; refused with what was found before."""
+    messages, columns = getattr(request, field), getattr(request, columns_field)
+    found = list(violations)
+    if bool(messages) == request.HasField(columns_field):
+        given = "both are" if messages else "neither is"
+        found.append(Violation(field, f"give either {field} or {columns_field}; {given} given"))
+    if (days := max(len(messages), columns.days)) > DAYS_MAX:
+        found.append(Violation(field if messages else columns_field, f"has {days} days, at most {DAYS_MAX}{way_out}"))
+    if found:
+        raise refusal(found)
+    if messages:
+        naming = Naming(
+            day=lambda at, column: f"{field}[{at}].{'date' if column == 'day' else column}", history=lambda row: field
+        )
+        return *days_from_messages(messages, field=field), naming
+    naming = Naming(day=lambda at, column: f"{columns_field}.{column}[{at}]", history=lambda row: columns_field)
+    return *days_from_columns(columns, field=columns_field), naming
 
 
 def _asked(request: pb.ForecastGrowthRequest | pb.ForecastGrowthStreamRequest) -> Asked:
