@@ -28,7 +28,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from forecaster_accuracy import DAYS, SHIPPED, Origin, Series, sets, shipped, tensors
+from forecaster_accuracy import DAYS, SHIPPED, Origin, Series, best_us, sets, shipped, tensors
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from processes import machine
@@ -365,27 +365,18 @@ def cost() -> dict[str, float]:
         tracker.update(day, ahead, value, one)
     days, aheads, values = np.zeros(90, dtype=np.int64), np.arange(1, 91), np.full(90, 0.3)
     return {
-        "two_levels_of_the_grid_256x90": _best_us(lambda: quantiles_at(fans, (0.1, 0.9))),
-        "two_other_levels_256x90": _best_us(lambda: quantiles_at(fans, (0.15, 0.99))),
-        "no_row_adapted_256x90": _best_us(lambda: adapted(fans, [None] * 256)),
-        "all_rows_adapted_256x90": _best_us(lambda: adapted(fans, [tracker] * 256)),
-        "adapt_one_row_of_one_day": _best_us(lambda: adapted(fans[:1, :1], [tracker])),
-        "take_one_comparison": _best_us(lambda: tracker.update(day, ahead, value, one)),
-        "take_90_comparisons_of_a_day": _best_us(lambda: tracker.update(days, aheads, values, fans[0])),
+        "two_levels_of_the_grid_256x90": best_us(lambda: quantiles_at(fans, (0.1, 0.9)), 50),
+        "two_other_levels_256x90": best_us(lambda: quantiles_at(fans, (0.15, 0.99)), 50),
+        "no_row_adapted_256x90": best_us(lambda: adapted(fans, [None] * 256), 50),
+        "all_rows_adapted_256x90": best_us(lambda: adapted(fans, [tracker] * 256), 50),
+        "adapt_one_row_of_one_day": best_us(lambda: adapted(fans[:1, :1], [tracker]), 50),
+        "take_one_comparison": best_us(lambda: tracker.update(day, ahead, value, one), 50),
+        "take_90_comparisons_of_a_day": best_us(lambda: tracker.update(days, aheads, values, fans[0]), 50),
     }
 
 
 def _day(text: str) -> int:
     return date.fromisoformat(text).toordinal() - date(1970, 1, 1).toordinal()
-
-
-def _best_us(run: Callable[[], object]) -> float:
-    best = float("inf")
-    for _ in range(50):
-        started = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - started)
-    return round(1e6 * best, 1)
 
 
 if __name__ == "__main__":

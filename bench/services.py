@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 from google.protobuf.message_factory import GetMessageClass
 from processes import Running, machine, model_service
+from sessions import open_session
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip
 from meshcast.api.oip.v2 import grpc_service_pb2_grpc as oip_grpc
@@ -30,32 +31,19 @@ from meshcast.rpc import channel as open_channel
 from meshcast.rpc import run
 from meshcast.runtime import (
     Arrays,
-    Backend,
     ExampleCall,
-    Repository,
     ServiceSpec,
     Session,
-    SessionOptions,
     find_example,
     find_service,
     find_services,
 )
-from meshcast.runtime.candidates import open_candidate
 
 CHUNK_ROWS = 256
 UNDER_WAY = 8  # chunks that a stream's caller has sent and not got back
 CALLERS = 8
 REQUESTS = 64  # different single questions
 MIB = 1024 * 1024
-
-
-def in_process(spec: ServiceSpec, backend: str, version: int) -> Session:
-    """The session that the service serves, one thread, in this process."""
-    assert spec.shipped is not None
-    repository = Repository(spec.shipped)
-    evidence = repository.evidence(spec.name, version)
-    paths = repository.paths(spec.name, version)
-    return open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, SessionOptions())
 
 
 def rows_per_second(session: Session, batch: Arrays, seconds: float) -> float:
@@ -120,7 +108,9 @@ async def start_s(spec: ServiceSpec, folder: Path, settings: dict[str, str]) -> 
 
 
 async def measure(spec: ServiceSpec, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The figures of one service."""
+    """The figures of one service that ships a model."""
+    shipped = spec.shipped
+    assert shipped is not None
     example = find_example(spec)
     settings = {
         "MESHCAST_RUNTIME_RUNS_MAX": "1",
@@ -138,7 +128,7 @@ async def measure(spec: ServiceSpec, arguments: argparse.Namespace, folder: Path
         ready = await oip_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(oip.ModelMetadataRequest(name=spec.name))
         single = method_of(channel, spec, example.single, streams=False)
         answer = await single(requests[0])
-        session = in_process(spec, answer.receipt.backend, answer.receipt.model_version)
+        session = open_session(shipped, spec.name, answer.receipt.backend, answer.receipt.model_version)
         latencies: list[list[float]] = []
         streams: list[float] = []
         alone: list[float] = []

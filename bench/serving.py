@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from processes import gateway, machine, predictor
+from sessions import open_session
 
 from meshcast.client import History, MeshClient, PlannedPost
 from meshcast.posts import HistoryIndex, PostTable, settled_history
@@ -55,17 +56,6 @@ def tensors_of(posts: PostTable, index: HistoryIndex) -> dict[str, NDArray[np.fl
     from meshcast.services.predictor.features import tensors
 
     return tensors(posts, posts.planned(index.row), index.start, index.stop)
-
-
-def in_process(root: Path, backend: str, version: int) -> Any:
-    """The session that the predictor serves, one thread, in this process."""
-    from meshcast.runtime import Backend, Repository, SessionOptions
-    from meshcast.runtime.candidates import open_candidate
-
-    repository = Repository(root)
-    evidence = repository.evidence("predictor", version)
-    paths = repository.paths("predictor", version)
-    return open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, SessionOptions())
 
 
 def shipped() -> Path:
@@ -157,7 +147,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         gathered = await stack.enter_async_context(MeshClient(server.target, coalesce=True))
         routed = await stack.enter_async_context(MeshClient(front.target))
         described = (await direct.describe_model()).model
-        session = in_process(root, described.backend, described.version)
+        session = open_session(root, "predictor", described.backend, described.version)
         ask, ask_gathered, ask_routed = (asking(client, history, posts) for client in (direct, gathered, routed))
 
         def in_process_step(rows: int) -> Callable[[], int]:

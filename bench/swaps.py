@@ -157,17 +157,14 @@ def export_versions(root: Path, inputs: dict[str, Any]) -> None:
 
 def reproduced(root: Path, inputs: dict[str, Any], seen: list[Seen]) -> dict[str, Any]:
     """Every answer against the version that its receipt names, run here."""
-    from meshcast.runtime import Backend, Repository, SessionOptions
-    from meshcast.runtime.candidates import open_candidate
+    from sessions import open_session
 
     answered = [one for one in seen if one.error is None]
-    worst, expected, repository = 0.0, {}, Repository(root)
+    worst, expected = 0.0, {}
     for version in sorted({one.version for one in answered}):
         backends = {one.backend for one in answered if one.version == version}
         for backend in backends:
-            evidence = repository.evidence("predictor", version)
-            paths = repository.paths("predictor", version)
-            session = open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, SessionOptions())
+            session = open_session(root, "predictor", backend, version)
             expected[version, backend] = session.run(inputs)["log_engagement"]
             session.close()
     for one in answered:
