@@ -17,10 +17,13 @@ __all__ = [
     "EVIDENCE",
     "ONNX",
     "OPENVINO",
+    "OPENVINO_INT8",
+    "OPENVINO_INT8_WEIGHTS",
     "OPENVINO_WEIGHTS",
     "PROOF_ROWS",
     "RECORDED",
     "Evidence",
+    "Int8Proof",
     "Proof",
     "Recorded",
     "sha256",
@@ -30,6 +33,7 @@ PROOF_ROWS = (1, 2, 7, 64)
 """Batch sizes at which a graph is proved: an example batch that was frozen shows at one of them."""
 
 ONNX, OPENVINO, OPENVINO_WEIGHTS = "model.onnx", "openvino.xml", "openvino.bin"
+OPENVINO_INT8, OPENVINO_INT8_WEIGHTS = "openvino_int8.xml", "openvino_int8.bin"
 EVIDENCE, RECORDED = "export.json", "recorded.npz"
 CARD, METRICS = "card.md", "metrics.json"
 
@@ -54,6 +58,54 @@ class Proof:
     def error(self) -> float | None:
         """The largest of the errors; None when it did not run."""
         return max(self.errors.values(), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Proof:
+    """How the INT8 graph did at its accuracy gate, and how far it may stray on a host that serves it.
+
+    Attributes:
+        file: name of the OpenVINO file, in the version's folder of metadata.
+        digests: sha256 by file name, of that file and of its weights.
+        accepted: True when every figure is within the gate.
+        refusal: why not; empty when accepted.
+        bound: largest difference to the recorded torch outputs that a host may see, measured as the signature does.
+        error: the largest that was seen when the graph was made.
+        figures: what the gate measured on texts or rows that the quantisation did not see, by name.
+    """
+
+    file: str
+    digests: Mapping[str, str]
+    accepted: bool
+    refusal: str = ""
+    bound: float
+    error: float
+    figures: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": self.file,
+            "digests": dict(self.digests),
+            "accepted": self.accepted,
+            "refusal": self.refusal,
+            "bound": self.bound,
+            "error": self.error,
+            "figures": dict(self.figures),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Int8Proof":
+        """The proof that `to_dict` wrote."""
+        return cls(
+            file=str(values["file"]),
+            digests={str(name): str(value) for name, value in values["digests"].items()},
+            accepted=bool(values["accepted"]),
+            refusal=str(values["refusal"]),
+            bound=float(values["bound"]),
+            error=float(values["error"]),
+            figures={str(name): float(value) for name, value in values["figures"].items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +152,7 @@ class Evidence:
         proofs: how each back-end did at the export.
         versions: of the libraries that took part.
         exported_at: ISO 8601, UTC.
+        int8: how the INT8 graph did; None where there is none.
     """
 
     signature: Signature
@@ -108,6 +161,7 @@ class Evidence:
     proofs: tuple[Proof, ...]
     versions: Mapping[str, str]
     exported_at: str
+    int8: Int8Proof | None = None
 
     def verify(self, path: Path) -> None:
         """Checks a file against its sum.
@@ -115,7 +169,8 @@ class Evidence:
         Raises:
             CorruptData: the file is missing, altered or truncated, or not named here.
         """
-        wanted = self.files.get(path.name)
+        digests = {**self.files, **({} if self.int8 is None else self.int8.digests)}
+        wanted = digests.get(path.name)
         if wanted is None:
             raise artefact_corrupt(path, f"{EVIDENCE} does not name it")
         try:
@@ -127,7 +182,7 @@ class Evidence:
 
     def save(self, path: Path) -> None:
         """Writes the JSON file."""
-        document = {
+        document: dict[str, Any] = {
             "format": 1,
             "signature": self.signature.to_dict(),
             "graph": self.graph,
@@ -145,6 +200,8 @@ class Evidence:
             "versions": dict(self.versions),
             "exported_at": self.exported_at,
         }
+        if self.int8 is not None:
+            document["int8"] = self.int8.to_dict()
         path.write_text(json.dumps(document, indent=2, allow_nan=True) + "\n", "utf-8")
 
     @classmethod
@@ -171,6 +228,7 @@ class Evidence:
                 ),
                 versions={str(name): str(value) for name, value in document["versions"].items()},
                 exported_at=str(document["exported_at"]),
+                int8=Int8Proof.from_dict(document["int8"]) if document.get("int8") else None,
             )
         except OSError as error:
             raise artefact_corrupt(path, error.strerror or "it cannot be read") from error
