@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from meshcast.api.analyzer.v1 import analyzer_pb2 as _analyzer_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2 as _forecaster_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as _predictor_pb2
 from meshcast.api.type.v1 import receipt_pb2 as _receipt_pb2
@@ -94,6 +95,7 @@ class PredictComprehensiveRequest(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the services' own requests; each part's prediction id follows from it. A request id inside a part wins over it."""
     @_builtins.property
@@ -108,6 +110,10 @@ class PredictComprehensiveRequest(_message.Message):
     def growth(self) -> _forecaster_pb2.ForecastGrowthRequest:
         """The question to the forecaster. Unset: the part growth, where wanted, is answered with INVALID_ARGUMENT."""
 
+    @_builtins.property
+    def content(self) -> _analyzer_pb2.AnalyzeContentRequest:
+        """The question to the analyzer. Unset: the part content, where wanted, is answered with INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
@@ -115,10 +121,11 @@ class PredictComprehensiveRequest(_message.Message):
         parts: _abc.Iterable[Global___Part.ValueType] | None = ...,
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
         growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
+        content: _analyzer_pb2.AnalyzeContentRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +141,7 @@ class PredictComprehensiveResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     part: Global___Part.ValueType
@@ -151,6 +159,10 @@ class PredictComprehensiveResponse(_message.Message):
         """Answer to PART_GROWTH."""
 
     @_builtins.property
+    def content(self) -> _analyzer_pb2.AnalyzeContentResponse:
+        """Answer to PART_CONTENT."""
+
+    @_builtins.property
     def summary(self) -> Global___ComprehensiveSummary:
         """Ends the answer. Unset in the parts."""
 
@@ -165,14 +177,15 @@ class PredictComprehensiveResponse(_message.Message):
         status: _status_pb2.Status | None = ...,
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
         growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
+        content: _analyzer_pb2.AnalyzeContentResponse | None = ...,
         summary: Global___ComprehensiveSummary | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -282,6 +295,7 @@ class RoutePredictionRequest(_message.Message):
 
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementRequest:
         """Goes to the predictor."""
@@ -290,17 +304,22 @@ class RoutePredictionRequest(_message.Message):
     def growth(self) -> _forecaster_pb2.ForecastGrowthRequest:
         """Goes to the forecaster."""
 
+    @_builtins.property
+    def content(self) -> _analyzer_pb2.AnalyzeContentRequest:
+        """Goes to the analyzer."""
+
     def __init__(
         self,
         *,
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
         growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
+        content: _analyzer_pb2.AnalyzeContentRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -314,6 +333,7 @@ class RoutePredictionResponse(_message.Message):
 
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementResponse:
@@ -324,6 +344,10 @@ class RoutePredictionResponse(_message.Message):
         """From the forecaster."""
 
     @_builtins.property
+    def content(self) -> _analyzer_pb2.AnalyzeContentResponse:
+        """From the analyzer."""
+
+    @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
         """The gateway's receipt; the service's own is in the answer."""
 
@@ -332,13 +356,14 @@ class RoutePredictionResponse(_message.Message):
         *,
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
         growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
+        content: _analyzer_pb2.AnalyzeContentResponse | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

@@ -70,6 +70,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bug of ours; the text stays in the server's log under `request_id`. INTERNAL. Metadata: `request_id`."""
     ERROR_REASON_NO_PART_ANSWERED: _ErrorReason.ValueType  # 21
     """No part of a composite answer could be given. UNAVAILABLE."""
+    ERROR_REASON_HEAD_UNKNOWN: _ErrorReason.ValueType  # 22
+    """No head of this name and version is kept. NOT_FOUND. Metadata: `head`, `version`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a row was refused: the `reason` of every `google.rpc.ErrorInfo` that the mesh sends, under the domain
@@ -124,4 +126,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """A bug of ours; the text stays in the server's log under `request_id`. INTERNAL. Metadata: `request_id`."""
 ERROR_REASON_NO_PART_ANSWERED: ErrorReason.ValueType  # 21
 """No part of a composite answer could be given. UNAVAILABLE."""
+ERROR_REASON_HEAD_UNKNOWN: ErrorReason.ValueType  # 22
+"""No head of this name and version is kept. NOT_FOUND. Metadata: `head`, `version`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
