@@ -1,7 +1,8 @@
 """Signature of a model: the names, dtypes and shapes that go in and come out, and how far a back-end may stray."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,16 @@ from numpy.typing import NDArray
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import InvalidInput
 
-__all__ = ["DTYPES", "Arrays", "Signature", "TensorSpec"]
+__all__ = ["DTYPES", "RAGGED", "Arrays", "Lengths", "Signature", "TensorSpec"]
 
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors by name; the first dimension of each is the row."""
+
+Lengths = tuple[int, ...]
+"""Padded lengths of a batch's ragged axes, in the order of the inputs; empty where no axis is ragged."""
+
+RAGGED = -1
+"""A size that differs from call to call, in `TensorSpec.shape`."""
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -39,9 +46,12 @@ class TensorSpec:
     Attributes:
         name: name in the graph.
         dtype: Open Inference Protocol datatype, a key of `DTYPES`, as in `FP32`.
-        shape: dimensions after the batch dimension.
+        shape: dimensions after the batch dimension; -1 in an input is a ragged axis, a length of its own that differs
+            from call to call. Zeros at its end are padding by contract: they must not change any output.
         description: what it holds, with units.
         takes_nonfinite: True for an input in which NaN or infinity mean something; elsewhere they are refused.
+        multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together.
+        length_max: longest ragged axis, itself such a multiple; 0 where none is ragged.
     """
 
     name: str
@@ -49,10 +59,41 @@ class TensorSpec:
     shape: tuple[int, ...] = ()
     description: str = ""
     takes_nonfinite: bool = False
+    multiple_of: int = 1
+    length_max: int = 0
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InvalidInput(f"Tensor {self.name}: {self.dtype!r} is none of {', '.join(DTYPES)}.", field="dtype")
+        if any(size < 0 and size != RAGGED for size in self.shape):
+            raise InvalidInput(f"Tensor {self.name}: a size is 0 or more, or -1, not {self.shape}.", field="shape")
+        if self.multiple_of < 1 or self.length_max % self.multiple_of or self.is_ragged != (self.length_max > 0):
+            raise InvalidInput(
+                f"Tensor {self.name}: length_max is a multiple of multiple_of where an axis is ragged, else 0.",
+                field="length_max",
+            )
+
+    @property
+    def is_ragged(self) -> bool:
+        """True when an axis has another length from call to call."""
+        return RAGGED in self.shape
+
+    @property
+    def shape_text(self) -> str:
+        """The shape that is asked for, as an error says it: `[rows, 0 to 256]`."""
+        sizes = (f"0 to {self.length_max}" if size == RAGGED else str(size) for size in self.shape)
+        return f"[{', '.join(('rows', *sizes))}]"
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """True for the shape of a tensor, rows first, that the model takes."""
+        return len(shape) == 1 + len(self.shape) and all(
+            size == wanted or (wanted == RAGGED and 0 <= size <= self.length_max)
+            for size, wanted in zip(shape[1:], self.shape, strict=True)
+        )
+
+    def padded_length(self, length: int) -> int:
+        """The length that a ragged axis of `length` is padded to: the next multiple, at least one of them."""
+        return -(-max(1, length) // self.multiple_of) * self.multiple_of
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -67,6 +108,7 @@ class TensorSpec:
             "shape": list(self.shape),
             "description": self.description,
             "takes_nonfinite": self.takes_nonfinite,
+            **({"multiple_of": self.multiple_of, "length_max": self.length_max} if self.is_ragged else {}),
         }
 
     @classmethod
@@ -78,6 +120,8 @@ class TensorSpec:
             shape=tuple(int(size) for size in values["shape"]),
             description=str(values.get("description", "")),
             takes_nonfinite=bool(values.get("takes_nonfinite", False)),
+            multiple_of=int(values.get("multiple_of", 1)),
+            length_max=int(values.get("length_max", 0)),
         )
 
 
@@ -93,6 +137,8 @@ class Signature:
         rows_max: most rows of one run; larger requests are split.
         tolerance_reduced: the same for reduced precision (bf16) where a setting allows it; None: it never serves.
         relative: True for a model whose outputs scale with its inputs, so that no absolute difference fits them all.
+        cells_max: most rows times the longest ragged axis of one run, so that its memory is bounded; None: `rows_max`
+            alone bounds it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -101,6 +147,14 @@ class Signature:
     rows_max: int = 256
     tolerance_reduced: float | None = None
     relative: bool = False
+    cells_max: int | None = None
+
+    def __post_init__(self) -> None:
+        for spec in self.outputs:
+            if spec.is_ragged:
+                raise InvalidInput(f"Output {spec.name} is ragged; only inputs may be.", field="shape")
+        if self.cells_max is not None and self.cells_max < 1:
+            raise InvalidInput("cells_max must be 1 or more.", field="cells_max")
 
     def check(self, arrays: Arrays, *, model: str = "") -> int:
         """Number of rows of `arrays`, which hold exactly the inputs with their dtypes, shapes and finite values.
@@ -121,11 +175,8 @@ class Signature:
                 raise _mismatch(
                     model, spec.name, f"is {array.dtype}, the model takes {spec.dtype} ({spec.numpy_dtype})"
                 )
-            if array.ndim != 1 + len(spec.shape) or array.shape[1:] != spec.shape:
-                wanted = ["rows", *map(str, spec.shape)]
-                raise _mismatch(
-                    model, spec.name, f"has shape {list(array.shape)}, the model takes [{', '.join(wanted)}]"
-                )
+            if array.shape[1:] != spec.shape and not spec.takes(array.shape):
+                raise _mismatch(model, spec.name, f"has shape {list(array.shape)}, the model takes {spec.shape_text}")
             if rows < 0:
                 rows = array.shape[0]
             elif array.shape[0] != rows:
@@ -141,6 +192,75 @@ class Signature:
         return rows
 
     @property
+    def is_ragged(self) -> bool:
+        """True when an input has a ragged axis."""
+        return any(spec.is_ragged for spec in self.inputs)
+
+    def lengths(self, arrays: Arrays) -> Lengths:
+        """The lengths that the ragged axes of inputs are padded to; only rows of the same lengths run together.
+
+        Args:
+            arrays: inputs that fit the signature, padded or not.
+        """
+        return tuple(
+            spec.padded_length(arrays[spec.name].shape[1 + axis])
+            for spec in self.inputs
+            for axis, size in enumerate(spec.shape)
+            if size == RAGGED
+        )
+
+    def padded(self, arrays: Arrays) -> Arrays:
+        """The inputs, their ragged axes padded with zeros to their multiples; the very arrays where nothing is missing.
+
+        Args:
+            arrays: inputs that fit the signature.
+        """
+        return self.at_lengths(arrays, self.lengths(arrays))
+
+    def at_lengths(self, arrays: Arrays, lengths: Lengths) -> Arrays:
+        """The inputs, their ragged axes padded with zeros, or cut, to the lengths.
+
+        Args:
+            arrays: inputs by name.
+            lengths: as `lengths` gives them.
+        """
+        rest = iter(lengths)
+        found: dict[str, NDArray[Any]] = {}
+        for spec in self.inputs:
+            array = arrays[spec.name]
+            wanted = (len(array), *(next(rest) if size == RAGGED else size for size in spec.shape))
+            if array.shape != wanted:
+                common = tuple(slice(min(have, size)) for have, size in zip(array.shape, wanted, strict=True))
+                whole = np.zeros(wanted, dtype=array.dtype)
+                whole[common] = array[common]
+                array = whole
+            found[spec.name] = array
+        return found
+
+    def rows_at(self, lengths: Lengths, rows_max: int | None = None) -> int:
+        """Most rows of one run at these lengths.
+
+        Args:
+            lengths: of the ragged axes; empty where there are none.
+            rows_max: bound of the device; the signature's when None. `cells_max` grows with it where it is larger.
+        """
+        rows = self.rows_max if rows_max is None else rows_max
+        if self.cells_max is None or not lengths:
+            return rows
+        cells = self.cells_max * max(1, rows // self.rows_max)
+        return max(1, min(rows, cells // max(lengths)))
+
+    def all_lengths(self) -> tuple[Lengths, ...]:
+        """Every combination of padded lengths, the shortest first; one empty combination where no axis is ragged."""
+        axes = [
+            range(spec.multiple_of, spec.length_max + 1, spec.multiple_of)
+            for spec in self.inputs
+            for size in spec.shape
+            if size == RAGGED
+        ]
+        return tuple(sorted(product(*axes), key=lambda lengths: (sum(lengths), lengths)))
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs in the graph's order."""
         return tuple(spec.name for spec in self.inputs)
@@ -151,16 +271,22 @@ class Signature:
         return tuple(spec.name for spec in self.outputs)
 
     def same_tensors(self, other: "Signature") -> bool:
-        """True when both take and give the same names, dtypes and shapes."""
+        """True when both take and give the same names, dtypes, shapes and longest ragged axes."""
 
-        def tensors(signature: Signature) -> list[tuple[str, str, tuple[int, ...]]]:
-            return [(spec.name, spec.dtype, spec.shape) for spec in (*signature.inputs, *signature.outputs)]
+        def tensors(signature: Signature) -> list[tuple[str, str, tuple[int, ...], int]]:
+            specs = (*signature.inputs, *signature.outputs)
+            return [(spec.name, spec.dtype, spec.shape, spec.length_max) for spec in specs]
 
         return len(self.inputs) == len(other.inputs) and tensors(self) == tensors(other)
 
     def example(self, rows: int) -> dict[str, NDArray[Any]]:
-        """Inputs of `rows` rows of ones, for a first run where nothing recorded is at hand."""
-        return {spec.name: np.ones((rows, *spec.shape), dtype=spec.numpy_dtype) for spec in self.inputs}
+        """Inputs of `rows` rows of ones, for a first run where nothing recorded is at hand; ragged axes are short."""
+        return {
+            spec.name: np.ones(
+                (rows, *(spec.multiple_of if size == RAGGED else size for size in spec.shape)), dtype=spec.numpy_dtype
+            )
+            for spec in self.inputs
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -171,12 +297,13 @@ class Signature:
             "rows_max": self.rows_max,
             "tolerance_reduced": self.tolerance_reduced,
             "relative": self.relative,
+            **({} if self.cells_max is None else {"cells_max": self.cells_max}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Signature":
         """The signature that `to_dict` wrote."""
-        reduced = values.get("tolerance_reduced")
+        reduced, cells_max = values.get("tolerance_reduced"), values.get("cells_max")
         return cls(
             inputs=tuple(TensorSpec.from_dict(spec) for spec in values["inputs"]),
             outputs=tuple(TensorSpec.from_dict(spec) for spec in values["outputs"]),
@@ -184,6 +311,7 @@ class Signature:
             rows_max=int(values["rows_max"]),
             tolerance_reduced=None if reduced is None else float(reduced),
             relative=bool(values.get("relative", False)),  # evidence of before it existed
+            cells_max=None if cells_max is None else int(cells_max),
         )
 
 
