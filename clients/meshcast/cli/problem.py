@@ -143,7 +143,7 @@ def _from_mesh(error: BaseException) -> Problem:
         details = [*details[:_FAULTS_SHOWN], f"… and {hidden:,} more"]
     way_out = ""
     code = ExitCode.REFUSED
-    if error.reason == ErrorReason.ERROR_REASON_EXTRA_MISSING:
+    if error.reason in (ErrorReason.ERROR_REASON_EXTRA_MISSING, ErrorReason.ERROR_REASON_MODEL_MISSING):
         code = ExitCode.EXTRA_MISSING
         way_out = error.facts.get("command", "")
     elif isinstance(error, InvalidInput):

@@ -72,6 +72,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No part of a composite answer could be given. UNAVAILABLE."""
     ERROR_REASON_HEAD_UNKNOWN: _ErrorReason.ValueType  # 22
     """No head of this name and version is kept. NOT_FOUND. Metadata: `head`, `version`."""
+    ERROR_REASON_MODEL_MISSING: _ErrorReason.ValueType  # 23
+    """An optional model of the service is not on this host; a command builds it. FAILED_PRECONDITION. Metadata: `model`,
+    `command`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a row was refused: the `reason` of every `google.rpc.ErrorInfo` that the mesh sends, under the domain
@@ -128,4 +132,8 @@ ERROR_REASON_NO_PART_ANSWERED: ErrorReason.ValueType  # 21
 """No part of a composite answer could be given. UNAVAILABLE."""
 ERROR_REASON_HEAD_UNKNOWN: ErrorReason.ValueType  # 22
 """No head of this name and version is kept. NOT_FOUND. Metadata: `head`, `version`."""
+ERROR_REASON_MODEL_MISSING: ErrorReason.ValueType  # 23
+"""An optional model of the service is not on this host; a command builds it. FAILED_PRECONDITION. Metadata: `model`,
+`command`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
