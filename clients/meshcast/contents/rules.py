@@ -1,0 +1,84 @@
+"""The rules of contents: what a text and each column beside it may hold, and which rows break them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BYTES_MAX", "ROWS_MAX", "Violations", "bad_values", "content_violations", "describe_value"]
+
+BYTES_MAX = 1024 * 1024
+"""Most bytes of UTF-8 of a text and its title together, of the contract."""
+ROWS_MAX = 1024
+"""Most texts of a chunk, of the contract; so of EmbedTexts and ClassifyTexts."""
+
+_LENGTH_MAX = 2.0**31  # the contract's int32
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+Violations = dict[int, list[tuple[str, str]]]
+"""By 0-based row, the violations as (field, description)."""
+
+RULES = {
+    "content_length": "must be a whole number of 0 or more characters",
+    "has_media": "must be 0 or 1",
+    "hour_of_day": "must be a whole number from 0 to 23",
+}
+
+
+def bad_values(column: str, values: Floats) -> NDArray[np.bool_]:
+    """Where values break their column's rule; NaN (unknown) is allowed in all but `has_media`.
+
+    Args:
+        column: `content_length`, `has_media` or `hour_of_day`.
+        values: shape (n,).
+    """
+    if column == "has_media":
+        good = (values == 0) | (values == 1)
+    else:
+        end = 24.0 if column == "hour_of_day" else _LENGTH_MAX
+        good = ((values >= 0) & (values < end) & (np.floor(values) == values)) | np.isnan(values)
+    bad: NDArray[np.bool_] = ~good
+    return bad
+
+
+def describe_value(column: str, value: float) -> str:
+    """Why a value is refused."""
+    return f"{RULES[column]}, is {value:.15g}"
+
+
+def content_violations(
+    text: Sequence[str],
+    title: Sequence[str],
+    columns: dict[str, Floats],
+    field: Callable[[int, str], str],
+) -> Violations:
+    """Rows of contents that break the contract, with the fields at fault; good rows are not named.
+
+    Args:
+        text: n texts.
+        title: n titles.
+        columns: raw values by name, each of shape (n,); NaN = unknown. A column that is left out is not checked.
+        field: names the field of a row's column in the caller's message.
+
+    Returns:
+        By 0-based row, the violations; at most one a column and row.
+    """
+    found: Violations = {}
+    for row, (body, head) in enumerate(zip(text, title, strict=True)):
+        fault = _text_fault(body, head)
+        if fault is not None:
+            found[row] = [(field(row, "text"), fault)]
+    for name, values in columns.items():
+        for row in np.flatnonzero(bad_values(name, values)).tolist():
+            found.setdefault(row, []).append((field(row, name), describe_value(name, float(values[row]))))
+    return found
+
+
+def _text_fault(text: str, title: str) -> str | None:
+    if (not text or text.isspace()) and (not title or title.isspace()):
+        return "is empty: a text or a title is required"
+    if 4 * (len(text) + len(title)) > BYTES_MAX:  # no code point takes more than 4 bytes
+        size = len(text.encode("utf-8", "surrogatepass")) + len(title.encode("utf-8", "surrogatepass"))
+        if size > BYTES_MAX:
+            return f"and title have {size} bytes of UTF-8, at most {BYTES_MAX} are taken; give the beginning"
+    return None

@@ -1,0 +1,112 @@
+"""The table of contents: texts with what is known of their posts, as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from meshcast.rpc.errors import InvalidInput
+
+__all__ = ["UNKNOWN_HOUR", "Contents"]
+
+UNKNOWN_HOUR = -1
+"""Stands for an hour of the day that is not known."""
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contents:
+    """Contents of posts as columns, each of n rows.
+
+    The constructor takes the columns as they are; `Contents.of` fills in what is left out. A table is immutable; a
+    slice shares the memory of its table.
+
+    >>> contents = Contents.of(["Good morning", "See this"], hour_of_day=[7, -1])
+    >>> contents.content_length.tolist(), contents.hour_of_day.tolist(), len(contents[1:])
+    ([12, 8], [7, -1], 1)
+
+    Attributes:
+        text: the texts.
+        title: titles of what the posts link to; empty where a post links to nothing.
+        content_length: shape (n,), int64, length of the whole text in code points.
+        has_media: shape (n,), bool, whether the post carries a photo or a video.
+        hour_of_day: shape (n,), int64, 0 to 23 on the channel's own clock; `UNKNOWN_HOUR` (-1) where it is not known.
+    """
+
+    text: tuple[str, ...]
+    title: tuple[str, ...]
+    content_length: Positions
+    has_media: NDArray[np.bool_]
+    hour_of_day: Positions
+
+    @classmethod
+    def of(
+        cls,
+        text: Sequence[str],
+        *,
+        title: Sequence[str] | None = None,
+        content_length: ArrayLike | None = None,
+        has_media: ArrayLike | None = None,
+        hour_of_day: ArrayLike | None = None,
+    ) -> "Contents":
+        """A table from texts and whatever else is known of them.
+
+        Args:
+            text: n texts.
+            title: n titles; None: no row has one.
+            content_length: shape (n,); None: the length of each text.
+            has_media: shape (n,); None: no row has media.
+            hour_of_day: shape (n,), -1 where unknown; None: unknown everywhere.
+
+        Raises:
+            InvalidInput: a column is not of n rows.
+        """
+        texts = tuple(text)
+        n = len(texts)
+        titles = ("",) * n if title is None else tuple(title)
+        if len(titles) != n:
+            raise InvalidInput(f"title has {len(titles)} rows, text {n}", field="title")
+        lengths = [len(one) for one in texts] if content_length is None else content_length
+        return cls(
+            text=texts,
+            title=titles,
+            content_length=_column("content_length", lengths, n, np.int64),
+            has_media=_column("has_media", np.zeros(n) if has_media is None else has_media, n, np.bool_),
+            hour_of_day=_column(
+                "hour_of_day", np.full(n, UNKNOWN_HOUR) if hour_of_day is None else hour_of_day, n, np.int64
+            ),
+        )
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, rows: slice) -> "Contents":
+        """The contents of a slice; arrays without a copy."""
+        return Contents(
+            text=self.text[rows],
+            title=self.title[rows],
+            content_length=self.content_length[rows],
+            has_media=self.has_media[rows],
+            hour_of_day=self.hour_of_day[rows],
+        )
+
+    def take(self, rows: Positions) -> "Contents":
+        """The contents at positions, in their order."""
+        positions = rows.tolist()
+        return Contents(
+            text=tuple([self.text[row] for row in positions]),
+            title=tuple([self.title[row] for row in positions]),
+            content_length=self.content_length[rows],
+            has_media=self.has_media[rows],
+            hour_of_day=self.hour_of_day[rows],
+        )
+
+
+def _column(name: str, values: ArrayLike, n: int, kind: type[Any]) -> NDArray[Any]:
+    column = np.asarray(values)
+    if column.shape != (n,):
+        raise InvalidInput(f"{name} has shape {column.shape}, text ({n},)", field=name)
+    return column.astype(kind, copy=False)
