@@ -1,0 +1,28 @@
+"""Signature of the embedder: what its graph takes and gives."""
+
+from meshcast.runtime import Signature, TensorSpec
+
+__all__ = ["SIGNATURE", "TOKENS_MAX", "WIDTH"]
+
+TOKENS_MAX = 256
+"""Most tokens of a text, [CLS] and [SEP] included: what the model was trained with."""
+
+WIDTH = 384
+"""Numbers of an embedding."""
+
+SIGNATURE = Signature(
+    inputs=(
+        TensorSpec(
+            name="tokens",
+            dtype="INT32",
+            shape=(-1,),
+            multiple_of=16,
+            length_max=TOKENS_MAX,
+            description="WordPiece tokens of a text from [CLS] to [SEP], 0 after its end",
+        ),
+    ),
+    outputs=(TensorSpec(name="embedding", shape=(WIDTH,), description="direction of the text's meaning, of length 1"),),
+    tolerance=1e-5,
+    rows_max=64,
+    cells_max=4096,
+)
