@@ -45,7 +45,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
       the traceback goes to the log only.
     - Bytes that are no message of the method's type become InvalidInput.
     - While `is_draining`, new calls are refused with NotReady; health and reflection go on. `leaving` is set when the
-      server stops.
+      server stops; from `is_closing` on, refusals wait for it. `heard_at`, on `time.perf_counter()`, is when a call
+      last ended or was refused: its caller may be about to ask again.
     - CancelledError passes through.
 
     Args:
@@ -67,7 +68,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self.metrics = metrics or Metrics()
         self.control_message_bytes_max = control_message_bytes_max
         self.is_draining = False
+        self.is_closing = False
         self.leaving = asyncio.Event()
+        self.heard_at = float("-inf")
         self._parked = 0
         self._access = access
         self._observers = tuple(observers)
@@ -79,7 +82,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return self.metrics.in_flight - self._parked
 
     async def refuse(self) -> None:
-        """Refuses a call of a draining server, when the server stops or `REFUSAL_DELAY_S` later.
+        """Refuses a call of a draining server: when it stops or, before it closes, `REFUSAL_DELAY_S` later.
 
         A caller that asks again without a pause is thereby waiting, not asking, at the moment in which the transport
         tells it to leave: a call that crosses that message would end CANCELLED, which callers must not retry.
@@ -88,10 +91,13 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             NotReady: DRAINING, always.
         """
         self._parked += 1
+        self.heard_at = time.perf_counter()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REFUSAL_DELAY_S):
                     await self.leaving.wait()
+            if self.is_closing:
+                await self.leaving.wait()
         finally:
             self._parked -= 1
         raise _draining()
@@ -203,9 +209,11 @@ class _Around:
                     raise
                 await _abort(context, refusal)
             finally:
+                ended = time.perf_counter()
                 if is_counted:
                     metrics.in_flight -= 1
-                self._finish(call, code, failure, states, time.perf_counter() - began)
+                    owner.heard_at = ended
+                self._finish(call, code, failure, states, ended - began)
 
         return answer
 
@@ -241,9 +249,11 @@ class _Around:
                     raise
                 await _abort(context, refusal)
             finally:
+                ended = time.perf_counter()
                 if is_counted:
                     metrics.in_flight -= 1
-                self._finish(call, code, failure, states, time.perf_counter() - began)
+                    owner.heard_at = ended
+                self._finish(call, code, failure, states, ended - began)
 
         return answer
 

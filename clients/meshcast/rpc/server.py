@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.01  # between two looks at the calls in flight while draining
 _GRACE_MIN_S = 0.1  # for refusals that are on their way out
+_SILENCE_S = 0.05  # without a word from any caller, after which none is about to ask again
+_SILENCE_S_MAX = 0.5  # how long that is waited for: callers that keep coming never fall silent
 
 Registrar = Callable[[grpc.aio.Server], None]
 """Adds a servicer to a server, as `lambda server: add_XServiceServicer_to_server(servicer, server)`."""
@@ -186,6 +188,7 @@ class Server:
         # Refusing while the last calls finish: one that lands on a server that stops would end CANCELLED instead.
         while self.interceptor.in_flight and time.monotonic() < until and not self._hurry.is_set():  # noqa: ASYNC110  # an event would cost every call
             await asyncio.sleep(_LOOK_S)
+        await self._silence()
         grace_s = max(_GRACE_MIN_S, until - time.monotonic())
         stopping = asyncio.create_task(server.stop(grace_s), name="server-stop")
         await asyncio.sleep(_LOOK_S)  # callers are told to leave; only then do those that were refused learn of it
@@ -198,6 +201,19 @@ class Server:
             await stopping
         finally:
             hurrying.cancel()
+
+    async def _silence(self) -> None:
+        """Waits until every caller that asks again at once has a question here, and holds those questions.
+
+        A caller whose answer has just gone out would otherwise ask while the transport closes, and end CANCELLED.
+        """
+        self.interceptor.is_closing = True
+        until = time.perf_counter() + _SILENCE_S_MAX
+        while not self._hurry.is_set():  # an event would cost every call
+            now = time.perf_counter()
+            if now >= min(until, self.interceptor.heard_at + _SILENCE_S):
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def _listed(self) -> tuple[str, ...]:
         return (*self.service_names, HEALTH_SERVICE_NAME, *REFLECTION_SERVICE_NAMES)
