@@ -17,13 +17,14 @@ from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFoun
 from meshcast.runtime import LOW, ServiceContext, answer_in_order, plain_receipt, priority_class, receipt_of
 from meshcast.runtime.preparing import ROWS_INLINE
 from meshcast.runtime.requests import add_violations, refusal
+from meshcast.runtime.turns import Turns
 from meshcast.series import day_of, messages_from_days
 from meshcast.services.forecaster.actuals import Forecasts, ForecastStore
 from meshcast.services.forecaster.analysis import patterns_message
-from meshcast.services.forecaster.analyst import Analyst
 from meshcast.services.forecaster.answers import chunk_answer, evidence_messages, forecast
 from meshcast.services.forecaster.features import HISTORY, HORIZON
 from meshcast.services.forecaster.intervals import IntervalTracker, adapted
+from meshcast.services.forecaster.patterns import analyze
 from meshcast.services.forecaster.prepare import Prepared, preparer, violations_of
 from meshcast.services.forecaster.questions import (
     Asked,
@@ -58,7 +59,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
             context.settings.state / "forecasts" / f"{context.model.name}.sqlite", registry=context.registry
         )
         self._keeps = context.settings.log_predictions
-        self._analyst = Analyst(context.model.name)
+        self._turns = Turns(context.model.name, "analysis")
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -67,7 +68,7 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._analyst.close()
+        self._turns.close()
         await self._stack.aclose()
 
     async def ForecastGrowth(self, request: pb.ForecastGrowthRequest, context: Context) -> pb.ForecastGrowthResponse:
@@ -115,8 +116,11 @@ class ForecasterServicer(pb_grpc.ForecasterServiceServicer):
         question = history_question(request, request.nonnegative)
         if violations := violations_of(question, day_of(_today())).get(0):
             raise refusal(violations)
+        known = ~np.isnan(question.value)
         async with deadline.enforced(where="the analysis"):
-            patterns = await self._analyst.analyze(question, nonnegative=request.nonnegative)
+            patterns = await self._turns.take(
+                lambda _: analyze(question.day[known], question.value[known], nonnegative=request.nonnegative)
+            )
         answer = patterns_message(patterns)
         answer.receipt.CopyFrom(plain_receipt(deadline))
         return answer
