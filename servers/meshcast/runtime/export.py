@@ -40,7 +40,7 @@ from meshcast.runtime.evidence import (
     sha256,
 )
 from meshcast.runtime.session import Backend, Session, SessionOptions, parity_error
-from meshcast.runtime.signature import Signature
+from meshcast.runtime.signature import RAGGED, Signature
 from meshcast.runtime.torch import open_session as open_torch
 
 __all__ = ["ExportReport", "export_model"]
@@ -101,6 +101,7 @@ def export_model(
         CorruptData: no back-end reproduces the torch model; the evidence is written all the same.
     """
     rows = signature.check(recorded)
+    recorded = signature.padded(recorded)
     pick = np.unique(np.linspace(0, rows - 1, min(rows, RECORDED_ROWS_MAX)).astype(np.int64))
     inputs = {name: np.ascontiguousarray(recorded[name][pick]) for name in signature.input_names}
     version_dir.mkdir(parents=True, exist_ok=True)
@@ -149,7 +150,11 @@ def _write_onnx(
 ) -> None:
     have = len(next(iter(inputs.values())))
     pick = [row % have for row in range(example_rows)]
-    example = tuple(torch.from_numpy(inputs[name][pick]) for name in signature.input_names)
+    # Every ragged axis has another length in the example: the exporter takes equal ones for the same.
+    axes = [spec for spec in signature.inputs for size in spec.shape if size == RAGGED]
+    lengths = tuple(min(spec.padded_length(3 + 16 * place), spec.length_max) for place, spec in enumerate(axes))
+    arrays = signature.at_lengths({name: inputs[name][pick] for name in signature.input_names}, lengths)
+    example = tuple(torch.from_numpy(arrays[name]) for name in signature.input_names)
     batch = torch.export.Dim("batch", min=1, max=4096)
     # The exporters warn about their own insides; a caller that turns warnings into errors must still get a file.
     with warnings.catch_warnings(), _errors_only(_REGISTRATION):
@@ -161,7 +166,11 @@ def _write_onnx(
             dynamo=True,
             input_names=list(signature.input_names),
             output_names=list(signature.output_names),
-            dynamic_shapes=tuple({0: batch} for _ in signature.inputs),
+            dynamic_shapes=tuple(
+                {0: batch}
+                | {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(spec.shape, 1) if size == RAGGED}
+                for spec in signature.inputs
+            ),
             external_data=False,
             verbose=False,
         )

@@ -1,7 +1,7 @@
 """Session: one version of a model, loaded in one back-end, immutable until it is closed."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData, InvalidInput
-from meshcast.runtime.signature import Arrays, Signature
+from meshcast.runtime.signature import Arrays, Lengths, Signature
 
-__all__ = ["Backend", "Session", "SessionOptions", "artefact_corrupt", "bucket", "parity_error", "powers", "steps"]
-
+__all__ = [
+    "Backend",
+    "Session",
+    "SessionOptions",
+    "artefact_corrupt",
+    "bucket",
+    "difference",
+    "parity_error",
+    "powers",
+    "steps",
+]
 
 BACKENDS = (
     "onnxruntime/cpu/f32",
@@ -24,6 +33,9 @@ BACKENDS = (
     "openvino/cpu/default",
 )
 """What a setting may ask for. Another text would be run as one of these and be named as what it is not."""
+
+LONG_ROWS_MAX = 7
+"""Largest batch in which the longer rows of a ragged signature are proved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +144,10 @@ def parity_error(
 ) -> float:
     """Largest difference between a session's outputs and the expected ones, over several batch sizes.
 
+    Rows of a ragged signature are proved at several lengths: each batch is cut to what its own rows need, while the
+    expected outputs are those of the whole recorded width. So a graph with a frozen length shows, and so does one in
+    which padding changes an output.
+
     Args:
         session: the session under test.
         signature: names of its tensors.
@@ -140,27 +156,53 @@ def parity_error(
         rows: batch sizes to be proved.
 
     Returns:
+        The difference as `difference` gives it.
+    """
+    worst = 0.0
+    for size in rows:
+        for pick, lengths in _batches(signature, inputs, size):
+            batch = {name: np.ascontiguousarray(inputs[name][pick]) for name in signature.input_names}
+            given = session.run(signature.at_lengths(batch, lengths) if lengths else batch)
+            worst = max(worst, difference(signature, given, {name: expected[name][pick] for name in expected}))
+    return worst
+
+
+def _batches(signature: Signature, inputs: Arrays, size: int) -> Iterator[tuple[NDArray[np.int64], Lengths]]:
+    """Rows to be proved as batches of `size`, each with the lengths that it is cut to."""
+    recorded = len(next(iter(inputs.values())))
+    if not signature.is_ragged:
+        yield np.arange(size) % recorded, ()
+        return
+    own = signature.own_lengths(inputs)
+    order = np.argsort(own.max(axis=1), kind="stable")
+    # Long rows are dear, and a frozen axis shows in a small batch too: large ones are proved on short rows.
+    for start in {0} if size > LONG_ROWS_MAX else {0, recorded // 2, recorded - 1}:
+        reach = min(size, signature.rows_at(tuple(own[order[start]].tolist())))
+        pick = np.roll(order, -start)[np.arange(reach) % recorded]
+        yield pick, tuple(own[pick].max(axis=0).tolist())
+
+
+def difference(signature: Signature, given: Arrays, expected: Arrays) -> float:
+    """Largest difference between outputs of the same rows, over all of the signature's outputs.
+
+    Returns:
         The difference in the outputs' units, or, for a `relative` signature, as a share of the largest expected value
         of the same row and output; infinite where the shape differs or one side is not finite where the other is.
     """
-    recorded = len(next(iter(inputs.values())))
     worst = 0.0
-    for size in rows:
-        pick = np.arange(size) % recorded
-        given = session.run({name: np.ascontiguousarray(inputs[name][pick]) for name in signature.input_names})
-        for name in signature.output_names:
-            got, wanted = np.asarray(given[name]), np.asarray(expected[name])[pick]
-            if got.shape != wanted.shape:
-                return float("inf")
-            with np.errstate(invalid="ignore"):
-                difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
-            # Equal infinities subtract to NaN, and so does a NaN on one side only: tell them apart.
-            difference[(got == wanted) | (np.isnan(got) & np.isnan(wanted))] = 0.0
-            if np.isnan(difference).any():
-                return float("inf")
-            if signature.relative:
-                difference = _shares(difference, wanted)
-            worst = max(worst, float(difference.max(initial=0.0)))
+    for name in signature.output_names:
+        got, wanted = np.asarray(given[name]), np.asarray(expected[name])
+        if got.shape != wanted.shape:
+            return float("inf")
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        # Equal infinities subtract to NaN, and so does a NaN on one side only: tell them apart.
+        apart[(got == wanted) | (np.isnan(got) & np.isnan(wanted))] = 0.0
+        if np.isnan(apart).any():
+            return float("inf")
+        if signature.relative:
+            apart = _shares(apart, wanted)
+        worst = max(worst, float(apart.max(initial=0.0)))
     return worst
 
 

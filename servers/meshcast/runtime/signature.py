@@ -237,6 +237,19 @@ class Signature:
             found[spec.name] = array
         return found
 
+    def own_lengths(self, arrays: Arrays) -> NDArray[np.int64]:
+        """The padded lengths that each row needs by itself, up to its last value that is not zero; (rows, axes)."""
+        columns: list[NDArray[np.int64]] = []
+        for spec in self.inputs:
+            array = arrays[spec.name]
+            for axis, size in enumerate(spec.shape, start=1):
+                if size == RAGGED:
+                    others = tuple(other for other in range(1, array.ndim) if other != axis)
+                    holds = (array != 0).any(axis=others)
+                    last = np.where(holds, np.arange(1, holds.shape[1] + 1), 0).max(axis=1, initial=0)
+                    columns.append(-(-np.maximum(1, last) // spec.multiple_of) * spec.multiple_of)
+        return np.stack(columns, axis=1) if columns else np.empty((len(next(iter(arrays.values()))), 0), np.int64)
+
     def rows_at(self, lengths: Lengths, rows_max: int | None = None) -> int:
         """Most rows of one run at these lengths.
 
