@@ -230,7 +230,7 @@ class Backends:
 
     async def _close(self, replica: Replica) -> None:
         """Closes the channel of a replica that has left, once its calls are done."""
-        grace_s = max((route.default_deadline_s for route in self.settings.routes.values()), default=0.0)
+        grace_s = max((route.deadline_s_max for route in self.settings.routes.values()), default=0.0)
         await replica.channel.close(grace=grace_s)
         self._closing.remove(replica)
 

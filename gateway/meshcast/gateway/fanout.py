@@ -83,7 +83,7 @@ class Fanout:
             kind.service,
             settings=self._backends.settings,
             remaining_s=remaining_s,
-            default_s=backend.settings.default_deadline_s,
+            default_s=backend.settings.deadline_s(kind.method),
             metadata=metadata,
         )
         return backend, hop

@@ -72,6 +72,7 @@ BY_PART = {
     for kind in (
         PartKind(pb.PART_ENGAGEMENT, "engagement", "/meshcast.api.predictor.v1.PredictorService/PredictEngagement"),
         PartKind(pb.PART_GROWTH, "growth", "/meshcast.api.forecaster.v1.ForecasterService/ForecastGrowth"),
+        PartKind(pb.PART_CONTENT, "content", "/meshcast.api.analyzer.v1.AnalyzerService/AnalyzeContent"),
     )
 }
 """The parts that have a service, by number."""

@@ -114,7 +114,7 @@ class RoutedMethod:
         """One message each way."""
         started = time.perf_counter()
         backend = self._backend(request)
-        hop = self._hop(backend, context, backend.settings.default_deadline_s)
+        hop = self._hop(backend, context, backend.settings.deadline_s(self._path))
         try:
             call, response = await ask(backend, hop, self._service, self._path, request, started)
         except grpc.aio.AioRpcError as error:
@@ -134,7 +134,7 @@ class RoutedMethod:
 
         async def asked(backend: Backend) -> bytes | tuple[Hop, grpc.aio.AioRpcError] | MeshError:
             try:
-                hop = self._hop(backend, context, backend.settings.default_deadline_s)
+                hop = self._hop(backend, context, backend.settings.deadline_s(self._path))
             except MeshError as error:
                 return error
             try:

@@ -22,6 +22,8 @@ class RouteSettings:
     """Health name that tells whether a replica takes calls. Empty: the first of `services`."""
     default_deadline_s: float = 5.0
     """Deadline of unary calls whose caller set none."""
+    default_deadlines_s: dict[str, float] = field(default_factory=dict)
+    """The same for methods that need another, by their names, as in `EmbedTexts`."""
     stream_deadline_s: float = 3600.0
     """Deadline of streams whose caller set none. A million rows take minutes; nothing may stay for ever."""
 
@@ -30,6 +32,19 @@ class RouteSettings:
         """The health name that is watched to tell whether a replica takes calls."""
         return self.health_name or (self.services[0] if self.services else "")
 
+    def deadline_s(self, method: str) -> float:
+        """Deadline of a unary call whose caller set none, in seconds.
+
+        Args:
+            method: its path, as in `/meshcast.api.analyzer.v1.AnalyzerService/EmbedTexts`.
+        """
+        return self.default_deadlines_s.get(method.rpartition("/")[2], self.default_deadline_s)
+
+    @property
+    def deadline_s_max(self) -> float:
+        """The longest of the deadlines of unary calls whose caller set none, in seconds."""
+        return max((self.default_deadline_s, *self.default_deadlines_s.values()))
+
 
 _SHIPPED = {
     "predictor": RouteSettings(
@@ -37,6 +52,15 @@ _SHIPPED = {
     ),
     "forecaster": RouteSettings(
         services=("meshcast.api.forecaster.v1.ForecasterService", _OIP), endpoints=("127.0.0.1:8102",)
+    ),
+    "analyzer": RouteSettings(
+        services=("meshcast.api.analyzer.v1.AnalyzerService", _OIP),
+        endpoints=("127.0.0.1:8103",),
+        default_deadlines_s={
+            # 1,024 texts of 256 tokens take the embedder some seconds on one core.
+            **dict.fromkeys(("EmbedTexts", "RerankTexts", "ClassifyTexts"), 10.0),
+            **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 30.0),
+        },
     ),
 }
 
@@ -82,7 +106,12 @@ def _completed(name: str, route: RouteSettings) -> RouteSettings:
     shipped = _SHIPPED.get(name)
     if shipped is None:
         return route
-    return replace(route, services=route.services or shipped.services, endpoints=route.endpoints or shipped.endpoints)
+    return replace(
+        route,
+        services=route.services or shipped.services,
+        endpoints=route.endpoints or shipped.endpoints,
+        default_deadlines_s={**shipped.default_deadlines_s, **route.default_deadlines_s},
+    )
 
 
 def _check_route(name: str, route: RouteSettings) -> None:
@@ -95,3 +124,6 @@ def _check_route(name: str, route: RouteSettings) -> None:
     for field_name in ("default_deadline_s", "stream_deadline_s"):
         if getattr(route, field_name) <= 0:
             raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
+    for method, seconds in route.default_deadlines_s.items():
+        if seconds <= 0:
+            raise ValueError(f"routes.{name}.default_deadlines_s.{method} must be more than 0, is {seconds}")

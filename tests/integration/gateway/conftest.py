@@ -1,4 +1,4 @@
-"""Fixtures of the gateway's tests: scripted predictors and forecasters on free ports, and gateways before them."""
+"""Fixtures of the gateway's tests: scripted services on free ports, and gateways before them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.analyzer.v1 import analyzer_pb2, analyzer_pb2_grpc
 from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
@@ -20,6 +21,7 @@ from meshcast.rpc import ChannelSettings, Health, InvalidInput, RpcSettings, Ser
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 FORECASTER = "meshcast.api.forecaster.v1.ForecasterService"
+ANALYZER = "meshcast.api.analyzer.v1.AnalyzerService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
@@ -141,6 +143,42 @@ class ScriptedForecaster(forecaster_pb2_grpc.ForecasterServiceServicer):
         return answer
 
 
+class ScriptedAnalyzer(analyzer_pb2_grpc.AnalyzerServiceServicer):
+    """An analyzer that does what the content's title says: `slow`, `stall`, `refuse`, or else it answers.
+
+    Attributes:
+        calls: AnalyzeContent calls that have begun.
+        seconds_left: what each call was given.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds_left: list[float | None] = []
+
+    async def AnalyzeContent(
+        self, request: analyzer_pb2.AnalyzeContentRequest, context: Context
+    ) -> analyzer_pb2.AnalyzeContentResponse:
+        self.calls += 1
+        self.seconds_left.append(context.time_remaining())
+        match request.content.title:
+            case "slow":
+                await asyncio.sleep(0.2)
+            case "stall":
+                await asyncio.Event().wait()
+            case "refuse":
+                raise InvalidInput("hour_of_day must be 0 to 23, is 24", field="content.hour_of_day")
+        judgement = analyzer_pb2.ContentJudgement(viral=0.25, characters_read=len(request.content.text))
+        answer = analyzer_pb2.AnalyzeContentResponse(judgement=judgement)
+        answer.receipt.prediction_id = request.request_id
+        return answer
+
+    async def EmbedTexts(
+        self, request: analyzer_pb2.EmbedTextsRequest, context: Context
+    ) -> analyzer_pb2.EmbedTextsResponse:
+        self.seconds_left.append(context.time_remaining())
+        return analyzer_pb2.EmbedTextsResponse(rows=len(request.texts))
+
+
 @dataclass
 class Replica:
     """A model service that runs: its script, its server and its health."""
@@ -167,11 +205,13 @@ class RunningGateway:
     channel: grpc.aio.Channel
     predictor: Any = field(init=False)
     forecaster: Any = field(init=False)
+    analyzer: Any = field(init=False)
     mesh: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.predictor = pb_grpc.PredictorServiceStub(self.channel)
         self.forecaster = forecaster_pb2_grpc.ForecasterServiceStub(self.channel)
+        self.analyzer = analyzer_pb2_grpc.AnalyzerServiceStub(self.channel)
         self.mesh = gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
     async def health(self) -> gateway_pb2.MeshHealth:
@@ -253,10 +293,23 @@ def run_forecaster() -> RunService:
 
 
 @pytest.fixture
+def run_analyzer() -> RunService:
+    """Runs a scripted analyzer: `async with run_analyzer() as replica`."""
+
+    def running(**options: Any) -> AbstractAsyncContextManager[Replica]:
+        names = (ANALYZER, "model/analyzer", "model/analyzer/1")
+        register = analyzer_pb2_grpc.add_AnalyzerServiceServicer_to_server
+        script = ScriptedAnalyzer()  # type: ignore[abstract]  # the stub's base answers the rest with UNIMPLEMENTED
+        return running_service(script, register, names, **options)
+
+    return running
+
+
+@pytest.fixture
 def run_gateway() -> RunGateway:
     """Runs a gateway: `async with run_gateway([address]) as gateway`; fails the test when it leaves a task behind.
 
-    The addresses are predictors'; `forecasters` are routed where there are any.
+    The addresses are predictors'; `forecasters` and `analyzers` are routed where there are any.
     """
 
     @asynccontextmanager
@@ -264,6 +317,7 @@ def run_gateway() -> RunGateway:
         endpoints: Sequence[str] = (),
         *,
         forecasters: Sequence[str] = (),
+        analyzers: Sequence[str] = (),
         routes: Mapping[str, RouteSettings] | None = None,
         tls: Any = None,
         sources: Any = None,
@@ -274,6 +328,8 @@ def run_gateway() -> RunGateway:
         table = dict(routes or {"predictor": RouteSettings(services=(PREDICTOR,), endpoints=tuple(endpoints))})
         if forecasters:
             table["forecaster"] = RouteSettings(services=(FORECASTER,), endpoints=tuple(forecasters))
+        if analyzers:
+            table["analyzer"] = RouteSettings(services=(ANALYZER,), endpoints=tuple(analyzers))
         timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
         settings = GatewaySettings(routes=table, **timing)
         rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.analyzer.v1 import analyzer_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2
@@ -17,6 +18,7 @@ from meshcast.rpc import InvalidInput, NotReady, from_item, mesh_errors
 
 FORECASTER = "meshcast.api.forecaster.v1.ForecasterService"
 BOTH = [pb.PART_ENGAGEMENT, pb.PART_GROWTH]
+THREE = [*BOTH, pb.PART_CONTENT]
 
 
 def question(*, channel: str = "", series: str = "", **fields: Any) -> pb.PredictComprehensiveRequest:
@@ -26,6 +28,13 @@ def question(*, channel: str = "", series: str = "", **fields: Any) -> pb.Predic
         growth=forecaster_pb2.ForecastGrowthRequest(series=series, horizon_days=3),
         **fields,
     )
+
+
+def three(*, title: str = "", **fields: Any) -> pb.PredictComprehensiveRequest:
+    """A question to three services; `title` says what the analyzer does, all else is as in `question`."""
+    request = question(**{"parts": THREE, **fields})
+    request.content.content.text, request.content.content.title = "Goal!", title
+    return request
 
 
 async def parts_of(gateway: Any, request: pb.PredictComprehensiveRequest) -> list[Any]:
@@ -237,3 +246,86 @@ async def test_both_services_are_relayed_listed_and_healthy(
         "forecaster": pb.SERVING_STATE_SERVING,
         "predictor": pb.SERVING_STATE_SERVING,
     }
+
+
+async def test_three_services_answer_and_the_one_that_is_not_here_is_a_part(
+    run_predictor: Any, run_forecaster: Any, run_analyzer: Any, run_gateway: Any
+) -> None:
+    async with (
+        run_predictor() as predictor,
+        run_forecaster() as forecaster,
+        run_analyzer() as analyzer,
+        run_gateway([predictor.address], forecasters=[forecaster.address], analyzers=[analyzer.address]) as gateway,
+    ):
+        parts = await parts_of(gateway, three(parts=[]))
+    content, last = one(parts, pb.PART_CONTENT), parts[-1]
+    assert (content.content.judgement.viral, content.content.judgement.characters_read) == (0.25, 5)
+    assert content.content.receipt.prediction_id == "q-1"
+    assert content.receipt.gateway.endpoint == analyzer.address
+    error = from_item(one(parts, pb.PART_DRIFT).status)
+    assert isinstance(error, NotReady) and "drift is not part of this mesh" in error.message
+    assert (list(last.summary.answered), list(last.summary.failed)) == (THREE, [pb.PART_DRIFT])
+
+
+@pytest.mark.parametrize(
+    ("title", "code"), [("stall", grpc.StatusCode.DEADLINE_EXCEEDED), ("refuse", grpc.StatusCode.INVALID_ARGUMENT)]
+)
+async def test_an_analyzer_that_fails_costs_its_own_part_and_nothing_else(
+    run_predictor: Any, run_forecaster: Any, run_analyzer: Any, run_gateway: Any, title: str, code: grpc.StatusCode
+) -> None:
+    async with (
+        run_predictor() as predictor,
+        run_forecaster() as forecaster,
+        run_analyzer() as analyzer,
+        run_gateway(
+            [predictor.address],
+            forecasters=[forecaster.address],
+            analyzers=[analyzer.address],
+            part_deadline_s=0.3,
+        ) as gateway,
+    ):
+        *parts, last = await parts_of(gateway, three(title=title))
+    failed = one(parts, pb.PART_CONTENT)
+    assert failed.status.code == code.value[0]
+    assert [violation.field for violation in getattr(from_item(failed.status), "violations", ())] == (
+        ["content.hour_of_day"] if title == "refuse" else []
+    )
+    assert (list(last.summary.answered), list(last.summary.failed)) == (BOTH, [pb.PART_CONTENT])
+
+
+async def test_a_text_is_routed_by_its_kind_and_judged_in_streams(run_analyzer: Any, run_gateway: Any) -> None:
+    async with run_analyzer() as analyzer, run_gateway(analyzers=[analyzer.address]) as gateway:
+        request = three().content
+        request.request_id = "q-4"
+        routed = await gateway.mesh.RoutePrediction(pb.RoutePredictionRequest(content=request), timeout=5)
+        assert routed.content.judgement.viral == 0.25 and routed.content.receipt.prediction_id == "q-4"
+        assert routed.receipt.gateway.endpoint == analyzer.address
+        questions = [
+            pb.PredictComprehensiveStreamRequest(
+                sequence=number, request=three(parts=[pb.PART_CONTENT], request_id=f"q-{number}")
+            )
+            for number in range(4)
+        ]
+        async with asyncio.timeout(10):
+            call = gateway.mesh.PredictComprehensiveStream(iter(questions), timeout=10)
+            answers = [answer async for answer in call]
+    found = {a.sequence: a.response.content for a in answers if a.response.part == pb.PART_CONTENT}
+    assert {number: content.receipt.prediction_id for number, content in found.items()} == {
+        number: f"q-{number}" for number in range(4)
+    }
+
+
+async def test_methods_that_take_long_get_longer_when_their_caller_sets_no_deadline(
+    run_analyzer: Any, run_gateway: Any
+) -> None:
+    async with run_analyzer() as analyzer, run_gateway(analyzers=[analyzer.address]) as gateway:
+        answers = [
+            await gateway.analyzer.AnalyzeContent(three().content),
+            await gateway.analyzer.EmbedTexts(analyzer_pb2.EmbedTextsRequest(texts=["a", "b"])),
+        ]
+        await gateway.analyzer.EmbedTexts(analyzer_pb2.EmbedTextsRequest(), timeout=2)
+    assert answers[1].rows == 2
+    assert [answer.receipt.deadline_ms for answer in answers] == [5_000, 10_000]
+    assert all(answer.receipt.deadline_default for answer in answers)
+    given = analyzer.script.seconds_left
+    assert given[0] <= 5.1 < 9 < given[1] <= 10.1 and given[2] <= 2.1  # the transport rounds up

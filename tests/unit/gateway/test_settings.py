@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meshcast.api.analyzer.v1 import analyzer_pb2
 from meshcast.gateway import GatewaySettings, RouteSettings
 from meshcast.rpc import InvalidInput, load
 
@@ -23,6 +24,7 @@ def loaded(text: str, tmp_path: Path, **environ: str) -> GatewaySettings:
     [
         ("predictor", "meshcast.api.predictor.v1.PredictorService", "127.0.0.1:8101"),
         ("forecaster", "meshcast.api.forecaster.v1.ForecasterService", "127.0.0.1:8102"),
+        ("analyzer", "meshcast.api.analyzer.v1.AnalyzerService", "127.0.0.1:8103"),
     ],
 )
 def test_our_services_are_routed_by_default(name: str, service: str, endpoint: str) -> None:
@@ -45,7 +47,22 @@ def test_the_environment_moves_a_replica(tmp_path: Path) -> None:
 
 def test_a_new_route_stands_beside_ours(tmp_path: Path) -> None:
     text = '[gateway.routes.ranker]\nservices = ["acme.RankerService"]\nendpoints = ["ranker:9000"]'
-    assert {*loaded(text, tmp_path).routes} == {"predictor", "forecaster", "ranker"}
+    assert {*loaded(text, tmp_path).routes} == {"predictor", "forecaster", "analyzer", "ranker"}
+
+
+def test_a_deadline_of_one_method_leaves_those_of_the_others(tmp_path: Path) -> None:
+    analyzer = "/meshcast.api.analyzer.v1.AnalyzerService"
+    route = loaded("[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = 60", tmp_path).routes["analyzer"]
+    assert route.deadline_s(f"{analyzer}/EmbedTexts") == route.deadline_s_max == 60
+    assert route.deadline_s(f"{analyzer}/AnalyzeContentPatterns") == 30
+    assert route.deadline_s(f"{analyzer}/AnalyzeContent") == 5
+
+
+def test_the_methods_with_a_deadline_of_their_own_exist() -> None:
+    methods = {*analyzer_pb2.DESCRIPTOR.services_by_name["AnalyzerService"].methods_by_name}
+    routes = GatewaySettings().routes
+    assert routes["analyzer"].default_deadlines_s.keys() <= methods
+    assert [name for name, route in routes.items() if route.default_deadlines_s] == ["analyzer"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +71,8 @@ def test_a_new_route_stands_beside_ours(tmp_path: Path) -> None:
         ('[gateway.routes.ranker]\nendpoints = ["ranker:9000"]', "routes.ranker.services"),
         ('[gateway.routes.predictor]\nendpoints = ["predictor"]', "'predictor' is not host:port"),
         ("[gateway.routes.predictor]\ndefault_deadline_s = 0", "default_deadline_s"),
+        ("[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = 0", "default_deadlines_s.EmbedTexts"),
+        ('[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = "1"', "default_deadlines_s.EmbedTexts"),
         ("[gateway]\nquestions_max = 0", "questions_max"),
         ("[gateway]\ndeadline_margin_ms = -1", "deadline_margin_ms"),
         ("[gateway]\nquestion_max = 1", "questions_max"),
