@@ -2,6 +2,7 @@
 #
 #   docker build --target predictor  -t meshcast-predictor .
 #   docker build --target forecaster -t meshcast-forecaster .
+#   docker build --target analyzer   -t meshcast-analyzer .
 #   docker build --target gateway    -t meshcast-gateway .
 #   docker build --target trainer    -t meshcast-trainer .      (the only one with torch)
 ARG PYTHON=3.11
@@ -63,6 +64,12 @@ EXPOSE 8102 9102
 HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
     CMD ["meshcast", "probe", "127.0.0.1:8102", "--service", "meshcast.api.forecaster.v1.ForecasterService"]
 CMD ["forecaster", "--port", "8102"]
+
+FROM service AS analyzer
+EXPOSE 8103 9103
+HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
+    CMD ["meshcast", "probe", "127.0.0.1:8103", "--service", "meshcast.api.analyzer.v1.AnalyzerService"]
+CMD ["analyzer", "--port", "8103"]
 
 FROM role AS gateway
 COPY --from=build-gateway /opt/meshcast /opt/meshcast

@@ -113,7 +113,7 @@ def test_images_run_as_a_user_without_rights(stages: dict[str, str]) -> None:
     assert re.search(r"^USER (?!0|root)\d+:\d+$", stages["role"], flags=re.MULTILINE)
     text = (ROOT / "Dockerfile").read_text("utf-8")
     parents = {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)}
-    for image in ("predictor", "forecaster", "gateway", "trainer"):
+    for image in ("predictor", "forecaster", "analyzer", "gateway", "trainer"):
         stage = image
         while stage != "role":
             assert "USER" not in stages[stage], image
