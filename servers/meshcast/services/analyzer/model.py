@@ -1,0 +1,196 @@
+"""Content model: tokens, n-grams and what else is known of a post go in, two calibrated probabilities come out.
+
+A bag of hashed n-grams, normalised as TF-IDF is, answers both questions linearly. A convolution over the tokens and a
+transformer encoder read what a bag cannot, order and context, and correct the bag's answer together with lengths, media
+and hour. Weights of n-grams, their damping by frequency, every normalisation and the calibration are tables and buffers
+of the module, so its exported graph needs no code beside it. Zeros at the end of tokens or n-grams change nothing.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from meshcast.services.analyzer.features import EXTRAS, GRAMS_UNIT, TITLE_TOKEN, TOKENS_MAX, TOKENS_UNIT
+from meshcast.services.analyzer.grams import GRAM_IDS, KIND_IDS
+
+__all__ = ["OUTPUTS", "VOCABULARY", "ContentModel", "GramBag", "TextReader", "example_inputs"]
+
+OUTPUTS = ("above_median", "viral")
+"""Names of the graph's outputs, in its order: the questions."""
+
+VOCABULARY = 8_192
+"""Tokens of the tokenizer."""
+
+_EXTRA = {name: k for k, name in enumerate(EXTRAS)}
+_HOURS = 24
+_HOUR_WAVES = (1, 2, 3)
+_PLAN_COLUMNS = 3 + 2 + 1 + 2 * len(_HOUR_WAVES)
+_TINY = 1e-6  # a text without n-grams has length 0
+_FAR = -1e4  # in place of minus infinity: a row of padding alone must stay finite
+
+
+class GramBag(nn.Module):
+    """Linear answers from a bag of hashed n-grams, each kind weighed by rarity and normalised to length 1.
+
+    Args:
+        buckets: rows of the tables of each kind, a power of two up to `KIND_IDS`; ids that agree in their lowest bits
+            share one.
+    """
+
+    rarity: Tensor
+    rarity_scale: Tensor
+    weights: Tensor
+    weight_scale: Tensor
+    bias: Tensor
+
+    def __init__(self, *, buckets: int = 1 << 17) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.register_buffer("rarity", torch.zeros(2 * buckets, 1, dtype=torch.int8))
+        self.register_buffer("rarity_scale", torch.ones(()))
+        self.register_buffer("weights", torch.zeros(2 * buckets, len(OUTPUTS), dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.ones(len(OUTPUTS)))
+        self.register_buffer("bias", torch.zeros(len(OUTPUTS)))
+
+    def forward(self, grams: Tensor) -> Tensor:
+        """Log odds of both questions, (B, 2), of n-grams (B, G), int32, 0 = padding."""
+        real = grams > 0
+        piece = grams >= KIND_IDS
+        bucket = (grams % self.buckets + piece.to(torch.int32) * self.buckets).long()
+        rarity = nn.functional.embedding(bucket, self.rarity)[:, :, 0].float() * self.rarity_scale * real
+        square = rarity * rarity
+        pieces = (square * piece).sum(dim=1, keepdim=True)
+        words = (square * ~piece).sum(dim=1, keepdim=True)
+        value = rarity * torch.rsqrt(torch.where(piece, pieces, words) + _TINY)
+        weights = nn.functional.embedding(bucket, self.weights).float() * self.weight_scale
+        answer: Tensor = (weights * value[:, :, None]).sum(dim=1) + self.bias
+        return answer
+
+
+class TextReader(nn.Module):
+    """Reads tokens in order: a convolution over neighbours, a transformer encoder layer, means and maxima of the row.
+
+    Args:
+        width: of a token's embedding.
+        heads: of the attention.
+        dropout: share of units left out while training.
+    """
+
+    def __init__(self, *, width: int = 64, heads: int = 4, dropout: float = 0.2) -> None:
+        super().__init__()
+        self._heads = heads
+        self.token = nn.Embedding(VOCABULARY, width, padding_idx=0)
+        self.place = nn.Parameter(torch.zeros(TOKENS_MAX, width))
+        self.in_title = nn.Parameter(torch.zeros(width))
+        self.near = nn.Conv1d(width, width, 3, padding=1)
+        self.near_norm = nn.LayerNorm(width)
+        self.attend_norm = nn.LayerNorm(width)
+        self.attend = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.think_norm = nn.LayerNorm(width)
+        self.think = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.token.weight, std=0.1)
+        with torch.no_grad():
+            self.token.weight[0].zero_()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """What was read, (B, 2 * width), of tokens (B, T), int32, 0 = padding."""
+        real = (tokens > 0)[:, :, None].float()
+        length = tokens.shape[1]
+        title = ((tokens == TITLE_TOKEN).to(torch.int32).cumsum(dim=1) > 0)[:, :, None].float()
+        x = (self.token(tokens) + self.place[:length] + title * self.in_title) * real
+        x = self.dropout(x)
+        near = self.near(x.transpose(1, 2)).transpose(1, 2)
+        x = self.near_norm(x + nn.functional.silu(near)) * real
+        x = x + self.dropout(self._attended(self.attend_norm(x), real))
+        x = (x + self.dropout(self.think(self.think_norm(x)))) * real
+        mean = x.sum(dim=1) / real.sum(dim=1).clamp(min=1.0)
+        top = (x + (1 - real) * _FAR).amax(dim=1).clamp(min=_FAR / 2)
+        return torch.cat([mean, top * (real.sum(dim=1) > 0)], dim=1)
+
+    def _attended(self, x: Tensor, real: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        query, key, value = (
+            part.reshape(batch, length, self._heads, -1).transpose(1, 2) for part in self.attend(x).chunk(3, dim=2)
+        )
+        scores = query @ key.transpose(2, 3) * (width // self._heads) ** -0.5
+        scores = scores + (1 - real).reshape(batch, 1, 1, length) * _FAR
+        found = (torch.softmax(scores, dim=3) @ value).transpose(1, 2).reshape(batch, length, width)
+        answer: Tensor = self.attended(found)
+        return answer
+
+
+class ContentModel(nn.Module):
+    """What a text will do: calibrated probabilities of both questions.
+
+    Args:
+        buckets: of the bag; see `GramBag`.
+        width: of the reader; see `TextReader`.
+        hidden: width of the network that joins everything.
+        dropout: share of units left out while training.
+    """
+
+    bag_scale: Tensor
+    calibration: Tensor
+
+    def __init__(self, *, buckets: int = 1 << 17, width: int = 64, hidden: int = 64, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.bag = GramBag(buckets=buckets)
+        self.reader = TextReader(width=width, dropout=dropout)
+        self.plan = nn.Sequential(nn.Linear(_PLAN_COLUMNS, hidden), nn.SiLU())
+        self.join = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(2 * width + hidden + 2, hidden), nn.SiLU(), nn.Dropout(dropout)
+        )
+        self.answer = nn.Linear(hidden, len(OUTPUTS))
+        with torch.no_grad():  # start as the bag alone
+            self.answer.weight.mul_(0.1)
+            self.answer.bias.zero_()
+        self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * len(OUTPUTS)))
+
+    def forward(self, tokens: Tensor, grams: Tensor, extras: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated probabilities.
+
+        Args:
+            tokens: shape (B, T), int32, 0 = padding.
+            grams: shape (B, G), int32, 0 = padding.
+            extras: shape (B, E), float32, columns `EXTRAS`.
+
+        Returns:
+            `above_median` (B,) and `viral` (B,).
+        """
+        odds = self.log_odds(tokens, self.bag(grams), extras)
+        odds = odds * self.calibration[:, 0] + self.calibration[:, 1]
+        above_median, viral = torch.sigmoid(odds).unbind(dim=1)
+        return above_median, viral
+
+    def log_odds(self, tokens: Tensor, bag: Tensor, extras: Tensor) -> Tensor:
+        """Uncalibrated log odds of both questions, (B, 2), given those of the bag (B, 2); else as `forward`."""
+        read = self.join(torch.cat([self.reader(tokens), self.plan(_plan(extras)), bag], dim=1))
+        answer: Tensor = self.answer(read)
+        return bag + answer
+
+
+def _plan(extras: Tensor) -> Tensor:
+    """Columns of what is known beside the words, (B, columns), of about unit size."""
+    known = {name: extras[:, k : k + 1] for name, k in _EXTRA.items()}
+    hour = known["hour_of_day"]
+    told = (hour >= 0).float()
+    waves = [wave * told for n in _HOUR_WAVES for wave in _wave(hour * (n * math.tau / _HOURS))]
+    lengths = [torch.log1p(known[name]) * 0.25 for name in ("content_length", "text_length", "title_length")]
+    cut = (known["content_length"] > known["text_length"]).float()
+    titled = (known["title_length"] > 0).float()
+    return torch.cat([*lengths, known["has_media"], cut, titled, *waves], dim=1)
+
+
+def _wave(angle: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.sin(angle), torch.cos(angle)
+
+
+def example_inputs(rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of the right shapes for an export; at least two rows, since one would freeze the batch at 1."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(1, VOCABULARY, (rows, 2 * TOKENS_UNIT), generator=generator, dtype=torch.int32)
+    grams = torch.randint(1, GRAM_IDS, (rows, 2 * GRAMS_UNIT), generator=generator, dtype=torch.int32)
+    return tokens, grams, torch.full((rows, len(EXTRAS)), 10.0)
