@@ -23,17 +23,15 @@ import numpy as np
 import psutil
 from google.protobuf.message_factory import GetMessageClass
 from processes import Running, machine, model_service
-from sessions import open_session
+from sessions import open_session, rows_per_second, runs_of
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip
 from meshcast.api.oip.v2 import grpc_service_pb2_grpc as oip_grpc
 from meshcast.rpc import channel as open_channel
 from meshcast.rpc import run
 from meshcast.runtime import (
-    Arrays,
     ExampleCall,
     ServiceSpec,
-    Session,
     find_example,
     find_service,
     find_services,
@@ -44,15 +42,6 @@ UNDER_WAY = 8  # chunks that a stream's caller has sent and not got back
 CALLERS = 8
 REQUESTS = 64  # different single questions
 MIB = 1024 * 1024
-
-
-def rows_per_second(session: Session, batch: Arrays, seconds: float) -> float:
-    """Rows per second of runs of one batch."""
-    rows, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        session.run(batch)
-        rows += CHUNK_ROWS
-    return rows / elapsed
 
 
 async def streamed(method: Any, chunk: Any, seconds: float) -> float:
@@ -78,7 +67,7 @@ async def streamed(method: Any, chunk: Any, seconds: float) -> float:
     return rows / (last - first)
 
 
-async def called(method: Any, requests: list[Any], seconds: float) -> list[float]:
+async def called(method: Any, requests: list[Any], seconds: float, callers: int = CALLERS) -> list[float]:
     """Latencies in milliseconds of callers that ask without a pause."""
     latencies: list[float] = []
     end = time.perf_counter() + seconds
@@ -87,10 +76,10 @@ async def called(method: Any, requests: list[Any], seconds: float) -> list[float
         while (start := time.perf_counter()) < end:
             await method(requests[number % len(requests)])
             latencies.append(1e3 * (time.perf_counter() - start))
-            number += CALLERS
+            number += callers
 
     async with asyncio.TaskGroup() as group:
-        for number in range(CALLERS):
+        for number in range(callers):
             group.create_task(caller(number))
     return latencies
 
@@ -138,13 +127,13 @@ async def measure(spec: ServiceSpec, arguments: argparse.Namespace, folder: Path
         memory["after_single_calls"] = memory_mib(running)
         if example.stream is not None:
             chunk = example.stream.request(CHUNK_ROWS, 0)
-            batch = {name: np.ascontiguousarray(rows) for name, rows in example.stream.tensors(chunk).items()}
+            runs = runs_of(spec.signature, example.stream.tensors(chunk))
             stream = method_of(channel, spec, example.stream, streams=True)
             await streamed(stream, chunk, 0.5)
             for _ in range(arguments.rounds):
-                alone.append(rows_per_second(session, batch, arguments.seconds))
+                alone.append(rows_per_second(session, runs, arguments.seconds))
                 streams.append(await streamed(stream, chunk, arguments.seconds))
-                alone.append(rows_per_second(session, batch, arguments.seconds))
+                alone.append(rows_per_second(session, runs, arguments.seconds))
             memory["after_streams"] = memory_mib(running)
         session.close()
     result: dict[str, Any] = {
