@@ -9,6 +9,9 @@ from meshcast.client.answers import (
     Validation,
 )
 from meshcast.client.calls import Progress
+from meshcast.client.content_features import ContentFeatures, ContentLanguage, ContentSentiment
+from meshcast.client.content_patterns import Claim, ClaimKind, ContentPatterns, Topic
+from meshcast.client.content_questions import Content, ContentLike, ContentOutcome, ContentsLike, OutcomesLike
 from meshcast.client.forecasts import Band, Forecast, ForecastChunk, IntervalEvidence, RecordedActuals, StoredForecast
 from meshcast.client.growth import (
     ChangeKind,
@@ -20,6 +23,7 @@ from meshcast.client.growth import (
     SeriesAnomaly,
     Trend,
 )
+from meshcast.client.judgements import ContentChunk, ContentJudgement, Span, ViralPotential
 from meshcast.client.mesh import MeshClient
 from meshcast.client.priority import Priority
 from meshcast.client.questions import (
@@ -36,6 +40,7 @@ from meshcast.client.questions import (
 from meshcast.client.receipts import Receipt, ReceiptSummary
 from meshcast.client.series_questions import GrowthQuestion, SeriesLike
 from meshcast.client.sync import SyncMeshClient
+from meshcast.client.text_answers import Classification, Embeddings, RankedDocument, Ranking, TextHead
 from meshcast.rpc import prediction_id
 
 __all__ = [
@@ -55,6 +60,11 @@ __all__ = [
     "Progress",
     "GrowthQuestion",
     "SeriesLike",
+    "Content",
+    "ContentLike",
+    "ContentsLike",
+    "ContentOutcome",
+    "OutcomesLike",
     # answers
     "EngagementPrediction",
     "EngagementChunk",
@@ -76,6 +86,22 @@ __all__ = [
     "ChangeKind",
     "GrowthPhase",
     "SeriesAnomaly",
+    "ContentJudgement",
+    "ContentChunk",
+    "ViralPotential",
+    "Span",
+    "ContentFeatures",
+    "ContentLanguage",
+    "ContentSentiment",
+    "ContentPatterns",
+    "Topic",
+    "Claim",
+    "ClaimKind",
+    "Embeddings",
+    "Ranking",
+    "RankedDocument",
+    "Classification",
+    "TextHead",
     "Receipt",
     "ReceiptSummary",
     "prediction_id",

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.api.analyzer.v1 import analyzer_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.client.forecasts import Forecast
+from meshcast.client.judgements import ContentJudgement
 from meshcast.client.receipts import Receipt
 from meshcast.columns import unpack_floats
 from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item, prediction_id
@@ -264,7 +266,12 @@ class Validation:
     """What is legal but unusual."""
 
     @classmethod
-    def of(cls, response: pb.ValidateFeaturesResponse | forecaster_pb2.ValidateSeriesResponse) -> "Validation":
+    def of(
+        cls,
+        response: pb.ValidateFeaturesResponse
+        | forecaster_pb2.ValidateSeriesResponse
+        | analyzer_pb2.ValidateContentResponse,
+    ) -> "Validation":
         """The value of a message."""
         return cls(
             valid=response.valid,
@@ -285,6 +292,8 @@ class ComprehensivePart:
     """The answer of the part engagement, where it was given."""
     forecast: Forecast | None
     """The answer of the part growth, where it was given."""
+    judgement: ContentJudgement | None
+    """The answer of the part content, where it was given."""
     error: MeshError | None
     """Why the part was not answered; None when it was."""
     summary: gateway_pb2.ComprehensiveSummary | None
@@ -297,12 +306,13 @@ class ComprehensivePart:
         """The value of a message."""
         part = gateway_pb2.Part.Name(response.part).removeprefix("PART_").lower() if response.part else ""
         answer, kind = response.engagement, response.WhichOneof("answer")
-        growth = response.growth
+        growth, content = response.growth, response.content
         return cls(
             sequence=sequence,
             part=part,
             prediction=EngagementPrediction.of(answer.prediction, answer.receipt) if kind == "engagement" else None,
             forecast=Forecast.of(growth.forecast, growth.receipt, tuple(growth.evidence)) if kind == "growth" else None,
+            judgement=ContentJudgement.of(content.judgement, content.receipt) if kind == "content" else None,
             error=from_item(response.status) if response.status.code else None,
             summary=response.summary if response.HasField("summary") else None,
             receipt=Receipt(response.receipt),

@@ -6,15 +6,17 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2
 
+from meshcast.client.analyzer_calls import AnalyzerCalls
 from meshcast.client.calls import TIMEOUT_S, Stubs, answer_to
 from meshcast.client.coalesce import Coalescer
+from meshcast.client.embedder_calls import EmbedderCalls
 from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
 from meshcast.client.predictor_calls import PredictorCalls
 from meshcast.rpc import ChannelSettings, NotFound, ServingStatus, TlsSettings
 
 
-class MeshClient(PredictorCalls, ForecasterCalls, GatewayCalls):
+class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, GatewayCalls):
     """A client of the mesh, or of one service, for asyncio. Belongs to the event loop it is first used on.
 
     Every call has a deadline and raises the error class that the server raised (see `meshcast.rpc.MeshError`).
@@ -28,6 +30,8 @@ class MeshClient(PredictorCalls, ForecasterCalls, GatewayCalls):
         visits = read_series("visits.csv", today=datetime.now(UTC).date())
         forecast = await mesh.forecast_growth(visits["berlin"], horizon_days=14, nonnegative=True)
         print(forecast.days, forecast.median, forecast.intervals[0.8].upper)
+        potential = await mesh.detect_viral_potential("We won the cup!")
+        print(potential.probability, [(span.text, span.effect) for span in potential.spans])
     ```
 
     Args:

@@ -1,0 +1,91 @@
+"""Chunks of contents: rows of texts put into the stream's messages, cut by rows and by size."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
+from meshcast.client.content_questions import ContentLike, content_table, size_of
+from meshcast.client.stream import Chunk
+from meshcast.contents import Contents, pack_contents
+from meshcast.rpc import InvalidInput
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+"""Bytes of the texts of a chunk at most, unless one text alone has more: a quarter of the largest message."""
+
+
+class ContentChunks:
+    """Builds chunks of contents.
+
+    Args:
+        chunk_rows: rows of a chunk at most; a chunk also ends where its texts would make too large a message.
+        prefix: of the chunks' request ids.
+        rest: further fields of the messages.
+    """
+
+    def __init__(self, chunk_rows: int, *, prefix: str, **rest: Any) -> None:
+        self._chunk_rows = chunk_rows
+        self._prefix = prefix
+        self._rest = rest
+        self._sequence = 0
+        self._row = 0
+        self._waiting: list[ContentLike] = []
+        self._size = 0
+
+    def of_table(self, contents: Contents) -> Iterator[Chunk]:
+        """Chunks of a table."""
+        first = size = 0
+        for row, (text, title) in enumerate(zip(contents.text, contents.title, strict=True)):
+            own = size_of(text) + size_of(title)
+            if row > first and (row - first >= self._chunk_rows or size + own > _CHUNK_BYTES):
+                yield self._chunk(contents[first:row])
+                first, size = row, 0
+            size += own
+        if first < len(contents):
+            yield self._chunk(contents[first:])
+
+    def of(self, contents: Iterable[ContentLike]) -> Iterator[Chunk]:
+        """Chunks of a plain iterable, which is asked for no more rows than a chunk needs."""
+        for content in contents:
+            if self._is_full(content):
+                yield self._next()
+            self._waiting.append(content)
+        if self._waiting:
+            yield self._next()
+
+    async def from_async(self, contents: AsyncIterable[ContentLike]) -> AsyncIterator[Chunk]:
+        """Chunks of an asynchronous iterable."""
+        async for content in contents:
+            if self._is_full(content):
+                yield self._next()
+            self._waiting.append(content)
+        if self._waiting:
+            yield self._next()
+
+    def _is_full(self, content: ContentLike) -> bool:
+        texts = (
+            (content,) if isinstance(content, str) else (getattr(content, "text", ""), getattr(content, "title", ""))
+        )
+        own = sum([size_of(text) for text in texts if isinstance(text, str)])
+        waiting = len(self._waiting)
+        is_full = bool(waiting) and (waiting >= self._chunk_rows or self._size + own > _CHUNK_BYTES)
+        self._size = own if is_full else self._size + own
+        return is_full
+
+    def _next(self) -> Chunk:
+        waiting, self._waiting = self._waiting, []
+        return self._chunk(content_table(waiting, first=self._row))
+
+    def _chunk(self, contents: Contents) -> Chunk:
+        try:
+            columns = pack_contents(contents)
+        except InvalidInput as error:
+            raise InvalidInput(f"in the chunk from row {self._row} on: {error.message}", field="contents") from error
+        request = pb.AnalyzeContentStreamRequest(
+            sequence=self._sequence, request_id=f"{self._prefix}/{self._sequence}", contents=columns, **self._rest
+        )
+        rows = np.arange(self._row, self._row + len(contents), dtype=np.int64)
+        self._sequence += 1
+        self._row += len(contents)
+        return Chunk(request=request, rows=rows)
