@@ -8,11 +8,13 @@ from meshcast.runtime.ordered import answer_in_order
 from meshcast.runtime.prediction_log import PredictionLog, Record, SqlitePredictionLog, StoredPrediction
 from meshcast.runtime.publish import Published, figures, publish, read_options
 from meshcast.runtime.queueing import Answer, RunFacts
+from meshcast.runtime.ragged import RowGroup, group_rows
 from meshcast.runtime.receipts import plain_receipt, priority_class, receipt_of
 from meshcast.runtime.repository import Repository, VersionPolicy
 from meshcast.runtime.requests import add_violations, chunk_violations, name_violations, refusal
 from meshcast.runtime.service import (
     ExampleCall,
+    ModelSpec,
     ServiceContext,
     ServiceExample,
     ServiceSpec,
@@ -52,6 +54,8 @@ __all__ = [
     # batching
     "Batcher",
     "Batching",
+    "RowGroup",
+    "group_rows",
     "HIGH",
     "NORMAL",
     "LOW",
@@ -62,6 +66,7 @@ __all__ = [
     "TapRecord",
     # services
     "ServiceSpec",
+    "ModelSpec",
     "ServiceContext",
     "ServiceExample",
     "ExampleCall",

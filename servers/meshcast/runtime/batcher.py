@@ -18,6 +18,7 @@ from meshcast.rpc.deadline import Deadline
 from meshcast.rpc.errors import DeadlineExceeded, InvalidInput, MeshError, NotReady, Overloaded
 from meshcast.runtime.counts import BatcherCounts
 from meshcast.runtime.queueing import Answer, Batch, Item, Part, RowQueue, RunFacts
+from meshcast.runtime.ragged import Rows
 from meshcast.runtime.signature import Arrays, Signature
 from meshcast.runtime.tap import TapRecord
 from meshcast.runtime.versions import LoadedVersion, Versions
@@ -41,7 +42,7 @@ class Batching:
     """Bounds of a batcher.
 
     Attributes:
-        rows_max: most rows of one run; larger batches fall out of the cache.
+        rows_max: most rows of one run; larger batches fall out of the cache. A signature may allow fewer of long rows.
         runs_max: runs that may be under way at once, a thread each.
         queue_rows_max: most rows that may wait.
         wait_ms_max: how long a batch may wait for more rows while a run slot is free; 0 runs at once.
@@ -58,7 +59,8 @@ class Batcher:
 
     A slot that has finished a run takes the next batch itself, without a turn of the event loop between two runs. It
     belongs to the loop in which it is entered (`async with`); `submit` is called there. Answers of one batch come from
-    one session; an item larger than a batch takes several runs, all on one version.
+    one session; an item larger than a batch takes several runs, all on one version. Rows with ragged axes are padded
+    to their multiples and run with rows of the same padded shape only.
 
     Args:
         model: the model's name, for errors and receipts.
@@ -82,18 +84,21 @@ class Batcher:
         self.counts = BatcherCounts(model)
         self.refusing: MeshError | None = None
         """Set by the model while no version serves: what every new question is refused with."""
+        self._signature = signature
+        self._is_ragged = signature.is_ragged
         self._names = signature.input_names
         self._versions = versions
         self._batching = batching
         self._taps = tuple(taps)
         self._lock = threading.Lock()
-        self._queue = RowQueue(rows_max=self.rows_max, wait_s=batching.wait_ms_max / 1e3)
+        self._queue = RowQueue(signature, rows_max=self.rows_max, wait_s=batching.wait_ms_max / 1e3)
         self._slots: list[threading.Thread] = []
         self._idle: list[Wake] = []
         self._woken = 0  # slots on their way to the queue
         self._taken = 0  # batches that slots have taken
         self._delivered = 0  # batches whose outcome reached the loop
-        self._row_s = 50e-6  # seconds of run time a row, learnt; the start is of a small LSTM's order
+        # Seconds of run time a row, learnt; of a ragged model a cell. The start is of a small LSTM's order.
+        self._cell_s = 50e-6
         self._is_stopped = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -120,7 +125,8 @@ class Batcher:
     def resize(self, rows_max: int) -> None:
         """Makes runs of at most that many rows from the next batch on: what suits a core is small for a GPU."""
         with self._lock:
-            self.rows_max = self._queue.rows_max = rows_max
+            self.rows_max = rows_max
+            self._queue.resize(rows_max)
 
     @property
     def queued_rows(self) -> int:
@@ -156,6 +162,70 @@ class Batcher:
             Overloaded: QUEUE_FULL; `retry_after_s` is the time that the queue takes to empty.
             DeadlineExceeded: the deadline passed before a run took the rows; nothing was computed after it.
         """
+        item = self._enter(arrays, rows, deadline, priority, door, version)
+        try:
+            return await item.future
+        except asyncio.CancelledError:
+            self._finish(item, None)
+            raise
+
+    async def submit_groups(
+        self,
+        groups: Sequence[Rows],
+        *,
+        deadline: Deadline,
+        priority: int = NORMAL,
+        door: str = "typed",
+        version: int = 0,
+    ) -> Answer:
+        """Runs the groups of one question (see `ragged.group_rows`), all on one version.
+
+        Args:
+            groups: at least one; together their positions are those of the question's rows.
+            deadline: see `submit`.
+            priority: see `submit`.
+            door: see `submit`.
+            version: see `submit`.
+
+        Returns:
+            The outputs in the order of the question's rows. The facts are those of an answer of several runs.
+
+        Raises:
+            MeshError: as `submit`, when a group is refused or fails; the others are then given up.
+        """
+        rows = sum(len(group.positions) for group in groups)
+        if rows > self._batching.queue_rows_max:
+            raise self._too_many(rows)
+        if len(groups) > 1:
+            version = version or self._versions.live
+        items: list[Item] = []
+        answers: list[Answer] = []
+        try:
+            for group in groups:  # in one turn of the loop: the version cannot go in between
+                items.append(self._enter(group.arrays, len(group.positions), deadline, priority, door, version))
+            for item in items:
+                answers.append(await item.future)
+        except BaseException:
+            for item in items:
+                self._finish(item, None)
+                if item.future.done() and not item.future.cancelled():
+                    item.future.exception()  # one is raised; the others have been seen too
+            raise
+        if len(answers) == 1:
+            return answers[0]
+        outputs = {
+            name: np.empty((rows, *array.shape[1:]), dtype=array.dtype) for name, array in answers[0].outputs.items()
+        }
+        facts = answers[0].facts
+        for group, answer in zip(groups, answers, strict=True):
+            for name, array in answer.outputs.items():
+                outputs[name][group.positions] = array
+            if answer is not answers[0]:
+                facts = facts.and_of(answer.facts)
+        return Answer(outputs, facts)
+
+    def _enter(self, arrays: Arrays, rows: int, deadline: Deadline, priority: int, door: str, version: int) -> Item:
+        """Puts a question into the queue; see `submit`."""
         loop = self._loop
         assert loop is not None, "enter the batcher first"
         if self.refusing is not None:
@@ -166,6 +236,9 @@ class Batcher:
             raise self._deadline_passed("the queue")
         lease = self._versions.acquire(version) if version else None
         item = Item(arrays, rows, deadline.at, priority, door, lease, loop.create_future(), now)
+        if self._is_ragged:
+            item.lengths = self._signature.lengths(arrays)
+            item.arrays = self._signature.at_lengths(arrays, item.lengths)
         wake = None
         with self._lock:
             if self._queue.is_draining or self._queue.rows + rows > self._batching.queue_rows_max:
@@ -183,11 +256,7 @@ class Batcher:
         self._quiet.clear()
         if wake is not None:
             wake.put(None)
-        try:
-            return await item.future
-        except asyncio.CancelledError:
-            self._finish(item, None)
-            raise
+        return item
 
     async def drain(self) -> None:
         """Takes no more rows, and waits until those that are in have their answers."""
@@ -211,12 +280,13 @@ class Batcher:
 
     def _is_worth_a_slot(self, item: Item) -> bool:
         """True when an idle slot has something to do about a new item; under the lock."""
-        queued, wait_s = self._queue.rows, self._batching.wait_ms_max / 1e3
-        if queued <= self._woken * self.rows_max:  # a slot that is on its way takes a whole batch
+        if self._queue.batches <= self._woken:  # slots that are on their way take them
             return False
-        if wait_s <= 0.0 or queued == item.rows or queued >= self.rows_max:
+        lane, wait_s = item.lane, self._batching.wait_ms_max / 1e3
+        assert lane is not None
+        if wait_s <= 0.0 or lane.rows == item.rows or lane.rows >= lane.rows_max:
             return True
-        return item.at < item.queued_at + wait_s + self.rows_max * self._row_s  # the batch is due earlier now
+        return item.at < item.queued_at + wait_s + lane.run_s(self._cell_s)  # the batch is due earlier now
 
     def _refusal(self, rows: int) -> MeshError:
         if self._queue.is_draining:
@@ -228,17 +298,21 @@ class Batcher:
         limit = self._batching.queue_rows_max
         self.counts.refused += rows
         if rows > limit:
-            return InvalidInput(
-                f"{rows} rows in one question are more than the queue may hold ({limit}, runtime.queue_rows_max); "
-                "send them in chunks.",
-                field="rows",
-            )
+            return self._too_many(rows)
         return Overloaded(
             f"The queue of model {self.model} is full ({self._queue.rows} of {limit} rows); retry later.",
-            retry_after_s=max(0.001, self._queue.rows * self._row_s / self._batching.runs_max),
+            retry_after_s=max(0.001, self._queue.cells * self._cell_s / self._batching.runs_max),
             reason=error_reason_pb2.ERROR_REASON_QUEUE_FULL,
             model=self.model,
             rows_max=limit,
+        )
+
+    def _too_many(self, rows: int) -> InvalidInput:
+        limit = self._batching.queue_rows_max
+        return InvalidInput(
+            f"{rows} rows in one question are more than the queue may hold ({limit}, runtime.queue_rows_max); "
+            "send them in chunks.",
+            field="rows",
         )
 
     def _deadline_passed(self, where: str) -> DeadlineExceeded:
@@ -271,16 +345,17 @@ class Batcher:
                 now = time.monotonic()
                 gone = self._queue.expired(now)
                 failed: tuple[list[Item], MeshError] | None = None
-                if self._queue.head() is not None:
-                    due, close = self._queue.close_at(now, self.rows_max * self._row_s)
+                found = self._queue.next(now, self._cell_s)
+                if found is not None:
+                    head, due, close = found
                     if due <= now:
                         try:
-                            batch = self._take(close)
+                            batch = self._take(head, close)
                         except MeshError as error:
                             failed = self._queue.take_unversioned(), error
                         else:
                             self._taken += 1
-                            if self._idle and self._queue.rows > self._woken * self.rows_max:
+                            if self._idle and self._queue.batches > self._woken:
                                 another = self._idle.pop()
                                 self._woken += 1
                 if batch is None and not gone and failed is None:
@@ -311,20 +386,20 @@ class Batcher:
         wake.get()  # someone took it in between: the token is on its way
         return True
 
-    def _take(self, close: int) -> Batch:
-        """The next batch; under the lock. The caller has seen that the queue is not empty."""
-        head = self._queue.head()
-        assert head is not None
+    def _take(self, head: Item, close: int) -> Batch:
+        """The batch that an item decides; under the lock."""
+        lane = head.lane
+        assert lane is not None
         if head.lease is None:
             lease = self._versions.acquire()
             live: LoadedVersion | None = lease
-            if head.rows > self.rows_max:  # its later parts must find the same version
+            if head.rows > lane.rows_max:  # its later parts must find the same version
                 self._versions.retain(lease)
                 head.lease = lease
         else:
             live, lease = self._versions.current, head.lease
             self._versions.retain(lease)
-        batch = Batch(lease)
+        batch = Batch(lease, lane)
         batch.close = close
         self._queue.fill(batch, live)
         return batch
@@ -346,7 +421,7 @@ class Batcher:
             if batch.parts:
                 outputs = batch.lease.session.run(arrays)
                 ended = time.monotonic()
-                self._row_s += 0.1 * ((ended - started) / batch.rows - self._row_s)
+                self._cell_s += 0.1 * ((ended - started) / (batch.rows * batch.lane.cells) - self._cell_s)
                 if len(batch.parts) == 1 and batch.parts[0].item.rows > batch.rows:
                     self._keep_part(batch.parts[0], outputs)
         except Exception as caught:  # a back-end raises what it likes; callers get an answer all the same
@@ -433,7 +508,7 @@ class Batcher:
                     if len(parts) > 1:
                         self._keep_part(part, outputs, offset)
                     item.undone -= rows
-                    item.facts = facts if item.facts is None else _merged(item.facts, facts)
+                    item.facts = facts if item.facts is None else item.facts.and_of(facts)
                     if item.undone == 0:
                         assert item.outputs is not None
                         self._finish(item, Answer(item.outputs, item.facts))
@@ -477,11 +552,3 @@ class Batcher:
                 future.set_result(outcome)
             else:
                 future.set_exception(copy.copy(outcome))  # callers must not share a traceback
-
-
-def _merged(first: RunFacts, later: RunFacts) -> RunFacts:
-    """Facts of an answer that took both runs."""
-    largest = later if later.batch_rows > first.batch_rows else first
-    return largest._replace(
-        queue_us=min(first.queue_us, later.queue_us), compute_us=first.compute_us + later.compute_us
-    )

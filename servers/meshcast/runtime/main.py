@@ -6,8 +6,9 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from meshcast.rpc import (
     setup_logs,
     setup_tracing,
 )
-from meshcast.rpc.errors import CorruptData
+from meshcast.rpc.errors import CorruptData, Precondition
 from meshcast.runtime.counts import BatcherMetrics
 from meshcast.runtime.model import Model, Models
 from meshcast.runtime.oip import OIP_SERVICE, add_oip
 from meshcast.runtime.prediction_log import NoPredictionLog, PredictionLog, SqlitePredictionLog
 from meshcast.runtime.repository import Repository
-from meshcast.runtime.service import ServiceContext, ServiceSpec, find_service, find_services
+from meshcast.runtime.service import ModelSpec, ServiceContext, ServiceSpec, find_service, find_services
 from meshcast.runtime.settings import RuntimeSettings
 
 __all__ = ["main", "serving"]
@@ -97,21 +98,11 @@ async def serving(
         if settings.log_predictions and spec.logs_predictions:
             path = settings.state / "predictions" / f"{spec.name}.sqlite"
             predictions = await stack.enter_async_context(SqlitePredictionLog(path, registry=registry))
-        model = await stack.enter_async_context(
-            Model(
-                name=spec.name,
-                signature=spec.signature,
-                repository=Repository(settings.repository, shipped=spec.shipped),
-                settings=settings,
-                on_health=on_health,
-            )
-        )
-        registry.register(BatcherMetrics([(model.batcher.counts, lambda: model.batcher.queued_rows)]))
-        try:
-            await model.load(falls_back=True)
-        except CorruptData as error:
-            log.error("the model does not serve", model=spec.name, why=error.message)
-        models = Models([model])
+        models = Models([await stack.enter_async_context(_model(one, settings, on_health)) for one in spec.models])
+        model = models.get(spec.name)
+        registry.register(BatcherMetrics([(one.batcher.counts, partial(_queued, one)) for one in models]))
+        for described in spec.models:
+            await _load(models.get(described.name), described)
         server = Server(
             rpc,
             services=[
@@ -149,15 +140,44 @@ async def serving(
             gc.freeze()
             health.set(OIP_SERVICE, ServingStatus.SERVING)
             health.set("", ServingStatus.SERVING)
-            following = None
-            if settings.control_mode == "poll":
-                following = asyncio.create_task(model.follow(), name=f"follow:{spec.name}")
+            following = [
+                asyncio.create_task(one.follow(), name=f"follow:{one.name}")
+                for one in models
+                if settings.control_mode == "poll"
+            ]
             try:
                 yield server, context
             finally:
-                if following is not None:
-                    following.cancel()
+                for task in following:
+                    task.cancel()
                 await server.drain()
+
+
+def _model(spec: ModelSpec, settings: RuntimeSettings, on_health: Callable[[str, bool | None], None]) -> Model:
+    return Model(
+        name=spec.name,
+        signature=spec.signature,
+        repository=Repository(settings.repository, shipped=spec.shipped),
+        settings=settings,
+        build_command=spec.build_command if spec.is_optional else "",
+        on_health=on_health,
+    )
+
+
+def _queued(model: Model) -> int:
+    return model.batcher.queued_rows
+
+
+async def _load(model: Model, spec: ModelSpec) -> None:
+    """Loads a model for the start: damaged artefacts and an optional model that is missing are told, not raised."""
+    try:
+        await model.load(falls_back=True)
+    except CorruptData as error:
+        log.error("the model does not serve", model=spec.name, why=error.message)
+    except Precondition:
+        if not model.is_missing:
+            raise
+        log.info("an optional model is missing", model=spec.name, command=spec.build_command)
 
 
 async def serve(spec: ServiceSpec, loaded: Mapping[str, Any]) -> None:

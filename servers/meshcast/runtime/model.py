@@ -49,6 +49,7 @@ class Model:
         repository: where its versions lie.
         settings: of the table `[runtime]`.
         taps: see `Batcher`.
+        build_command: what builds the model where the repository lacks it, for an optional one; empty for others.
         on_health: told a health name, `model/<name>` or `model/<name>/<version>`, and whether it serves; None: the
             name is gone. Called on the event loop.
     """
@@ -61,6 +62,7 @@ class Model:
         repository: Repository,
         settings: RuntimeSettings,
         taps: Sequence[Callable[[TapRecord], None]] = (),
+        build_command: str = "",
         on_health: Callable[[str, bool | None], None] = lambda name, serves: None,
     ) -> None:
         self.name = name
@@ -68,6 +70,9 @@ class Model:
         self.repository = repository
         self.state = ModelState.UNAVAILABLE
         self.reason = "not loaded"
+        self.is_missing = False
+        """True while an optional model is in no repository."""
+        self._build_command = build_command
         self._settings = settings
         self._on_health = on_health
         self._versions = Versions(name, self._close)
@@ -147,7 +152,7 @@ class Model:
 
         Raises:
             NotReady: it loads, or has never been loaded.
-            Precondition: it was unloaded.
+            Precondition: it was unloaded, or nobody has built it (MODEL_MISSING).
             NotFound: VERSION_UNKNOWN.
         """
         if not self.is_ready:
@@ -166,6 +171,7 @@ class Model:
 
         Raises:
             NotFound: the repository has no version that the policy asks for.
+            Precondition: MODEL_MISSING, an optional model is in no repository.
             CorruptData: a version cannot be loaded; those that served go on, and nothing of this load stays.
         """
         async with self._changing:
@@ -174,8 +180,11 @@ class Model:
                 await self._load(policy, falls_back)
             except BaseException as error:
                 why = error.message if isinstance(error, MeshError) else "the load was interrupted"
+                reason = error.reason if isinstance(error, MeshError) else None
+                self.is_missing = not self.live and reason == error_reason_pb2.ERROR_REASON_MODEL_MISSING
                 self._enter(ModelState.READY if self.live else ModelState.UNAVAILABLE, why)
                 raise
+            self.is_missing = False
             self._enter(ModelState.READY)
 
     async def unload(self) -> None:
@@ -184,6 +193,7 @@ class Model:
         Returns when the memory has been given back.
         """
         async with self._changing:
+            self.is_missing = False
             self._enter(ModelState.UNLOADING, "it was unloaded")
             await self.batcher.settle()
             self._let_go(self._versions.loaded)
@@ -248,7 +258,7 @@ class Model:
         def look() -> tuple[tuple[int, ...], tuple[int, ...]]:
             versions = self.repository.versions(self.name)
             if not versions:
-                raise model_unknown(self.name)
+                raise self._missing() if self._build_command else model_unknown(self.name)
             return versions, (policy or self.repository.policy(self.name)).pick(versions)
 
         versions, wanted = await self._loader.run(look)
@@ -382,10 +392,20 @@ class Model:
                 reason=error_reason_pb2.ERROR_REASON_MODEL_LOADING,
                 model=self.name,
             )
+        if self.is_missing:
+            return self._missing()
         return Precondition(
             f"Model {self.name} does not serve: {self.reason.rstrip('.')}.",
             reason=error_reason_pb2.ERROR_REASON_MODEL_STATE,
             model=self.name,
+        )
+
+    def _missing(self) -> Precondition:
+        return Precondition(
+            f"Model {self.name} is not on this host; build it with: {self._build_command}",
+            reason=error_reason_pb2.ERROR_REASON_MODEL_MISSING,
+            model=self.name,
+            command=self._build_command,
         )
 
     def _version_unknown(self, version: int) -> NotFound:
@@ -420,3 +440,15 @@ class Models:
         if found is None:
             raise model_unknown(name)
         return found
+
+    def require(self, name: str, version: int = 0) -> Model:
+        """The model of this name, which would answer a call for a version (0: any).
+
+        Raises:
+            NotFound: MODEL_UNKNOWN or VERSION_UNKNOWN.
+            NotReady: it loads.
+            Precondition: it was unloaded, or nobody has built it: MODEL_MISSING, with the command.
+        """
+        model = self.get(name)
+        model.require(version)
+        return model

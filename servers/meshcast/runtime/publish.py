@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from meshcast.rpc.settings import load
 from meshcast.runtime.repository import Repository
-from meshcast.runtime.service import ServiceSpec
+from meshcast.runtime.service import ModelSpec, ServiceSpec
 from meshcast.runtime.signature import Arrays
 
 __all__ = ["Published", "figures", "publish", "read_options"]
@@ -32,7 +32,7 @@ class Published:
 
 
 def publish(
-    service: ServiceSpec,
+    service: ServiceSpec | ModelSpec,
     module: Any,
     *,
     recorded: Arrays,
@@ -41,10 +41,10 @@ def publish(
     metrics: Mapping[str, float] | None = None,
     version: int | None = None,
 ) -> Published:
-    """Exports a trained torch module, proves the export and installs it as a version of the service's model.
+    """Exports a trained torch module, proves the export and installs it as a version of a model.
 
     Args:
-        service: whose model it is.
+        service: whose model it is; of a service with several, the `ModelSpec` of the one.
         module: a `torch.nn.Module` that takes the signature's inputs in order and gives its outputs in order.
         recorded: real inputs by name, for the proof here and on every host that serves.
         repository: root of the repository; made where it is missing.

@@ -1,4 +1,4 @@
-"""Queue of a batcher: rows in three priority classes, bounded, taken in batches that share one version."""
+"""Queue of a batcher: rows in three priority classes, taken in batches that share one version and one padded shape."""
 
 import asyncio
 from collections import deque
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import receipt_pb2
-from meshcast.runtime.signature import Arrays
+from meshcast.runtime.signature import Arrays, Lengths, Signature
 from meshcast.runtime.versions import LoadedVersion
 
-__all__ = ["Answer", "Batch", "Item", "Part", "RowQueue", "RunFacts"]
+__all__ = ["Answer", "Batch", "Item", "Lane", "Part", "RowQueue", "RunFacts"]
 
 FULL = receipt_pb2.BATCH_CLOSE_FULL
 IDLE = receipt_pb2.BATCH_CLOSE_IDLE
@@ -38,6 +38,13 @@ class RunFacts(NamedTuple):
     batch_doors: int
     batch_close: int
 
+    def and_of(self, later: "RunFacts") -> "RunFacts":
+        """The facts of an answer that took this run and another one."""
+        largest = later if later.batch_rows > self.batch_rows else self
+        return largest._replace(
+            queue_us=min(self.queue_us, later.queue_us), compute_us=self.compute_us + later.compute_us
+        )
+
 
 class Answer(NamedTuple):
     """Outputs by name, the rows in the order of the question, and how they came about."""
@@ -56,7 +63,9 @@ class Item:
         "facts",
         "future",
         "is_over",
+        "lane",
         "lease",
+        "lengths",
         "outputs",
         "priority",
         "queued_at",
@@ -75,6 +84,7 @@ class Item:
         lease: LoadedVersion | None,
         future: asyncio.Future[Answer],
         queued_at: float,
+        lengths: Lengths = (),
     ) -> None:
         self.arrays = arrays
         self.rows = rows
@@ -84,6 +94,8 @@ class Item:
         self.lease = lease
         self.future = future
         self.queued_at = queued_at
+        self.lengths = lengths
+        self.lane: Lane | None = None  # where it waits
         self.taken = 0  # rows that a batch holds or held
         self.undone = rows  # rows without an answer
         self.is_over = False  # answered, failed, expired or forgotten
@@ -100,12 +112,13 @@ class Part(NamedTuple):
 
 
 class Batch:
-    """Rows that run together on one session."""
+    """Rows of one padded shape that run together on one session."""
 
-    __slots__ = ("close", "lease", "parts", "rows", "tightest")
+    __slots__ = ("close", "lane", "lease", "parts", "rows", "tightest")
 
-    def __init__(self, lease: LoadedVersion) -> None:
+    def __init__(self, lease: LoadedVersion, lane: "Lane") -> None:
         self.lease = lease
+        self.lane = lane
         self.parts: list[Part] = []
         self.rows = 0
         self.tightest = float("inf")
@@ -129,43 +142,107 @@ class Batch:
         return gone
 
 
-class RowQueue:
-    """Items that wait, by priority. Not locked: its batcher calls it under the batcher's lock.
+class Lane:
+    """Items of one padded shape that wait, by priority; without ragged axes a queue has one lane.
 
     Args:
-        rows_max: most rows of a batch.
-        wait_s: how long a batch may wait for more rows; 0 closes it as soon as a run slot is free.
+        rows_max: most rows of a run at this shape.
+        cells: rows of this shape count as many times: their longest ragged axis, 1 where there is none.
     """
 
-    def __init__(self, *, rows_max: int, wait_s: float) -> None:
-        self.rows_max = rows_max
-        self._wait_s = wait_s
-        self._classes: tuple[deque[Item], ...] = (deque(), deque(), deque())
-        self._swept_at = 0.0
+    __slots__ = ("cells", "classes", "rows", "rows_max")
+
+    def __init__(self, rows_max: int, cells: int) -> None:
+        self.classes: tuple[deque[Item], ...] = (deque(), deque(), deque())
         self.rows = 0  # rows that no batch holds yet
-        self.is_draining = False
-
-    def __len__(self) -> int:
-        return sum(map(len, self._classes))
-
-    def put(self, item: Item) -> None:
-        """Adds an item behind those of its class."""
-        self._classes[item.priority].append(item)
-        self.rows += item.rows
-
-    def forget(self, item: Item) -> None:
-        """Takes an item's waiting rows out; the item itself is passed over later."""
-        self.rows -= item.rows - item.taken
-        item.taken = item.rows
+        self.rows_max = rows_max
+        self.cells = cells
 
     def head(self) -> Item | None:
         """The item that goes first; None when nothing waits."""
-        for items in self._classes:
+        for items in self.classes:
             while items:
                 if items[0].taken < items[0].rows:
                     return items[0]
                 items.popleft()
         return None
+
+    def waiting(self) -> list[Item]:
+        """The items of which rows wait."""
+        return [item for items in self.classes for item in items if item.taken < item.rows]
+
+    def run_s(self, cell_s: float) -> float:
+        """How long a full run takes, by the seconds of a cell."""
+        return self.rows_max * self.cells * cell_s
+
+
+class RowQueue:
+    """Items that wait, by padded shape and priority. Not locked: its batcher calls it under the batcher's lock.
+
+    The item that goes first decides the shape of a batch; items of other shapes keep their order, and the oldest of
+    the highest class always goes first, so that no shape waits for ever.
+
+    Args:
+        signature: of the model.
+        rows_max: most rows of a batch; at long ragged axes the signature may allow fewer.
+        wait_s: how long a batch may wait for more rows; 0 closes it as soon as a run slot is free.
+    """
+
+    def __init__(self, signature: Signature, *, rows_max: int, wait_s: float) -> None:
+        self._signature = signature
+        self._rows_max = rows_max
+        self._wait_s = wait_s
+        self._lanes: dict[Lengths, Lane] = {}
+        self._swept_at = 0.0
+        self.rows = 0  # rows that no batch holds yet
+        self.is_draining = False
+
+    def resize(self, rows_max: int) -> None:
+        """Changes the most rows of a batch."""
+        self._rows_max = rows_max
+        for lengths, lane in self._lanes.items():
+            lane.rows_max = self._signature.rows_at(lengths, rows_max)
+
+    def put(self, item: Item) -> None:
+        """Adds an item behind those of its shape and class."""
+        lane = self._lanes.get(item.lengths)
+        if lane is None:
+            lane = Lane(self._signature.rows_at(item.lengths, self._rows_max), max(item.lengths, default=1))
+            self._lanes[item.lengths] = lane
+        item.lane = lane
+        lane.classes[item.priority].append(item)
+        lane.rows += item.rows
+        self.rows += item.rows
+
+    def forget(self, item: Item) -> None:
+        """Takes an item's waiting rows out; the item itself is passed over later."""
+        self._count_out(item, item.rows - item.taken)
+        item.taken = item.rows
+
+    def head(self) -> Item | None:
+        """The item that goes first; None when nothing waits."""
+        first: Item | None = None
+        for lengths, lane in list(self._lanes.items()) if len(self._lanes) > 1 else self._lanes.items():
+            item = lane.head()
+            if item is None:
+                if len(self._lanes) > 1:  # shapes that nobody asks for any longer cost nothing
+                    del self._lanes[lengths]
+            elif first is None or _order(item) < _order(first):
+                first = item
+        return first
+
+    @property
+    def batches(self) -> int:
+        """Runs that the waiting rows would fill."""
+        found = 0
+        for lane in self._lanes.values():
+            found += -(-lane.rows // lane.rows_max)
+        return found
+
+    @property
+    def cells(self) -> int:
+        """Waiting rows, each counted as many times as its longest ragged axis is long."""
+        return sum(lane.rows * lane.cells for lane in self._lanes.values())
 
     def expired(self, now: float) -> list[Item]:
         """Removes and returns items whose deadline has passed: those in front now, those further back from time to
@@ -174,67 +251,94 @@ class RowQueue:
         is_sweep = now - self._swept_at > SWEEP_S
         if is_sweep:
             self._swept_at = now
-        for items in self._classes:
-            candidates = list(items) if is_sweep else [items[0]] if items else []
-            gone += [item for item in candidates if item.at <= now and item.taken < item.rows]
+        for lane in self._lanes.values():
+            for items in lane.classes:
+                candidates = list(items) if is_sweep else [items[0]] if items else []
+                gone += [item for item in candidates if item.at <= now and item.taken < item.rows]
         for item in gone:
             self.forget(item)
         return gone
 
     def take_unversioned(self) -> list[Item]:
         """Removes and returns the items that wait for whichever version is live."""
-        waiting = [item for items in self._classes for item in items if item.lease is None and item.taken < item.rows]
+        waiting = [item for lane in self._lanes.values() for item in lane.waiting() if item.lease is None]
         for item in waiting:
             self.forget(item)
         return waiting
 
-    def close_at(self, now: float, run_s: float) -> tuple[float, int]:
-        """When the next batch is due, on the clock of `now`, and why then; at once unless a wait is set.
+    def next(self, now: float, cell_s: float) -> tuple[Item, float, int] | None:
+        """The item that decides the next batch, when that one is due on the clock of `now`, and why then.
+
+        It is due at once unless a wait is set. None when nothing waits.
 
         Args:
             now: monotonic seconds.
-            run_s: how long a full run takes, so that the tightest deadline can still be met.
+            cell_s: run time of a cell in seconds, so that the tightest deadline can still be met.
         """
+        head = self.head()
+        if head is None:
+            return None
         if self.is_draining:
-            return now, DRAIN
+            return head, now, DRAIN
         if self._wait_s <= 0.0:
-            return now, IDLE
-        if self.rows >= self.rows_max:
+            return head, now, IDLE
+        found: list[tuple[Item, float, int]] = []
+        for lane in self._lanes.values():
+            first = lane.head()
+            if first is not None:
+                found.append((first, *self._due(lane, now, cell_s)))
+        # Of several that are due, the one whose item goes first.
+        return min(found, key=lambda one: (max(now, one[1]), _order(one[0])))
+
+    def _due(self, lane: Lane, now: float, cell_s: float) -> tuple[float, int]:
+        if lane.rows >= lane.rows_max:
             return now, FULL
-        waiting = [item for items in self._classes for item in items if item.taken < item.rows]
+        waiting = lane.waiting()
         limit = min(item.queued_at for item in waiting) + self._wait_s
-        tightest = min(item.at for item in waiting) - run_s
+        tightest = min(item.at for item in waiting) - lane.run_s(cell_s)
         return (tightest, DEADLINE) if tightest < limit else (limit, WAIT)
 
     def fill(self, batch: Batch, live: LoadedVersion | None) -> None:
-        """Moves rows of the batch's version into it, high priority first, until it is full or nothing more fits.
+        """Moves rows of the batch's shape and version into it, high priority first, until it is full or nothing more
+        fits.
 
         Args:
             batch: it already holds a lease.
             live: version of the items that name none.
         """
-        for items in self._classes:
+        lane = batch.lane
+        for items in lane.classes:
             passed: list[Item] = []
-            while items and len(passed) < PASSED_OVER_MAX and batch.rows < self.rows_max:
+            while items and len(passed) < PASSED_OVER_MAX and batch.rows < lane.rows_max:
                 item = items[0]
                 rows = item.rows - item.taken
                 if rows == 0:
                     items.popleft()
                     continue
-                room = self.rows_max - batch.rows
+                room = lane.rows_max - batch.rows
                 if (item.lease or live) is not batch.lease:
                     passed.append(items.popleft())
                 elif rows <= room:
                     items.popleft()
                     batch.add(item, rows)
-                    self.rows -= rows
+                    self._count_out(item, rows)
                 elif batch.rows == 0:  # larger than a batch: it stays in front with the rest of its rows
                     batch.add(item, room)
-                    self.rows -= room
+                    self._count_out(item, room)
                 else:
                     batch.close = FULL  # not to the last row, but the next item would not fit
                     passed.append(items.popleft())
             items.extendleft(reversed(passed))
-            if batch.rows >= self.rows_max:
+            if batch.rows >= lane.rows_max:
                 batch.close = FULL
                 return
+
+    def _count_out(self, item: Item, rows: int) -> None:
+        assert item.lane is not None
+        item.lane.rows -= rows
+        self.rows -= rows
+
+
+def _order(item: Item) -> tuple[int, float]:
+    """Places items of several lanes: by class, then by age."""
+    return item.priority, item.queued_at

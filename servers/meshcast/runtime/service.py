@@ -23,6 +23,7 @@ from meshcast.runtime.signature import Arrays, Signature
 __all__ = [
     "GROUP",
     "ExampleCall",
+    "ModelSpec",
     "ServiceContext",
     "ServiceExample",
     "ServiceSpec",
@@ -40,8 +41,8 @@ class ServiceContext:
     """What a servicer gets.
 
     Attributes:
-        model: the service's model.
-        models: every model of the process.
+        model: the service's own model.
+        models: every model of the process; `models.require` gives one that a call needs.
         log: where predictions are kept; it keeps nothing unless the service's `logs_predictions` says so.
         settings: of the table `[runtime]`.
         default_deadline_s: budget of a call whose caller set none.
@@ -61,8 +62,30 @@ class ServiceContext:
 
     @property
     def batcher(self) -> Batcher:
-        """The batcher of the service's model."""
+        """The batcher of the service's own model."""
         return self.model.batcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model of a service's process.
+
+    Attributes:
+        name: in the repository, at both doors, and in the health name `model/<name>`.
+        model: the torch module as `module:Class`, which can be made without arguments; named, since a serving process
+            never imports it.
+        signature: of the model.
+        shipped: a repository inside the package, for the first run; None where nothing ships.
+        is_optional: True to serve without it as long as no repository has it.
+        build_command: what builds an optional model, as a shell takes it; calls that need the model are told.
+    """
+
+    name: str
+    model: str
+    signature: Signature
+    shipped: Path | None = None
+    is_optional: bool = False
+    build_command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +105,7 @@ class ServiceSpec:
         train: what trains the model, as `module:function`; None where nothing does.
         example: a `ServiceExample`, as `module:name`; named, since serving needs none.
         logs_predictions: True when the servicer puts its predictions into `ServiceContext.log`, which is then opened.
+        also: further models of the process, each with a batcher of its own.
     """
 
     name: str
@@ -95,6 +119,13 @@ class ServiceSpec:
     train: str | None = None
     example: str | None = None
     logs_predictions: bool = False
+    also: tuple[ModelSpec, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every model of the process, the service's own first."""
+        own = ModelSpec(name=self.name, model=self.model, signature=self.signature, shipped=self.shipped)
+        return (own, *self.also)
 
 
 @dataclass(frozen=True, kw_only=True)

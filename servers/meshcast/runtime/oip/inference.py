@@ -132,10 +132,9 @@ def _inputs_of(request: pb.ModelInferRequest, model: Model) -> dict[str, NDArray
             _refuse_features(tensor.parameters, f"inputs[{at}].parameters")
         if tensor.datatype != spec.dtype:
             raise mismatch(model.name, name, f"is {tensor.datatype[:32]!r}, the model takes {spec.dtype}")
-        if len(shape) != 1 + len(spec.shape) or tuple(shape[1:]) != spec.shape:
+        if tuple(shape[1:]) != spec.shape and not spec.takes(shape):
             given = str(list(shape[:8])) + ("…" if len(shape) > 8 else "")
-            asked = ", ".join(["rows", *map(str, spec.shape)])
-            raise mismatch(model.name, name, f"has shape {given}, the model takes [{asked}]")
+            raise mismatch(model.name, name, f"has shape {given}, the model takes {spec.shape_text}")
         if not raws:
             arrays[name] = from_contents(spec.dtype, shape, tensor.contents, model=model.name, tensor=name)
         elif tensor.HasField("contents"):

@@ -47,8 +47,8 @@ class OipServicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        """True when every model takes inference."""
-        return pb.ServerReadyResponse(ready=all(model.is_ready for model in self._models))
+        """True when every model takes inference, but for an optional one that nobody has built."""
+        return pb.ServerReadyResponse(ready=all(model.is_ready or model.is_missing for model in self._models))
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """True when the model, or the version named, takes inference; False, as with Triton, where none is such."""

@@ -1,0 +1,78 @@
+"""Ragged rows: a question whose rows have lengths of their own, in groups of one padded shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.runtime.signature import RAGGED, Arrays, Signature
+
+__all__ = ["RowGroup", "Rows", "group_rows"]
+
+Column = Sequence[NDArray[Any]] | NDArray[Any]
+
+
+class Rows(Protocol):
+    """Some rows of a question, as one submission takes them."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Which rows of the question they are, (m,)."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """Their inputs by name; they fit the signature."""
+
+
+class RowGroup(NamedTuple):
+    """Rows of one padded shape.
+
+    Attributes:
+        positions: shape (m,), int64, of the rows in the question, ascending.
+        arrays: inputs of these rows by name, padded; they fit the signature.
+    """
+
+    positions: NDArray[np.int64]
+    arrays: Arrays
+
+
+def group_rows(signature: Signature, columns: Mapping[str, Column]) -> list[RowGroup]:
+    """The rows of a question as batches of equal padded shape, the shortest first: no row is padded past its multiple.
+
+    Args:
+        signature: of the model.
+        columns: by name of the input, one array a row, without the row's dimension; of an input without a ragged axis
+            also one array of all rows, rows first. Dtypes and lengths are the signature's.
+    """
+    rows = len(columns[signature.inputs[0].name])
+    ragged = [(spec, axis) for spec in signature.inputs for axis, size in enumerate(spec.shape) if size == RAGGED]
+    lengths = np.empty((rows, len(ragged)), dtype=np.int64)
+    for place, (spec, axis) in enumerate(ragged):
+        own = np.fromiter((row.shape[axis] for row in columns[spec.name]), dtype=np.int64, count=rows)
+        lengths[:, place] = -(-np.maximum(own, 1) // spec.multiple_of) * spec.multiple_of
+    shapes, number = np.unique(lengths, axis=0, return_inverse=True)
+    groups = []
+    for at, shape in enumerate(shapes.tolist()):
+        positions = np.flatnonzero(number.ravel() == at)
+        groups.append(RowGroup(positions, _stacked(signature, columns, positions, shape)))
+    return groups
+
+
+def _stacked(
+    signature: Signature, columns: Mapping[str, Column], positions: NDArray[np.int64], lengths: Sequence[int]
+) -> Arrays:
+    rest = iter(lengths)
+    arrays: dict[str, NDArray[Any]] = {}
+    for spec in signature.inputs:
+        column = columns[spec.name]
+        if not spec.is_ragged and isinstance(column, np.ndarray):
+            arrays[spec.name] = column[positions]
+            continue
+        shape = tuple(next(rest) if size == RAGGED else size for size in spec.shape)
+        whole = np.zeros((len(positions), *shape), dtype=spec.numpy_dtype)
+        for row, position in enumerate(positions):
+            value = column[position]
+            whole[row][tuple(map(slice, value.shape))] = value
+        arrays[spec.name] = whole
+    return arrays
