@@ -3,11 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 
+from meshcast.api.analyzer.v1 import analyzer_pb2
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.client.answers import ComprehensivePart, EngagementPrediction
 from meshcast.client.calls import STREAM_TIMEOUT_S, Calls, answer_to, answers_to, each
+from meshcast.client.content_questions import ContentLike, content_of
 from meshcast.client.forecasts import Forecast
-from meshcast.client.priority import Priority
+from meshcast.client.judgements import ContentJudgement
+from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.questions import HistoryLike, PlannedPost, Question, checked_plan, engagement_request
 from meshcast.client.series_questions import GrowthQuestion
 from meshcast.rpc import sending
@@ -24,18 +27,21 @@ class GatewayCalls(Calls):
         request_id: str | None = None,
         channel: str = "",
         growth: GrowthQuestion | None = None,
+        content: ContentLike | None = None,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[ComprehensivePart, None]:
         """Asks every service about a planned post and yields each part as it arrives; the summary comes last.
 
         A part whose service is slow, dead or not there carries its error; the others do not wait for it. The part
-        growth needs `growth`, the channel's series.
+        growth needs `growth`, the channel's series, and the part content `content`, the planned post's text.
 
         Raises:
             MeshError: the gateway itself failed.
         """
-        question = Question(planned=planned, history=history, request_id=request_id, channel=channel, growth=growth)
+        question = Question(
+            planned=planned, history=history, request_id=request_id, channel=channel, growth=growth, content=content
+        )
         request = self._comprehensive(question, version)
         call = self._open.gateway.PredictComprehensive(request, timeout=self._timeout(timeout_s))
         async with aclosing(answers_to(call)) as answers:
@@ -119,6 +125,30 @@ class GatewayCalls(Calls):
         response = await answer_to(self._open.gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
         return Forecast.of(response.growth.forecast, response.growth.receipt, tuple(response.growth.evidence))
 
+    async def route_content(
+        self,
+        content: ContentLike,
+        *,
+        request_id: str | None = None,
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> ContentJudgement:
+        """Asks the gateway for the one service that the question's kind names: for a text, the analyzer.
+
+        Raises:
+            MeshError: as that service raised it.
+        """
+        question = analyzer_pb2.AnalyzeContentRequest(
+            request_id=request_id or self._ids.next(),
+            content=content_of(content),
+            model_version=version,
+            priority=PRIORITIES[priority],
+        )
+        request = gateway_pb2.RoutePredictionRequest(content=question)
+        response = await answer_to(self._open.gateway.RoutePrediction(request, timeout=self._timeout(timeout_s)))
+        return ContentJudgement.of(response.content.judgement, response.content.receipt)
+
     async def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
         """The services that the gateway routes to, by name."""
         call = self._open.gateway.ListServices(gateway_pb2.ListServicesRequest(), timeout=self._timeout(timeout_s))
@@ -150,8 +180,12 @@ class GatewayCalls(Calls):
         engagement = engagement_request(
             plan, prepared, request_id="", channel=question.channel, version=version, priority="normal"
         )
+        content = None
+        if question.content is not None:
+            content = analyzer_pb2.AnalyzeContentRequest(content=content_of(question.content))
         return gateway_pb2.PredictComprehensiveRequest(
             request_id=question.request_id or self._ids.next(),
             engagement=engagement,
             growth=None if question.growth is None else question.growth.message(),
+            content=content,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.client.content_questions import ContentLike
 from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.series_questions import GrowthQuestion
 from meshcast.posts import (
@@ -257,6 +258,7 @@ class Question:
         request_id: unique to the question; the prediction's id follows from it. None: one is made.
         channel: the channel's name, for the prediction log.
         growth: the channel's series, for composite questions; the predictor does not look at it.
+        content: the planned post's text, likewise.
     """
 
     planned: PlannedPost
@@ -264,6 +266,7 @@ class Question:
     request_id: str | None = None
     channel: str = ""
     growth: GrowthQuestion | None = None
+    content: ContentLike | None = None
 
 
 class RequestIds:

@@ -7,12 +7,13 @@ from typing import Any
 import grpc
 import pytest
 
+from meshcast.api.analyzer.v1 import analyzer_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.api.predictor.v1 import predictor_pb2
 from meshcast.api.type.v1 import receipt_pb2
-from meshcast.client import GrowthQuestion, MeshClient, Question, SyncMeshClient, prediction_id
+from meshcast.client import Content, GrowthQuestion, MeshClient, Question, SyncMeshClient, prediction_id
 from meshcast.rpc import InvalidInput, NotReady, Server, to_item
 from meshcast.series import SeriesTable
 
@@ -31,10 +32,19 @@ def growth(request: forecaster_pb2.ForecastGrowthRequest) -> forecaster_pb2.Fore
     return forecaster_pb2.ForecastGrowthResponse(forecast=forecast, receipt=receipt)
 
 
+def content(request: analyzer_pb2.AnalyzeContentRequest) -> analyzer_pb2.AnalyzeContentResponse:
+    read = len(request.content.text) + len(request.content.title)
+    receipt = receipt_pb2.Receipt(prediction_id=prediction_id(request.request_id))
+    judgement = analyzer_pb2.ContentJudgement(above_median=0.75, viral=0.25, characters_read=read)
+    return analyzer_pb2.AnalyzeContentResponse(judgement=judgement, receipt=receipt)
+
+
 def parts(request: pb.PredictComprehensiveRequest) -> list[pb.PredictComprehensiveResponse]:
     refused = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, status=to_item(NotReady("no forecaster here")))
     answered = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, growth=growth(request.growth))
+    judged = pb.PredictComprehensiveResponse(part=pb.PART_CONTENT, content=content(request.content))
     return [
+        *([judged] if request.HasField("content") else []),
         answered if request.HasField("growth") else refused,
         pb.PredictComprehensiveResponse(part=pb.PART_ENGAGEMENT, engagement=engagement(request.engagement)),
         pb.PredictComprehensiveResponse(
@@ -64,6 +74,8 @@ class Gateway(pb_grpc.GatewayServiceServicer):
     async def RoutePrediction(self, request: pb.RoutePredictionRequest, context: Context) -> pb.RoutePredictionResponse:
         if request.HasField("growth"):
             return pb.RoutePredictionResponse(growth=growth(request.growth))
+        if request.HasField("content"):
+            return pb.RoutePredictionResponse(content=content(request.content))
         return pb.RoutePredictionResponse(engagement=engagement(request.engagement))
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
@@ -126,6 +138,22 @@ async def test_a_channels_series_is_asked_about_beside_its_post(address: str, ki
         assert routed.forecast_id != part.forecast.forecast_id
 
 
+async def test_the_planned_posts_text_is_judged_beside_it(address: str, kit: Any) -> None:
+    posts, planned_text = kit.channel_posts(30), Content(text="We won!", title="Cup", hour_of_day=7)
+    async with MeshClient(address) as mesh:
+        part = await anext(mesh.predict_comprehensive(kit.plan(), posts, content=planned_text))
+        assert (part.part, part.error, part.prediction, part.forecast) == ("content", None, None, None)
+        assert part.judgement is not None
+        assert (part.judgement.above_median, part.judgement.viral, part.judgement.characters_read) == (0.75, 0.25, 10)
+        questions = [Question(planned=kit.plan(), history=posts, content="Hi" if n else None) for n in range(2)]
+        answers = [one async for one in mesh.predict_comprehensive_stream(questions) if one.part == "content"]
+        assert [(one.sequence, one.judgement and one.judgement.characters_read) for one in answers] == [(1, 2)]
+        routed = await mesh.route_content("Hello", request_id="mine")
+        assert routed.characters_read == 5 and routed.receipt.prediction_id == prediction_id("mine")
+        with pytest.raises(InvalidInput, match="content"):
+            await mesh.route_content(3)  # type: ignore[arg-type]
+
+
 async def test_a_stream_of_questions_is_answered_by_number(address: str, kit: Any) -> None:
     posts = kit.channel_posts(30)
     questions = [Question(planned=kit.plan(n), history=posts) for n in range(5)]
@@ -165,6 +193,8 @@ async def test_the_plain_client_has_the_same_calls(address: str, kit: Any) -> No
             questions = [Question(planned=kit.plan(n), history=posts) for n in range(2)]
             assert len(list(mesh.predict_comprehensive_stream(questions))) == 6
             assert mesh.route_prediction(kit.plan(3), posts).log_engagement == 3
+            assert mesh.route_content("Hello").characters_read == 5
+            assert [part.part for part in mesh.predict_comprehensive(kit.plan(), posts, content="Hi")][0] == "content"
             assert mesh.list_services()[0].name == "predictor"
             assert mesh.read_mesh_health().serving
             watch = mesh.watch_mesh(interval_s=0.2)
