@@ -16,18 +16,21 @@ from meshcast.client.answers import (
     Validation,
 )
 from meshcast.client.calls import CHUNK_ROWS, STREAM_TIMEOUT_S, TIMEOUT_S, WINDOW, Progress
+from meshcast.client.content_questions import ContentLike
 from meshcast.client.forecasts import Forecast
+from meshcast.client.judgements import ContentJudgement
 from meshcast.client.mesh import MeshClient
 from meshcast.client.priority import Priority
 from meshcast.client.questions import HistoryLike, PlannedPost, PostsLike, Question
 from meshcast.client.series_questions import GrowthQuestion
+from meshcast.client.sync_analyzer import SyncAnalyzerCalls
 from meshcast.client.sync_calls import Told
 from meshcast.client.sync_forecaster import SyncForecasterCalls
 from meshcast.posts import HistoryIndex
 from meshcast.rpc import ChannelSettings, ServingStatus, TlsSettings
 
 
-class SyncMeshClient(SyncForecasterCalls):
+class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
     """`MeshClient` without `await`: the same calls, arguments, answers and errors. Threads may share one.
 
     With `coalesce=True` the single predictions of several threads travel together.
@@ -190,6 +193,7 @@ class SyncMeshClient(SyncForecasterCalls):
         request_id: str | None = None,
         channel: str = "",
         growth: GrowthQuestion | None = None,
+        content: ContentLike | None = None,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> Generator[ComprehensivePart, None, None]:
@@ -201,6 +205,7 @@ class SyncMeshClient(SyncForecasterCalls):
                 request_id=request_id,
                 channel=channel,
                 growth=growth,
+                content=content,
                 version=version,
                 timeout_s=timeout_s,
             )
@@ -246,6 +251,22 @@ class SyncMeshClient(SyncForecasterCalls):
     ) -> Forecast:
         """Asks the gateway for the service that a series' question goes to; see `MeshClient.route_growth`."""
         return self._run(self._mesh.route_growth(question, version=version, priority=priority, timeout_s=timeout_s))
+
+    def route_content(
+        self,
+        content: ContentLike,
+        *,
+        request_id: str | None = None,
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float | None = None,
+    ) -> ContentJudgement:
+        """Asks the gateway for the service that a text's question goes to; see `MeshClient.route_content`."""
+        return self._run(
+            self._mesh.route_content(
+                content, request_id=request_id, version=version, priority=priority, timeout_s=timeout_s
+            )
+        )
 
     def list_services(self, *, timeout_s: float | None = None) -> list[gateway_pb2.ServiceEntry]:
         """The services that the gateway routes to, by name."""
