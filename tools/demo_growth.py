@@ -1,9 +1,9 @@
-"""The demo's second half: the account's daily engagement, forecast by the mesh over 2017 and held against what came.
+"""The demo's daily series: the account's daily engagement, forecast by the mesh over 2017 and held against what came.
 
 `python tools/demo_growth.py posts.csv daily.csv` sums the posts' engagement by day (UTC), writes the sums as a series
 file, and asks the mesh that runs here: a forecast of 14 days every 14 days through 2017, which training never saw, each
 followed by what really happened, so that the intervals of the next one have learnt from it. Every figure that it prints
-is computed from those answers. At the end it asks for both parts of a composite answer.
+is computed from those answers. At the end it asks for all parts of a composite answer.
 """
 
 import argparse
@@ -20,8 +20,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from demo_posts import PLANNED_TEXT
 from meshcast.cli.settings import connect
-from meshcast.client import ComprehensivePart, Forecast, GrowthQuestion, IntervalEvidence, MeshClient, PlannedPost
+from meshcast.client import (
+    ComprehensivePart,
+    Content,
+    Forecast,
+    GrowthQuestion,
+    IntervalEvidence,
+    MeshClient,
+    PlannedPost,
+)
 from meshcast.posts import PostTable, engagement, read_posts
 from meshcast.rpc import NotFound
 from meshcast.series import SeriesTable, day_of, day_texts, write_series
@@ -36,7 +45,7 @@ FIRST, LAST = date(2017, 1, 1), date(2017, 12, 31)
 SEEN_UNTIL = "March 2016"
 """Last month of the account that training saw, as the card of the model that ships says."""
 LEVELS = (0.8, 0.95)
-INSTALLED = {"engagement", "growth"}
+INSTALLED = {"engagement", "growth", "content"}
 """Parts of a composite answer that the mesh of the demo has services for."""
 HISTORY_POSTS = 100
 DAY_S = 86_400
@@ -166,9 +175,11 @@ async def comprehensive(mesh: MeshClient, posts: PostTable, table: SeriesTable) 
         MeshError: the mesh says no.
     """
     noon = datetime.combine(LAST + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=12)
-    planned = PlannedPost(published_at=noon, content_length=140, has_media=False)
+    planned = PlannedPost(published_at=noon, content_length=len(PLANNED_TEXT), has_media=False)
     growth = GrowthQuestion(history=table, nonnegative=True)
-    return [part async for part in mesh.predict_comprehensive(planned, posts[-HISTORY_POSTS:], growth=growth)]
+    content = Content(text=PLANNED_TEXT, hour_of_day=noon.hour)
+    answers = mesh.predict_comprehensive(planned, posts[-HISTORY_POSTS:], growth=growth, content=content)
+    return [part async for part in answers]
 
 
 def show_series(console: Console, table: SeriesTable, file: Path) -> None:
@@ -247,6 +258,10 @@ def show_comprehensive(console: Console, answers: Sequence[ComprehensivePart]) -
                 f"on the first, {band.lower[0]:,.0f} to {band.upper[0]:,.0f} with {level:.0%}"
             )
             model = part.forecast.receipt.model
+        elif part.judgement is not None:
+            judgement = part.judgement
+            said = f"its text: above the usual {judgement.above_median:.0%}, among the top tenth {judgement.viral:.0%}"
+            model = judgement.receipt.model
         table.add_row(part.part, said, model, f"{part.receipt.message.gateway.elapsed_us / 1e3:.1f}")
     console.print(table)
     answered = sorted(part.part for part in parts if part.error is None)
@@ -258,7 +273,7 @@ def show_comprehensive(console: Console, answers: Sequence[ComprehensivePart]) -
 async def run(
     console: Console, posts_file: Path, series_file: Path, state_dir: Path | None, target: str | None
 ) -> bool:
-    """Runs this half of the demo; returns whether both parts of the composite question were answered.
+    """Runs this part of the demo; returns whether the mesh's parts of the composite question were answered.
 
     Raises:
         MeshError: the mesh says no.

@@ -10,13 +10,15 @@ import html
 import sys
 from pathlib import Path
 
-__all__ = ["POSTS", "SINCE", "write_demo_posts"]
+__all__ = ["PLANNED_TEXT", "POSTS", "SINCE", "write_demo_posts"]
 
 SINCE = "2014-01-01"
 """Before it, every seventh post has no favourites at all."""
 UNTIL = "2018-01-01"
 POSTS = 11_005
 """Posts from SINCE to UNTIL; another number means other data than the published figures speak of."""
+PLANNED_TEXT = "Jobs are coming back to Ohio! Thank you to everyone who came tonight. Together we will WIN #MAGA"
+"""A made-up text of the account's kind, for questions about a post that is still planned."""
 
 
 def write_demo_posts(path: Path) -> int:
