@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from meshcast.api.analyzer.v1 import analyzer_pb2, analyzer_pb2_grpc
 from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2_grpc
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
@@ -121,9 +122,16 @@ def forecaster(folder: Path, port: int = 0, **settings: str) -> Any:
     return service("forecaster", folder, port, **settings)
 
 
-def gateway(folder: Path, *backends: str, forecasters: Sequence[str] = (), **settings: str) -> Any:
-    """A gateway's process in front of predictors at `backends` and of forecasters."""
-    endpoints = {"PREDICTOR": backends, "FORECASTER": forecasters}
+def analyzer(folder: Path, port: int = 0, **settings: str) -> Any:
+    """An analyzer's process; arguments as `service`."""
+    return service("analyzer", folder, port, **settings)
+
+
+def gateway(
+    folder: Path, *backends: str, forecasters: Sequence[str] = (), analyzers: Sequence[str] = (), **settings: str
+) -> Any:
+    """A gateway's process in front of predictors at `backends`, of forecasters and of analyzers."""
+    endpoints = {"PREDICTOR": backends, "FORECASTER": forecasters, "ANALYZER": analyzers}
     # A port that nobody has: the default one may be that of a mesh which runs beside the tests.
     routes = {f"GATEWAY_ROUTES_{name}_ENDPOINTS": ",".join(at) or "127.0.0.1:1" for name, at in endpoints.items()}
     return _running(["meshcast.gateway", "--port", "0"], folder, {**routes, **settings})
@@ -192,6 +200,13 @@ def growth_question(seed: int = 7, **fields: Any) -> forecaster_pb2.ForecastGrow
     return forecaster_pb2.ForecastGrowthRequest(history_columns=columns, **{"nonnegative": True, **fields})
 
 
+def content_question(
+    text: str = "We won, and thank you all for coming!", **fields: Any
+) -> analyzer_pb2.AnalyzeContentRequest:
+    """A question to the analyzer that every one answers."""
+    return analyzer_pb2.AnalyzeContentRequest(content=analyzer_pb2.Content(text=text, hour_of_day=18), **fields)
+
+
 def planned_of(table: PostTable, rows: Any) -> Planned:
     """The table's posts at `rows` as if they were planned."""
     return Planned(**{name: getattr(table, name)[rows] for name in PLAN_COLUMNS})
@@ -204,6 +219,7 @@ class Peer:
     channel: grpc.aio.Channel
     typed: Any
     growth: Any
+    content: Any
     mesh: Any
     oip: Any
 
@@ -217,6 +233,7 @@ async def peer(address: str, *, message_bytes_max: int = 64 * 2**20) -> AsyncIte
             opened,
             typed=pb_grpc.PredictorServiceStub(opened),
             growth=forecaster_pb2_grpc.ForecasterServiceStub(opened),
+            content=analyzer_pb2_grpc.AnalyzerServiceStub(opened),
             mesh=gateway_pb2_grpc.GatewayServiceStub(opened),
             oip=oip_grpc.GRPCInferenceServiceStub(opened),
         )
