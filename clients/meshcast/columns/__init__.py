@@ -1,7 +1,7 @@
 """Columns: what tables of any kind need to be packed for the wire, cut into shared ranges, and kept in files."""
 
 from meshcast.columns.csv_rows import not_csv, row_place
-from meshcast.columns.files import FileKind, kind_of, load_pyarrow, open_text, read_whole, written_whole
+from meshcast.columns.files import FileKind, decoded, kind_of, load_pyarrow, open_text, read_bytes, written_whole
 from meshcast.columns.packing import (
     column_bytes,
     history_range,
@@ -12,6 +12,8 @@ from meshcast.columns.packing import (
     wrong_length,
 )
 from meshcast.columns.ranges import share_ranges
+from meshcast.columns.tables import TABLE_FORMS, TABLE_WAYS, RawTable, read_table
+from meshcast.columns.values import ColumnReader, Place, Raw, clock_of, show
 
 __all__ = [
     # packing
@@ -27,10 +29,22 @@ __all__ = [
     # files
     "FileKind",
     "kind_of",
-    "read_whole",
+    "read_bytes",
+    "decoded",
     "open_text",
     "written_whole",
     "load_pyarrow",
     "row_place",
     "not_csv",
+    # tables of posts as files have them
+    "RawTable",
+    "read_table",
+    "TABLE_FORMS",
+    "TABLE_WAYS",
+    # values
+    "ColumnReader",
+    "Place",
+    "Raw",
+    "clock_of",
+    "show",
 ]

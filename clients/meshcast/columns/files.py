@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import InvalidInput, NotFound, Precondition
 
-__all__ = ["FileKind", "kind_of", "load_pyarrow", "open_text", "read_whole", "written_whole"]
+__all__ = ["FileKind", "decoded", "kind_of", "load_pyarrow", "open_text", "read_bytes", "written_whole"]
 
 _OPEN: Mapping[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _CUT_OFF = (EOFError, lzma.LZMAError, zlib.error)
@@ -48,17 +48,36 @@ def kind_of(path: Path, forms: Sequence[str], way_out: str) -> FileKind:
     return FileKind(form, packing)
 
 
-def read_whole(path: Path, packing: str = "") -> str:
-    """The text of a UTF-8 file, unpacked.
+def read_bytes(path: Path, packing: str = "") -> bytes:
+    """The bytes of a file, unpacked.
 
     Raises:
         NotFound: there is no such file.
-        InvalidInput: it cannot be read, is cut off or is not UTF-8; line and byte are named.
+        InvalidInput: it cannot be read, or is cut off.
     """
-    with _refused(path, packing):
-        with _open(path, packing) as file:
-            data = file.read()
-        return data.decode("utf-8-sig")
+    with _refused(path, packing), _open(path, packing) as file:
+        data: bytes = file.read()
+    return data
+
+
+def decoded(data: bytes, source: str, *, encoding: str = "utf-8-sig", replace_invalid: bool = False) -> str:
+    """The text that bytes are.
+
+    Args:
+        data: the bytes.
+        source: what errors call them, as in `posts.csv`.
+        encoding: theirs; a byte order mark at the beginning is left out.
+        replace_invalid: take bytes that are none of the encoding as U+FFFD.
+
+    Raises:
+        InvalidInput: they are not in that encoding; line and byte are named.
+    """
+    try:
+        return data.decode(encoding, "replace" if replace_invalid else "strict")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        place = error.start - data.rfind(b"\n", 0, error.start)
+        raise _not_decoded(source, line, place, data[error.start], encoding) from error
 
 
 @contextmanager
@@ -121,13 +140,7 @@ def _refused(path: Path, packing: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound(f"{path}: there is no such file", file=name) from error
     except UnicodeDecodeError as error:
-        line, column, byte = _place(path, packing)
-        raise InvalidInput(
-            f"{name}, line {line}, byte {column}: is not UTF-8; save the file as UTF-8",
-            violations=[(f"line {line}", f"byte 0x{byte:02x} is not UTF-8")],
-            file=name,
-            line=line,
-        ) from error
+        raise _not_decoded(name, *_place(path, packing), "utf-8") from error
     except OSError as error:
         if packing and error.errno is None:
             raise _cut_off(name, packing, error) from error
@@ -141,6 +154,17 @@ def _refused(path: Path, packing: str) -> Iterator[None]:
 def _cut_off(name: str, packing: str, error: Exception) -> InvalidInput:
     text = f"{name}: is cut off or not a {packing} file ({error}); pack it again, or give it unpacked"
     return InvalidInput(text, file=name)
+
+
+def _not_decoded(source: str, line: int, column: int, byte: int, encoding: str) -> InvalidInput:
+    shown = "UTF-8" if encoding in ("utf-8", "utf-8-sig") else encoding
+    return InvalidInput(
+        f"{source}, line {line}, byte {column}: is not {shown}; save the file as UTF-8",
+        violations=[(f"line {line}", f"byte 0x{byte:02x} is not {shown}")],
+        file=source,
+        line=line,
+        byte=column,
+    )
 
 
 def _place(path: Path, packing: str) -> tuple[int, int, int]:

@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BYTES_MAX", "ROWS_MAX", "Violations", "bad_values", "content_violations", "describe_value"]
+__all__ = [
+    "BYTES_MAX",
+    "ROWS_MAX",
+    "Violations",
+    "bad_values",
+    "content_violations",
+    "describe_value",
+    "is_blank",
+    "size_fault",
+]
 
 BYTES_MAX = 1024 * 1024
 """Most bytes of UTF-8 of a text and its title together, of the contract."""
@@ -65,7 +74,7 @@ def content_violations(
     """
     found: Violations = {}
     for row, (body, head) in enumerate(zip(text, title, strict=True)):
-        fault = _text_fault(body, head)
+        fault = "is empty: a text or a title is required" if is_blank(body, head) else size_fault(body, head)
         if fault is not None:
             found[row] = [(field(row, "text"), fault)]
     for name, values in columns.items():
@@ -74,9 +83,13 @@ def content_violations(
     return found
 
 
-def _text_fault(text: str, title: str) -> str | None:
-    if (not text or text.isspace()) and (not title or title.isspace()):
-        return "is empty: a text or a title is required"
+def is_blank(text: str, title: str) -> bool:
+    """Whether a text and its title are nothing but white space, which is no content."""
+    return (not text or text.isspace()) and (not title or title.isspace())
+
+
+def size_fault(text: str, title: str) -> str | None:
+    """Why a text and its title are too long; None when they are not."""
     if 4 * (len(text) + len(title)) > BYTES_MAX:  # no code point takes more than 4 bytes
         size = len(text.encode("utf-8", "surrogatepass")) + len(title.encode("utf-8", "surrogatepass"))
         if size > BYTES_MAX:

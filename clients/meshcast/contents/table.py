@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from meshcast.contents.rules import is_blank
 from meshcast.rpc.errors import InvalidInput
 
-__all__ = ["UNKNOWN_HOUR", "Contents"]
+__all__ = ["UNKNOWN_HOUR", "Contents", "blank_rows"]
 
 UNKNOWN_HOUR = -1
 """Stands for an hour of the day that is not known."""
@@ -103,6 +104,12 @@ class Contents:
             has_media=self.has_media[rows],
             hour_of_day=self.hour_of_day[rows],
         )
+
+
+def blank_rows(contents: Contents) -> NDArray[np.bool_]:
+    """Which rows have neither a text nor a title, as posts of photos alone; shape (n,)."""
+    pairs = zip(contents.text, contents.title, strict=True)
+    return np.fromiter((is_blank(text, title) for text, title in pairs), dtype=np.bool_, count=len(contents))
 
 
 def _column(name: str, values: ArrayLike, n: int, kind: type[Any]) -> NDArray[Any]:

@@ -1,28 +1,20 @@
 """Posts files: CSV, JSON Lines and Parquet, read into a checked table and written from one."""
 
 import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.columns import kind_of, load_pyarrow, not_csv, read_whole, row_place, written_whole
+from meshcast.columns import TABLE_FORMS, TABLE_WAYS, kind_of, load_pyarrow, read_table, written_whole
 from meshcast.posts.rows import check_names, table_from_columns
 from meshcast.posts.table import COUNTS, PostTable
-from meshcast.rpc.errors import InvalidInput, NotFound
+from meshcast.rpc.errors import InvalidInput
 
 __all__ = ["read_posts", "write_posts"]
-
-_FIELD_MAX = (
-    16 * 1024 * 1024
-)  # characters of one CSV field; the csv module's own 131,072 is below long posts with markup
-_FORMS = (".csv", ".jsonl", ".ndjson", ".parquet")
-_WAYS = "give .csv, .jsonl (or .ndjson) or .parquet"
 
 
 def read_posts(path: str | os.PathLike[str]) -> PostTable:
@@ -43,14 +35,8 @@ def read_posts(path: str | os.PathLike[str]) -> PostTable:
         Precondition: Parquet needs the extra `parquet`.
     """
     path = Path(path)
-    name = path.name
-    form, packing = kind_of(path, _FORMS, _WAYS)
-    if form == ".parquet":
-        return _read_parquet(path, name)
-    text = read_whole(path, packing)
-    if not text.strip():
-        raise InvalidInput(f"{name}: the file is empty; give a header and at least one post", file=name)
-    return _read_csv(text, name) if form == ".csv" else _read_json_lines(text, name)
+    columns, place = read_table(path, check_names)
+    return table_from_columns(columns, source=path.name, place=place, nan_is_unknown=False)
 
 
 def write_posts(path: str | os.PathLike[str], posts: PostTable) -> None:
@@ -64,9 +50,9 @@ def write_posts(path: str | os.PathLike[str], posts: PostTable) -> None:
     """
     path = Path(path)
     columns = _plain_columns(posts)
-    form, packing = kind_of(path, _FORMS, _WAYS)
+    form, packing = kind_of(path, TABLE_FORMS, TABLE_WAYS)
     if packing:
-        raise InvalidInput(f"{path.name}: posts are not written packed; {_WAYS}", file=path.name)
+        raise InvalidInput(f"{path.name}: posts are not written packed; {TABLE_WAYS}", file=path.name)
     with written_whole(path) as part:
         if form == ".parquet":
             arrow, parquet = load_pyarrow()
@@ -105,90 +91,3 @@ def _plain(values: NDArray[np.float32]) -> list[int | float | None]:
         whole = np.where(missing, 0, values).astype(np.int64).tolist()
         return [None if gap else value for value, gap in zip(whole, missing.tolist(), strict=True)]
     return [None if gap else value for value, gap in zip(values.tolist(), missing.tolist(), strict=True)]
-
-
-def _read_csv(text: str, name: str) -> PostTable:
-    limit = csv.field_size_limit(_FIELD_MAX)
-    try:
-        rows = list(_csv_rows(text, name))
-    finally:
-        csv.field_size_limit(limit)
-    header = [column.strip() for column in rows[0]]
-    check_names(header, name)
-    body = [row for row in rows[1:] if row]
-    if not body:
-        raise InvalidInput(f"{name}: has a header and no posts; give at least one row", file=name)
-    width = len(header)
-    if set(map(len, body)) != {width}:
-        index = next(i for i, row in enumerate(body) if len(row) != width)
-        place, fields = _csv_place(text)(index), len(body[index])
-        cut = fields < width and index == len(body) - 1
-        hint = "the file seems cut off: fetch or export it again" if cut else "quote fields that hold commas"
-        raise InvalidInput(
-            f"{name}, {place}: has {fields} fields, the header {width}; {hint}",
-            violations=[(f"rows[{index + 1}]", f"has {fields} fields, the header {width}")],
-            file=name,
-            row=index + 1,
-        )
-    columns = dict(zip(header, zip(*body, strict=True), strict=True))
-    return table_from_columns(columns, source=name, place=_csv_place(text), nan_is_unknown=False)
-
-
-def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise not_csv(name, reader.line_num, error) from error
-
-
-def _csv_place(text: str) -> Callable[[int], str]:
-    """Names a row with its line; reads the file again, so for errors only."""
-    return lambda row: row_place(csv.reader(io.StringIO(text, newline=""), strict=True), row)
-
-
-def _read_json_lines(text: str, name: str) -> PostTable:
-    posts: list[dict[str, Any]] = []
-    lines: list[int] = []
-    raw = text.split("\n")
-    for number, line in enumerate(raw, start=1):
-        if not line.strip():
-            continue
-        try:
-            post = json.loads(line)
-        except ValueError as error:
-            last = not any(rest.strip() for rest in raw[number:])
-            hint = "the file seems cut off: fetch or export it again" if last else "give one JSON object a line"
-            raise _bad_line(name, number, f"is not JSON ({error}); {hint}") from error
-        if not isinstance(post, dict):
-            raise _bad_line(name, number, "is not a JSON object; give one object with the post's fields a line")
-        posts.append(post)
-        lines.append(number)
-    names: dict[str, None] = {}
-    for post in posts:
-        names.update(dict.fromkeys(post))
-    columns = {column: [post.get(column) for post in posts] for column in names}
-    return table_from_columns(
-        columns, source=name, place=lambda row: f"row {row + 1} (line {lines[row]})", nan_is_unknown=False
-    )
-
-
-def _bad_line(name: str, line: int, text: str) -> InvalidInput:
-    return InvalidInput(f"{name}, line {line}: {text}", violations=[(f"line {line}", text)], file=name, line=line)
-
-
-def _read_parquet(path: Path, name: str) -> PostTable:
-    if not path.exists():
-        raise NotFound(f"{path}: there is no such file", file=name)
-    if path.stat().st_size == 0:
-        raise InvalidInput(f"{name}: the file is empty; give at least one post", file=name)
-    arrow, parquet = load_pyarrow()
-    try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
-        first = str(error).splitlines()[0]
-        text = f"{name}: is cut off or not a Parquet file ({first}); fetch or export it again"
-        raise InvalidInput(text, file=name) from error
-    check_names(table.column_names, name)
-    columns: dict[str, Sequence[Any]] = {column: table.column(column).to_pylist() for column in table.column_names}
-    return table_from_columns(columns, source=name, nan_is_unknown=False)

@@ -1,15 +1,15 @@
 """Rows of posts as people have them (text, numbers, dates, gaps) made into a checked table, with every fault placed."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.columns import ColumnReader, Place, Raw, clock_of
 from meshcast.posts.rules import RULES as RULE_TEXTS
-from meshcast.posts.rules import bad_values, show
+from meshcast.posts.rules import bad_values
 from meshcast.posts.table import COUNTS, POST_COLUMNS, PostTable
 from meshcast.rpc.errors import InvalidInput
 
@@ -34,22 +34,6 @@ _OTHER_NAMES = {
     "has_media": ("media", "photo", "video"),
 }
 _SUGGESTION = {other: name for name, others in _OTHER_NAMES.items() for other in others}
-_TRUTH = {
-    "": 0.0,
-    "0": 0.0,
-    "1": 1.0,
-    "false": 0.0,
-    "true": 1.0,
-    "no": 0.0,
-    "yes": 1.0,
-    "n": 0.0,
-    "y": 1.0,
-    "f": 0.0,
-    "t": 1.0,
-}
-
-Place = Callable[[int], str]
-Raw = Sequence[Any] | NDArray[Any]
 
 
 def table_from_columns(
@@ -74,8 +58,7 @@ def table_from_columns(
         InvalidInput: a column is unknown or missing, or a value breaks its rule; rows, columns and the way out are
             named.
     """
-    reader = _Reader(columns, source, place or (lambda row: f"row {row + 1}"), nan_is_unknown)
-    return reader.table()
+    return _Reader(columns, source, place, nan_is_unknown).table()
 
 
 def check_names(names: Sequence[str], source: str) -> None:
@@ -107,190 +90,62 @@ def check_names(names: Sequence[str], source: str) -> None:
         raise InvalidInput(f"{source}, column {column!r}: {text}", violations=wrong, source=source, column=column)
 
 
-class _Reader:
-    """One reading of columns: converts column by column, collects the faults, raises them together."""
+class _Reader(ColumnReader):
+    """One reading of the columns of posts."""
 
-    def __init__(self, columns: Mapping[str, Raw], source: str, place: Place, nan_is_unknown: bool) -> None:
-        self._columns = columns
-        self._source = source
-        self._place = place
-        self._nan_is_unknown = nan_is_unknown
-        self._faults: list[tuple[int, str, str]] = []
+    def __init__(self, columns: Mapping[str, Raw], source: str, place: Place | None, nan_is_unknown: bool) -> None:
+        check_names(list(columns), source)
+        super().__init__(columns, source, place, nan_is_unknown=nan_is_unknown, is_bad=bad_values, rules=RULE_TEXTS)
 
     def table(self) -> PostTable:
-        check_names(list(self._columns), self._source)
-        lengths = {name: len(values) for name, values in self._columns.items()}
-        n = next(iter(lengths.values()))
-        uneven = [(name, f"has {k} rows, {next(iter(lengths))} has {n}") for name, k in lengths.items() if k != n]
-        if uneven:
-            raise InvalidInput(f"{self._source}, column {uneven[0][0]!r}: {uneven[0][1]}", violations=uneven)
-        if n == 0:
-            raise InvalidInput(f"{self._source} has no posts: give at least one row", source=self._source)
-        given: dict[str, NDArray[Any]] = {"channel": self._channels(n)}
-        unix, hour, day = self._times(n)
+        given: dict[str, NDArray[Any]] = {"channel": self.names("channel")}
+        unix, hour, day = self._times()
         given["published_unix_s"] = unix
-        given["hour_of_day"] = self._numbers("hour_of_day", n, default=hour)
-        given["day_of_week"] = self._numbers("day_of_week", n, default=day)
-        given["content_length"] = self._numbers("content_length", n, default=self._text_lengths(n))
-        given["has_media"] = self._truths(n)
+        given["hour_of_day"] = self._filled("hour_of_day", hour)
+        given["day_of_week"] = self._filled("day_of_week", day)
+        given["content_length"] = self._filled("content_length", self._text_lengths())
+        given["has_media"] = self.truths("has_media")
         for name in COUNTS:
-            given[name] = self._numbers(name, n, default=np.full(n, np.nan))
-        if self._faults:
-            self._refuse()
+            values, missing, _ = self.numbers(name)
+            given[name] = np.where(missing, np.nan, values)
+        self.check()
         return PostTable.of(given)
 
-    def _channels(self, n: int) -> NDArray[np.str_]:
-        raw = self._columns.get("channel")
-        if raw is None:
-            return np.zeros(n, dtype="<U1")
-        if isinstance(raw, np.ndarray) and raw.dtype.kind == "U":
-            return raw
-        return np.asarray(["" if _is_gap(v) else str(v) for v in raw], dtype=np.str_)
-
-    def _times(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def _times(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Seconds, and hour and weekday on the posts' own clock (NaN without one)."""
-        nothing = np.full(n, np.nan)
-        if "published_at" in self._columns:
-            unix, local = self._moments(self._columns["published_at"], n)
-            days, second = np.divmod(local, 86_400)
-            known = ~np.isnan(unix)
-            hour = np.where(known, second // 3600, np.nan)
-            day = np.where(known, (days + 3) % 7, np.nan)  # 1970-01-01 was a Thursday
+        nothing = np.full(self.rows, np.nan)
+        if "published_at" in self:
+            unix, local = self.moments("published_at")
+            hour, day = clock_of(unix, local)
             name = "published_at"
-            if "published_unix_s" in self._columns:
-                stated = self._numbers("published_unix_s", n, default=nothing)
+            if "published_unix_s" in self:
+                stated, missing, _ = self.numbers("published_unix_s")
                 for row in np.flatnonzero(np.floor(stated) != np.floor(unix)).tolist():
-                    if stated[row] == stated[row] and known[row]:
-                        self._fault(
+                    if not missing[row] and stated[row] == stated[row] and unix[row] == unix[row]:
+                        self.fault(
                             row, "published_unix_s", f"is not the time of published_at, {unix[row]:.0f}: leave one out"
                         )
         else:
-            unix, hour, day = self._numbers("published_unix_s", n, default=nothing), nothing, nothing
+            unix, missing, _ = self.numbers("published_unix_s")
+            unix, hour, day = np.where(missing, np.nan, unix), nothing, nothing
             name = "published_unix_s"
-        placed = {(row, column) for row, column, _ in self._faults}
         for row in np.flatnonzero(np.isnan(unix)).tolist():
-            if (row, name) not in placed:
-                self._fault(row, name, "is required: give the time of publication, or remove the row")
+            if not self.has_fault(row, name):
+                self.fault(row, name, "is required: give the time of publication, or remove the row")
         return np.floor(np.nan_to_num(unix)).astype(np.int64), hour, day
 
-    def _moments(self, raw: Raw, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Seconds since 1970 UTC, and the same on the posts' own clock; NaN and 0 where there is none."""
-        if isinstance(raw, np.ndarray) and raw.dtype.kind == "M":
-            seconds = raw.astype("datetime64[s]").astype(np.int64).astype(np.float64)
-            seconds[np.isnat(raw)] = np.nan
-            return seconds, np.nan_to_num(seconds)
-        unix, local = np.full(n, np.nan), np.zeros(n)
-        parse = datetime.fromisoformat
-        for row, value in enumerate(raw):
-            if _is_gap(value):
-                continue
-            try:
-                moment = value if isinstance(value, datetime) else parse(value)
-                if moment.tzinfo is None:
-                    unix[row] = local[row] = moment.replace(tzinfo=UTC).timestamp()
-                else:
-                    unix[row] = moment.timestamp()
-                    local[row] = moment.replace(tzinfo=UTC).timestamp()
-            except (ValueError, TypeError, OverflowError):
-                self._fault(row, "published_at", f"must be a time as in 2016-05-10T12:30:00Z, is {_quoted(value)}")
-        return unix, local
-
-    def _text_lengths(self, n: int) -> NDArray[np.float64]:
+    def _text_lengths(self) -> NDArray[np.float64]:
         raw = self._columns.get("text")
         if raw is None:
-            return np.zeros(n)
-        return np.fromiter((len(v) if isinstance(v, str) else 0 for v in raw), dtype=np.float64, count=n)
+            return np.zeros(self.rows)
+        return np.fromiter((len(v) if isinstance(v, str) else 0 for v in raw), dtype=np.float64, count=self.rows)
 
-    def _truths(self, n: int) -> NDArray[np.float64]:
-        raw = self._columns.get("has_media")
-        if raw is None:
-            return np.zeros(n)
-        if isinstance(raw, np.ndarray) and raw.dtype.kind in "biuf":
-            values = raw.astype(np.float64)
-        else:
-            # Text and bool are told apart by their words, numbers by their value; the rest falls to the rule below.
-            values = np.full(n, np.nan)
-            for row, v in enumerate(raw):
-                truth = _TRUTH.get(str(v).strip().lower()) if v is not None else 0.0
-                values[row] = _number(v) if truth is None else truth
-        for row in np.flatnonzero(bad_values("has_media", values)).tolist():
-            self._fault(row, "has_media", f"must be 0 or 1, is {_quoted(raw[row])}")
-        return values
-
-    def _numbers(self, name: str, n: int, *, default: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A column of numbers; gaps take the default, where that is NaN and the column is no count they are faults."""
-        raw = self._columns.get(name)
-        if raw is None:
-            return default if name in COUNTS or not np.isnan(default).any() else self._gaps(name, default)
-        if isinstance(raw, np.ndarray) and raw.dtype.kind in "biuf":
-            values = raw.astype(np.float64)
-            missing = np.isnan(values) if self._nan_is_unknown else np.zeros(n, dtype=np.bool_)
-        else:
-            # In memory NaN is a gap too; in a file "nan" is a fault.
-            is_gap = _is_gap if self._nan_is_unknown else _is_blank
-            missing = np.fromiter(map(is_gap, raw), dtype=np.bool_, count=n)
-            try:
-                values = np.array(
-                    ["nan" if m else v for v, m in zip(raw, missing.tolist(), strict=True)], dtype=np.float64
-                )
-            except (ValueError, TypeError):
-                values = np.full(n, np.nan)
-                for row in np.flatnonzero(~missing).tolist():
-                    values[row] = _number(raw[row])
-        bad = (bad_values(name, values) | np.isnan(values)) & ~missing
-        for row in np.flatnonzero(bad).tolist():
-            self._fault(row, name, f"{RULE_TEXTS[name]}, is {_quoted(raw[row])}")
-        if name == "published_unix_s":
-            return np.where(missing, np.nan, values)
-        filled = np.where(missing, default, values)
-        return filled if name in COUNTS else self._gaps(name, np.where(bad, 0.0, filled))
-
-    def _gaps(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        if "published_at" in self._columns:
-            return values  # then a missing time is the fault, and named as such
-        for row in np.flatnonzero(np.isnan(values)).tolist():
-            self._fault(row, name, f"is required: {RULE_TEXTS[name].removeprefix('must be ')}")
-        return values
-
-    def _fault(self, row: int, column: str, description: str) -> None:
-        self._faults.append((row, column, description))
-
-    def _refuse(self) -> None:
-        faults = sorted(self._faults, key=lambda fault: fault[0])
-        row, column, text = faults[0]
-        rows = len({fault[0] for fault in faults})
-        more = f" ({rows - 1} more rows have faults)" if rows > 1 else ""
-        raise InvalidInput(
-            f"{self._source}, {self._place(row)}, column {column!r}: {text}. Correct the value or remove the row{more}",
-            violations=[(f"rows[{r + 1}].{c}", t) for r, c, t in faults[:50]],
-            source=self._source,
-            row=row + 1,
-            column=column,
-        )
-
-
-def _is_blank(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value)
-
-
-def _is_gap(value: Any) -> bool:
-    """Whether there is no value: None, empty text, NaN, NaT or pandas' NA; the last three do not equal themselves."""
-    if value is None or isinstance(value, str):
-        return not value
-    differs = value != value
-    return bool(differs) if isinstance(differs, bool | np.bool_) else True
-
-
-def _number(value: object) -> float:
-    """A number out of text or anything else; NaN when it is none."""
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever float() refuses is answered as NaN
-    except (ValueError, TypeError):
-        return float("nan")
-
-
-def _quoted(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        text = str(value)
-        return repr(text if len(text) <= 60 else text[:57] + "...")
-    return show(float(value))
+    def _filled(self, name: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A column of numbers, its gaps filled from `default`; where that is NaN they are faults."""
+        values, missing, bad = self.numbers(name)
+        filled = np.where(bad, 0.0, np.where(missing, default, values))
+        if "published_at" in self:
+            return filled  # then a missing time is the fault, and named as such
+        for row in np.flatnonzero(np.isnan(filled)).tolist():
+            self.fault(row, name, f"is required: {RULE_TEXTS[name].removeprefix('must be ')}")
+        return filled

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.columns import show
 from meshcast.posts.history import POSTS_MAX, POSTS_MIN, SETTLE_S
 from meshcast.posts.table import COUNTS, POST_COLUMNS, Planned, PostTable
 
-__all__ = ["UNIX_S_MAX", "UNIX_S_MIN", "Problem", "bad_values", "problems", "row_violations", "show"]
+__all__ = ["UNIX_S_MAX", "UNIX_S_MIN", "Problem", "bad_values", "problems", "row_violations"]
 
 UNIX_S_MIN = -62_135_596_800
 """0001-01-01, the first second that a protobuf Timestamp can hold."""
@@ -61,11 +62,6 @@ def bad_values(column: str, values: NDArray[np.float32] | NDArray[np.float64] | 
     # Comparisons with NaN are False, so that "not good" takes NaN in without a case of its own.
     bad: Mask = ~good
     return bad
-
-
-def show(value: float) -> str:
-    """A number as a person would write it."""
-    return f"{int(value)}" if value == value and abs(value) < 1e15 and int(value) == value else f"{value:g}"
 
 
 def problems(posts: PostTable | Planned, *, most: int = 50) -> list[Problem]:
