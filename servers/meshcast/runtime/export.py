@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -31,19 +31,23 @@ from meshcast.runtime.evidence import (
     METRICS,
     ONNX,
     OPENVINO,
+    OPENVINO_INT8,
+    OPENVINO_INT8_WEIGHTS,
     OPENVINO_WEIGHTS,
     PROOF_ROWS,
     RECORDED,
     Evidence,
+    Int8Proof,
     Proof,
     Recorded,
     sha256,
 )
+from meshcast.runtime.quantize import quantize_transformer
 from meshcast.runtime.session import Backend, Session, SessionOptions, parity_error
-from meshcast.runtime.signature import RAGGED, Signature
+from meshcast.runtime.signature import RAGGED, Arrays, Signature
 from meshcast.runtime.torch import open_session as open_torch
 
-__all__ = ["ExportReport", "export_model"]
+__all__ = ["ExportReport", "Int8Plan", "export_model"]
 
 log = structlog.get_logger()
 
@@ -51,6 +55,31 @@ log = structlog.get_logger()
 _REGISTRATION = logging.getLogger("torch.onnx._internal.exporter._registration")
 
 RECORDED_ROWS_MAX = max(PROOF_ROWS)  # the proofs need no more; the file is read at every load
+
+_TAKE_PART = ("torch", "onnx", "onnxruntime", "openvino", "numpy")
+
+INT8_BOUND = 1.5
+"""How many times the error that an INT8 graph shows on the recorded rows here it may show on a host: other processors
+round otherwise, and one without the instructions for it may overflow, which goes far beyond.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Plan:
+    """How a model is quantised, and what its accuracy gate asks.
+
+    Attributes:
+        calibration: batches of real inputs that the quantisation sees.
+        held_out: batches of real inputs that it does not see.
+        judge: from the torch outputs and the INT8 outputs of `held_out` to figures by name and a refusal, which is
+            empty where the figures are good enough.
+        progress: told before the graph is quantised and before it is judged.
+    """
+
+    calibration: Sequence[Arrays]
+    held_out: Sequence[Arrays]
+    judge: Callable[[Sequence[Arrays], Sequence[Arrays]], tuple[Mapping[str, float], str]]
+    progress: Callable[[str], None] = lambda doing: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +112,8 @@ def export_model(
     card: str = "",
     metrics: Mapping[str, float] | None = None,
     example_rows: int = 2,
+    int8: Int8Plan | None = None,
+    keep_openvino: bool = True,
 ) -> ExportReport:
     """Writes a torch model as ONNX and OpenVINO IR, and proves both against it at batches of 1, 2, 7 and 64.
 
@@ -95,10 +126,14 @@ def export_model(
         card: the model card, in Markdown.
         metrics: figures measured on data that training never saw.
         example_rows: rows of the example that the exporter traces; with 1 it freezes the batch, which the proof finds.
+        int8: how an INT8 graph is made too, `openvino_int8.xml` and `.bin`; None: none is.
+        keep_openvino: False to throw `openvino.xml` and `.bin` away when they are proved: where an INT8 graph serves,
+            they would only lie there, as large as the ONNX file.
 
     Raises:
         InvalidInput: the recorded inputs are not the signature's.
         CorruptData: no back-end reproduces the torch model; the evidence is written all the same.
+        ModuleNotFoundError: an INT8 graph is asked for and nncf is not installed.
     """
     rows = signature.check(recorded)
     recorded = signature.padded(recorded)
@@ -116,6 +151,9 @@ def export_model(
     (meta_dir / CARD).write_text(card, "utf-8")
     (meta_dir / METRICS).write_text(json.dumps(dict(metrics or {}), indent=2, sort_keys=True) + "\n", "utf-8")
     proofs = _proofs(onnx_path, meta_dir, signature, kept)
+    if not keep_openvino:
+        for name in (OPENVINO, OPENVINO_WEIGHTS):
+            (meta_dir / name).unlink(missing_ok=True)
     evidence = Evidence(
         signature=signature,
         graph=_graph_sum(onnx_path),
@@ -125,8 +163,9 @@ def export_model(
             if path.exists()
         },
         proofs=proofs,
-        versions={name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "openvino", "numpy")},
+        versions={name: metadata.version(name) for name in (*_TAKE_PART, *(() if int8 is None else ("nncf",)))},
         exported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        int8=None if int8 is None else _quantize(onnx_path, meta_dir, signature, kept, oracle, int8),
     )
     evidence.save(meta_dir / EVIDENCE)
     report = ExportReport(evidence=evidence, version_dir=version_dir, meta_dir=meta_dir)
@@ -236,6 +275,33 @@ def _proofs(onnx_path: Path, meta_dir: Path, signature: Signature, recorded: Rec
         finally:
             session.close()
     return tuple(proofs)
+
+
+def _quantize(
+    onnx_path: Path, meta_dir: Path, signature: Signature, recorded: Recorded, oracle: Session, plan: Int8Plan
+) -> Int8Proof:
+    """Writes the INT8 graph, and how it did on inputs that it was not made with."""
+    xml = meta_dir / OPENVINO_INT8
+    plan.progress("quantising")
+    quantize_transformer(onnx_path, xml, plan.calibration)
+    plan.progress("judging")
+    # f32 for what is left of it: recent CPUs would else run that at bf16.
+    session = openvino.open_session(xml, signature, Backend(runtime="openvino"), SessionOptions())
+    try:
+        error = parity_error(session, signature, recorded.inputs, recorded.outputs, PROOF_ROWS)
+        wanted = [oracle.run(batch) for batch in plan.held_out]
+        figures, refusal = plan.judge(wanted, [session.run(batch) for batch in plan.held_out])
+    finally:
+        session.close()
+    return Int8Proof(
+        file=xml.name,
+        digests={path.name: sha256(path) for path in (xml, meta_dir / OPENVINO_INT8_WEIGHTS)},
+        accepted=not refusal,
+        refusal=refusal,
+        bound=INT8_BOUND * error,
+        error=error,
+        figures=figures,
+    )
 
 
 def prove(session: Session, signature: Signature, recorded: Recorded) -> Proof:

@@ -1,6 +1,7 @@
 """Session over OpenVINO on the CPU, with its real precision named. The only module that imports openvino."""
 
 import queue
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +115,21 @@ def open_session(path: Path, signature: Signature, backend: Backend, options: Se
     return OpenvinoSession(compiled, name, signature, options.runs_max)
 
 
-def convert_onnx(source: Path, target: Path) -> None:
+def convert_onnx(source: Path, target: Path, *, change: Callable[[Any], Any] = lambda model: model) -> None:
     """Writes an ONNX file as OpenVINO IR with f32 weights.
 
     `read_model`, not `convert_model`: the latter sends telemetry and waits for it when the process ends.
+
+    Args:
+        source: the ONNX file.
+        target: the `.xml` file; its `.bin` comes beside it.
+        change: makes the model that is written, an `openvino.Model`, of the one that was read.
 
     Raises:
         CorruptData: OpenVINO cannot read the ONNX file.
     """
     try:
-        openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
+        openvino.save_model(change(openvino.Core().read_model(source)), target, compress_to_fp16=False)
     except Exception as error:  # the library raises RuntimeError for everything
         raise artefact_corrupt(source, f"openvino: {_last_line(error)}") from error
 

@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshcast.rpc.settings import load
 from meshcast.runtime.repository import Repository
 from meshcast.runtime.service import ModelSpec, ServiceSpec
 from meshcast.runtime.signature import Arrays
+
+if TYPE_CHECKING:
+    from meshcast.runtime.export import Int8Plan
 
 __all__ = ["Published", "figures", "publish", "read_options"]
 
@@ -40,6 +43,8 @@ def publish(
     card: str = "",
     metrics: Mapping[str, float] | None = None,
     version: int | None = None,
+    int8: "Int8Plan | None" = None,
+    keep_openvino: bool = True,
 ) -> Published:
     """Exports a trained torch module, proves the export and installs it as a version of a model.
 
@@ -51,11 +56,13 @@ def publish(
         card: the model card, in Markdown.
         metrics: figures measured on data that training never saw.
         version: number of the new version; None takes the next one, those that ship counted.
+        int8: how an INT8 graph is made too; None: none is.
+        keep_openvino: False to keep no f32 files of OpenVINO.
 
     Raises:
         InvalidInput: the recorded inputs are not the signature's.
         CorruptData: no back-end reproduces the module; nothing is installed.
-        ModuleNotFoundError: the extra `train` is not installed.
+        ModuleNotFoundError: the extra `train` is not installed, or, for an INT8 graph, `embed`.
     """
     from meshcast.runtime.export import export_model  # torch comes with it: not before somebody trains
 
@@ -71,6 +78,8 @@ def publish(
             meta_dir=staged.meta_dir,
             card=card,
             metrics=metrics,
+            int8=int8,
+            keep_openvino=keep_openvino,
         )
     refused = {proof.backend: proof.refusal for proof in report.evidence.proofs if not proof.accepted}
     return Published(version=staged.version, card=card, refused=refused)

@@ -78,6 +78,7 @@ class ModelSpec:
         shipped: a repository inside the package, for the first run; None where nothing ships.
         is_optional: True to serve without it as long as no repository has it.
         build_command: what builds an optional model, as a shell takes it; calls that need the model are told.
+        build: what `meshcast models build` calls for it, as `module:function`; None where nothing builds it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ModelSpec:
     shipped: Path | None = None
     is_optional: bool = False
     build_command: str = ""
+    build: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
