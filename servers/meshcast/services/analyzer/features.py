@@ -11,7 +11,7 @@ the tokenizer's vocabulary lacks become the tokens of their UTF-8 bytes.
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from meshcast.contents import Contents
+from meshcast.runtime import RowGroup
 from meshcast.services.analyzer.grams import hashed_grams
-from meshcast.services.analyzer.texts import Contents
 
 __all__ = [
     "EXTRAS",
@@ -67,7 +68,7 @@ TOKENIZER = Path(__file__).with_name("tokenizer.json")
 """Byte-level BPE with 8,192 tokens; fixed for the model, so that all its versions mean the same by a token."""
 
 _TITLE_TOKENS_MAX = 63
-_UNITS = (1, 2, 3, 4, 6, 8, 12, 18)  # tokens and n-grams of a row grow together, so few shapes fit them all
+_UNITS = np.array([1, 2, 3, 4, 6, 8, 12, 18])  # tokens and n-grams of a row grow together, so few shapes fit them all
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -155,8 +156,10 @@ def padded(tokenized: Tokenized, at: Positions | None = None) -> dict[str, NDArr
     }
 
 
-def groups(tokenized: Tokenized, rows_max: int) -> Iterator[tuple[Positions, Mapping[str, NDArray[Any]]]]:
-    """Rows of like length together, padded: positions of the rows, and their tensors.
+def groups(tokenized: Tokenized, rows_max: int) -> Iterator[RowGroup]:
+    """Rows of like length together, padded, the shortest first, as a batcher takes them.
+
+    Tokens and n-grams of a text grow together, so both are padded to the same number of units and few shapes come up.
 
     Args:
         tokenized: the rows.
@@ -167,15 +170,15 @@ def groups(tokenized: Tokenized, rows_max: int) -> Iterator[tuple[Positions, Map
         alike = np.flatnonzero(units == size)
         for first in range(0, len(alike), rows_max):
             at = alike[first : first + rows_max]
-            yield at, padded(tokenized, at)
+            yield RowGroup(at, padded(tokenized, at))
 
 
 def _units(tokenized: Tokenized) -> Positions:
     """How many units of tokens, and of n-grams, each row is padded to."""
     tokens = -(-np.diff(tokenized.token_starts) // TOKENS_UNIT)
     grams = -(-np.diff(tokenized.gram_starts) // GRAMS_UNIT)
-    sizes = np.array(_UNITS, dtype=np.int64)
-    return sizes[np.searchsorted(sizes, np.maximum(tokens, grams))]
+    units: Positions = _UNITS[np.searchsorted(_UNITS, np.maximum(tokens, grams))]
+    return units
 
 
 def _matrix(ids: NDArray[np.int32], starts: Positions, at: Positions, width: int) -> NDArray[np.int32]:
