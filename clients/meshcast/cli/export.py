@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,10 @@ from meshcast.cli.mesh_plan import installed_services
 from meshcast.cli.problem import Problem
 from meshcast.cli.settings import repository_folder
 
-__all__ = ["export"]
+if TYPE_CHECKING:
+    from meshcast.runtime import Evidence
+
+__all__ = ["back_ends", "export"]
 
 
 def export(
@@ -42,7 +46,7 @@ def export(
     number = version or max(source.versions(model), default=1)
     evidence = source.evidence(model, number)
     paths = source.paths(model, number)
-    for name in evidence.files:
+    for name in (*evidence.files, *(evidence.int8.digests if evidence.int8 is not None else ())):
         lies_in = paths.version_dir if (paths.version_dir / name).exists() else paths.meta_dir
         evidence.verify(lies_in / name)
     version_dir, meta_dir = out / "models" / model / str(number), out / "meta" / model / str(number)
@@ -53,13 +57,22 @@ def export(
     shutil.copy2(paths.version_dir.parent / "config.pbtxt", version_dir.parent / "config.pbtxt")
     shutil.copytree(paths.version_dir, version_dir)
 
-    table = Table("back-end", "may serve", "largest error against torch", title_justify="left")
-    for proof in evidence.proofs:
-        error = "-" if proof.error is None else f"{proof.error:.1e}"
-        table.add_row(proof.backend, "[green]yes[/]" if proof.accepted else f"[red]no[/]: {proof.refusal}", error)
     console = Console()
-    console.print(table)
+    console.print(back_ends(evidence))
     console.print(
         f"[green]exported[/] {model} version {number}, exported first at {evidence.exported_at}", highlight=False
     )
     console.print(f"{out / 'models'} is a model repository as Triton takes it", highlight=False)
+
+
+def back_ends(evidence: "Evidence") -> Table:
+    """A table of the back-ends that a version was proved with."""
+    table = Table("back-end", "may serve", "largest error against torch", title_justify="left")
+    rows = [(proof.backend, proof.accepted, proof.refusal, proof.error) for proof in evidence.proofs]
+    if evidence.int8 is not None:
+        int8 = evidence.int8
+        rows.append(("openvino/cpu/int8", int8.accepted, int8.refusal, int8.error))
+    for backend, accepted, refusal, error in rows:
+        may_serve = "[green]yes[/]" if accepted else f"[red]no[/]: {refusal}"
+        table.add_row(backend, may_serve, "-" if error is None else f"{error:.1e}")
+    return table

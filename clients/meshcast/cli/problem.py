@@ -23,10 +23,13 @@ class ExitCode(IntEnum):
 EXTRA_OF_MODULE = {
     "onnxruntime": "servers",
     "openvino": "servers",
+    "tokenizers": "servers",
     "uvloop": "gateway",
     "torch": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "nncf": "embed",
+    "safetensors": "embed",
     "pyarrow": "parquet",
     "matplotlib": "plot",
     "pandas": "demo",

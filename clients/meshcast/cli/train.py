@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from meshcast.cli.mesh_plan import installed_services
 from meshcast.cli.problem import ExitCode, Problem, pip_line
 from meshcast.cli.settings import log_to_stderr, repository_folder, state_folder
+from meshcast.cli.steps import steps
 from meshcast.rpc import InvalidInput
 
 __all__ = ["as_typed", "train"]
@@ -59,17 +59,7 @@ def train(
     root = repository or repository_folder(state_dir, config)
     pairs = dict(_pair(word) for word in options)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progressed(doing: str, done: int, total: int) -> None:
-            if doing not in tasks:
-                for before in tasks.values():  # training may end early, which is no step left undone
-                    bar.update(before, completed=1, total=1)
-                tasks[doing] = bar.add_task(doing)
-            bar.update(tasks[doing], completed=done, total=total)
-
+    with steps(console) as progressed:
         try:
             published: _Published = trainer(file, root, options=pairs, progress=progressed)
         except InvalidInput as error:
