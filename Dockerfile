@@ -29,7 +29,7 @@ RUN /opt/meshcast/bin/pip install '.[gateway,otel]' \
     && /opt/meshcast/bin/python -m compileall -q /opt/meshcast/lib
 
 FROM sources AS build-trainer
-RUN /opt/meshcast/bin/pip install '.[train,parquet]'
+RUN /opt/meshcast/bin/pip install '.[embed,parquet]'
 
 # What every role has: no compiler, no pip cache, no root. State is the only folder that is written to.
 FROM python:${PYTHON}-slim-${DEBIAN} AS role
