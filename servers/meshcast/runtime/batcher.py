@@ -390,16 +390,20 @@ class Batcher:
         """The batch that an item decides; under the lock."""
         lane = head.lane
         assert lane is not None
+        is_leased = head.lease is not None
         if head.lease is None:
             lease = self._versions.acquire()
             live: LoadedVersion | None = lease
-            if head.rows > lane.rows_max:  # its later parts must find the same version
-                self._versions.retain(lease)
-                head.lease = lease
         else:
             live, lease = self._versions.current, head.lease
             self._versions.retain(lease)
-        batch = Batch(lease, lane)
+        rows_max = lane.rows_max
+        if self._is_ragged:
+            rows_max = lease.session.worth(min(lane.rows, rows_max), lane.cells)
+        if head.rows > rows_max and not is_leased:  # its later parts must find the same version
+            self._versions.retain(lease)
+            head.lease = lease
+        batch = Batch(lease, lane, rows_max)
         batch.close = close
         self._queue.fill(batch, live)
         return batch

@@ -1,25 +1,31 @@
 """Choice of a back-end on the host that serves: open the candidates, prove them, measure them, keep the fastest."""
 
-import contextlib
-import hashlib
 import importlib.util
-import json
-import math
-import os
-import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData, MeshError, Precondition
-from meshcast.runtime.evidence import ONNX, OPENVINO, OPENVINO_WEIGHTS, PROOF_ROWS, RECORDED, Evidence, Recorded
+from meshcast.runtime.evidence import (
+    ONNX,
+    OPENVINO,
+    OPENVINO_INT8,
+    OPENVINO_INT8_WEIGHTS,
+    OPENVINO_WEIGHTS,
+    PROOF_ROWS,
+    RECORDED,
+    Evidence,
+    Recorded,
+)
+from meshcast.runtime.loader import give_back_memory
 from meshcast.runtime.session import Backend, Session, SessionOptions, parity_error
-from meshcast.runtime.signature import Signature
+from meshcast.runtime.signature import Lengths, Signature
+from meshcast.runtime.speeds import SpeedFile, feeds, measure
 
 __all__ = [
     "Candidate",
@@ -27,14 +33,17 @@ __all__ = [
     "Chooser",
     "VersionPaths",
     "gate",
-    "host_fingerprint",
     "open_candidate",
     "tolerance",
 ]
 
 log = structlog.get_logger()
 
-SIZES = (1, 8, 64)  # batches that decide beside the largest: what single calls make at low, middling and high load
+WARM_S = 3.0
+"""Most seconds to warm the shapes of a ragged model; those that are left cost their first run 5 to 10 ms more each."""
+
+SMALL_BYTES_MAX = 32 << 20
+"""Files of a version up to which all of its back-ends may be open at once to be measured in turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +88,17 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def tolerance(signature: Signature, backend: str) -> float | None:
-    """Largest parity error that a back-end may show; None: its precision never serves this model."""
+def tolerance(signature: Signature, backend: str, evidence: Evidence | None = None) -> float | None:
+    """Largest parity error that a back-end may show; None: its precision never serves this model.
+
+    Args:
+        signature: of the model.
+        backend: runtime, device and real precision.
+        evidence: of the version; what an INT8 graph may show stands there, since its accuracy was gated with it.
+    """
+    if backend.endswith("/int8"):
+        proof = None if evidence is None else evidence.int8
+        return proof.bound if proof is not None and proof.accepted else None
     return signature.tolerance if backend.endswith("/f32") else signature.tolerance_reduced
 
 
@@ -109,15 +127,31 @@ def open_candidate(
 
     from meshcast.runtime import openvino
 
-    path = paths.meta_dir / OPENVINO
+    is_int8 = backend.precision == "int8"
+    path = paths.meta_dir / (OPENVINO_INT8 if is_int8 else OPENVINO)
     evidence.verify(path)
-    evidence.verify(paths.meta_dir / OPENVINO_WEIGHTS)
+    evidence.verify(paths.meta_dir / (OPENVINO_INT8_WEIGHTS if is_int8 else OPENVINO_WEIGHTS))
     return openvino.open_session(path, signature, backend, options)
 
 
-def gate(session: Session, signature: Signature, recorded: Recorded, *, rows: Sequence[int] = PROOF_ROWS) -> Candidate:
-    """The parity gate: the session's outputs against the recorded torch outputs, at every batch size of `rows`."""
-    bound = tolerance(signature, session.backend)
+def gate(
+    session: Session,
+    signature: Signature,
+    recorded: Recorded,
+    *,
+    rows: Sequence[int] = PROOF_ROWS,
+    evidence: Evidence | None = None,
+) -> Candidate:
+    """The parity gate: the session's outputs against the recorded torch outputs, at every batch size of `rows`.
+
+    Args:
+        session: the session under test.
+        signature: of the model.
+        recorded: rows with their torch outputs.
+        rows: batch sizes; ragged rows are proved at several lengths, each as far as a run takes so many of them.
+        evidence: of the version, for the bound of an INT8 graph.
+    """
+    bound = tolerance(signature, session.backend, evidence)
     worst = 0.0
     for size in rows:
         try:
@@ -143,13 +177,31 @@ def gate(session: Session, signature: Signature, recorded: Recorded, *, rows: Se
 
 
 def warm(session: Session, signature: Signature, recorded: Recorded, *, rows_max: int) -> Iterator[int]:
-    """Warms every batch bucket, one a step, so that the caller can pace it; yields the bucket."""
+    """Warms every shape that will run, a step each, so that the caller can pace it; yields the rows.
+
+    Of ragged rows the lengths that were recorded most come first, and after `WARM_S` of work nothing more is warmed.
+    """
     inputs = recorded.inputs or signature.example(1)
     have = len(next(iter(inputs.values())))
-    for size in session.buckets(rows_max):
-        pick = [row % have for row in range(size)]
-        session.warm({name: inputs[name][pick] for name in signature.input_names})
-        yield size
+    spent_s = 0.0
+    for lengths in _warm_lengths(session, signature, recorded):
+        for size in session.buckets(signature.rows_at(lengths, rows_max)):
+            began = time.monotonic()
+            pick = [row % have for row in range(size)]
+            batch = {name: inputs[name][pick] for name in signature.input_names}
+            session.warm(signature.at_lengths(batch, lengths) if lengths else batch)
+            spent_s += time.monotonic() - began
+            yield size
+            if lengths and spent_s > WARM_S:
+                return
+
+
+def _warm_lengths(session: Session, signature: Signature, recorded: Recorded) -> Sequence[Lengths]:
+    every = signature.all_lengths()
+    if not session.is_shaped or not recorded.inputs or not signature.is_ragged:
+        return every[:1]
+    seen = Counter(map(tuple, signature.own_lengths(recorded.inputs).tolist()))
+    return sorted(every, key=lambda lengths: -seen[lengths])
 
 
 class Chooser:
@@ -160,6 +212,7 @@ class Chooser:
         options: how sessions may use the host.
         device: `auto`, `cpu` or `cuda`.
         allow_bf16: True to let reduced precision compete where the signature states a tolerance for it.
+        allow_int8: True to let a version's INT8 graph compete where its accuracy gate accepted it.
         gpu_rows_max: largest batch of a CUDA session; those of the others are bounded by the call and the signature.
         budget_s: most time to measure speeds; they are kept by host and graph.
         cache_dir: where they are kept; None: nowhere.
@@ -172,6 +225,7 @@ class Chooser:
         options: SessionOptions,
         device: str = "auto",
         allow_bf16: bool = False,
+        allow_int8: bool = True,
         gpu_rows_max: int = 2048,
         budget_s: float = 1.5,
         cache_dir: Path | None = None,
@@ -180,6 +234,7 @@ class Chooser:
         self._options = options
         self._device = device
         self._allow_bf16 = allow_bf16
+        self._allow_int8 = allow_int8
         self._gpu_rows_max = gpu_rows_max
         self._budget_s = budget_s
         self._cache_dir = cache_dir
@@ -188,8 +243,8 @@ class Chooser:
         """Largest batch of a back-end, where the others take `rows_max`."""
         return self._gpu_rows_max if backend.device == "cuda" else rows_max
 
-    def backends(self) -> tuple[Backend, ...]:
-        """The back-ends that compete here."""
+    def backends(self, evidence: Evidence) -> tuple[Backend, ...]:
+        """The back-ends that compete here for a version: those that it holds files for."""
         if self._asked != "auto":
             return (Backend.parse(self._asked),)
         found: list[Backend] = []
@@ -199,9 +254,13 @@ class Chooser:
             if onnxruntime.has_cuda():
                 found.append(Backend(runtime="onnxruntime", device="cuda"))
         if self._device in ("auto", "cpu"):
-            found += [Backend(runtime="onnxruntime"), Backend(runtime="openvino")]
-            if self._allow_bf16:
+            found.append(Backend(runtime="onnxruntime"))
+            if OPENVINO in evidence.files:
+                found.append(Backend(runtime="openvino"))
+            if OPENVINO in evidence.files and self._allow_bf16:
                 found.append(Backend(runtime="openvino", precision="bf16"))
+            if self._allow_int8 and evidence.int8 is not None and evidence.int8.accepted:
+                found.append(Backend(runtime="openvino", precision="int8"))
         return tuple(found)
 
     def choose(
@@ -234,146 +293,143 @@ class Chooser:
         evidence.verify(paths.meta_dir / RECORDED)
         recorded = Recorded.load(paths.meta_dir / RECORDED)
         pace.step()
-        backends = self.backends()
-        speeds = self._read_speeds(evidence.graph)
+        version = _Version(paths, evidence, signature, recorded, rows_max)
+        backends = self.backends(evidence)
+        kept = SpeedFile(self._cache_dir, f"{evidence.graph} {self._options}")
+        speeds = kept.read()
         if keep is not None or all(str(backend) in speeds for backend in backends) or len(backends) == 1:
             order = sorted(backends, key=lambda backend: -speeds.get(str(backend), 0.0))
             if keep is not None:
                 order = [keep, *(backend for backend in order if backend != keep)]
-            return self._first(order, paths, evidence, signature, recorded, speeds, rows_max, pace)
-        return self._fastest(backends, paths, evidence, signature, recorded, rows_max)
+            return self._first(order, version, speeds, pace)
+        size = sum(path.stat().st_size for path in (*paths.version_dir.iterdir(), *paths.meta_dir.iterdir()))
+        if signature.is_ragged or size > SMALL_BYTES_MAX:
+            return self._fastest_by_turns(backends, version, kept, pace)
+        return self._fastest(backends, version, kept)
 
-    def _open(
-        self,
-        backend: Backend,
-        paths: VersionPaths,
-        evidence: Evidence,
-        signature: Signature,
-        recorded: Recorded,
-        rows_max: int,
-        pace: "Pace",
-    ) -> tuple[Session | None, Candidate]:
-        """A session that has proved itself and is warm in every batch bucket; None where it is refused."""
+    def _prove(self, backend: Backend, version: "_Version") -> tuple[Session | None, Candidate]:
+        """A session that has proved itself; None where it is refused."""
         try:
-            session = open_candidate(backend, paths, evidence, signature, self._options)
+            session = open_candidate(backend, version.paths, version.evidence, version.signature, self._options)
         except MeshError as error:
             return None, Candidate(backend=str(backend), accepted=False, refusal=error.message)
+        candidate = gate(session, version.signature, version.recorded, evidence=version.evidence)
+        return self._kept(session, candidate)
+
+    def _open(self, backend: Backend, version: "_Version", pace: "Pace") -> tuple[Session | None, Candidate]:
+        """A session that has proved itself and is warm in every batch bucket; None where it is refused."""
+        session, candidate = self._prove(backend, version)
         pace.step()
-        candidate = gate(session, signature, recorded)
-        if candidate.accepted:
-            rows = self.rows_of(backend, rows_max)
-            try:
-                for _ in warm(session, signature, recorded, rows_max=rows):
-                    pace.step()
-            except Exception as error:  # the libraries raise unrelated classes: out of a GPU's memory, say
-                why = f"fails in batches of up to {rows} rows: {(str(error).splitlines() or [''])[0][:200]}"
-                candidate = replace(candidate, accepted=False, refusal=why)
-        if not candidate.accepted:
-            session.close()
-            log.warning("a back-end was refused", backend=candidate.backend, why=candidate.refusal)
+        if session is None:
             return None, candidate
-        return session, candidate
+        rows = self.rows_of(backend, version.rows_max)
+        try:
+            for _ in warm(session, version.signature, version.recorded, rows_max=rows):
+                pace.step()
+        except Exception as error:  # the libraries raise unrelated classes: out of a GPU's memory, say
+            candidate = _fails(candidate, rows, error)
+        return self._kept(session, candidate)
+
+    def _kept(self, session: Session, candidate: Candidate) -> tuple[Session | None, Candidate]:
+        """The session, unless it is refused: then it is closed."""
+        if candidate.accepted:
+            return session, candidate
+        session.close()
+        log.warning("a back-end was refused", backend=candidate.backend, why=candidate.refusal)
+        return None, candidate
 
     def _first(
-        self,
-        order: Sequence[Backend],
-        paths: VersionPaths,
-        evidence: Evidence,
-        signature: Signature,
-        recorded: Recorded,
-        speeds: Mapping[str, float],
-        rows_max: int,
-        pace: "Pace",
+        self, order: Sequence[Backend], version: "_Version", speeds: Mapping[str, float], pace: "Pace"
     ) -> Choice:
         """The first back-end of the order that proves itself; those after it are described by the export's evidence."""
         seen: list[Candidate] = []
         for place, backend in enumerate(order):
-            session, candidate = self._open(backend, paths, evidence, signature, recorded, rows_max, pace)
+            session, candidate = self._open(backend, version, pace)
             if session is None:
                 seen.append(candidate)
                 continue
             chosen = replace(candidate, rows_per_s=speeds.get(str(backend)))
-            known = {proof.backend: proof for proof in evidence.proofs}
+            known = _exported(version.evidence)
             rest = [
-                Candidate(
-                    backend=str(other),
-                    accepted=proof.accepted,
-                    refusal=proof.refusal,
-                    parity_error=proof.error,
-                    rows_per_s=speeds.get(str(other)),
-                )
+                replace(known[str(other)], rows_per_s=speeds.get(str(other)))
                 for other in order[place + 1 :]
-                if (proof := known.get(str(other))) is not None
+                if str(other) in known
             ]
             return Choice(session=session, asked=backend, candidates=_ranked([chosen, *rest, *seen], first=chosen))
         raise _all_refused(seen)
 
-    def _fastest(
-        self,
-        backends: Sequence[Backend],
-        paths: VersionPaths,
-        evidence: Evidence,
-        signature: Signature,
-        recorded: Recorded,
-        rows_max: int,
-    ) -> Choice:
+    def _fastest(self, backends: Sequence[Backend], version: "_Version", kept: SpeedFile) -> Choice:
         opened: list[tuple[Backend, Session, Candidate]] = []
         refused: list[Candidate] = []
         for backend in backends:
-            session, candidate = self._open(backend, paths, evidence, signature, recorded, rows_max, Pace(0.0))
+            session, candidate = self._open(backend, version, Pace(0.0))
             if session is None:
                 refused.append(candidate)
                 continue
             opened.append((backend, session, candidate))
         if not opened:
             raise _all_refused(refused)
-        largest = [self.rows_of(backend, rows_max) for backend, _, _ in opened]
-        sizes = [(session, sorted({*SIZES, rows})) for (_, session, _), rows in zip(opened, largest, strict=True)]
-        rates = [_score(by_size) for by_size in _measure(sizes, recorded, self._budget_s)]
+        batches = [
+            (session, feeds(version.signature, version.recorded, self.rows_of(backend, version.rows_max)))
+            for backend, session, _ in opened
+        ]
+        rates = measure(batches, self._budget_s)
         best = max(range(len(rates)), key=rates.__getitem__)
         measured = [
             replace(candidate, rows_per_s=round(rate)) for (_, _, candidate), rate in zip(opened, rates, strict=True)
         ]
         if not refused:  # a refusal may be this version's alone: then measure again next time
-            kept = {str(backend): rate for (backend, _, _), rate in zip(opened, rates, strict=True)}
-            self._write_speeds(evidence.graph, kept)
+            kept.write({str(backend): rate for (backend, _, _), rate in zip(opened, rates, strict=True)})
         for place, (_, session, _) in enumerate(opened):
             if place != best:
                 session.close()
         candidates = _ranked([*measured, *refused], first=measured[best])
-        log.info(
-            "back-end chosen",
-            backend=opened[best][1].backend,
-            rows_per_s={candidate.backend: candidate.rows_per_s for candidate in measured},
-        )
+        _log_choice(opened[best][1].backend, measured)
         return Choice(session=opened[best][1], asked=opened[best][0], candidates=candidates)
 
-    def _speeds_path(self, graph: str) -> Path | None:
-        if self._cache_dir is None:
-            return None
-        key = hashlib.sha256(f"{host_fingerprint()} {graph} {self._options}".encode()).hexdigest()[:24]
-        return self._cache_dir / f"speeds-{key}.json"
+    def _fastest_by_turns(
+        self, backends: Sequence[Backend], version: "_Version", kept: SpeedFile, pace: "Pace"
+    ) -> Choice:
+        """The fastest of back-ends that are open one at a time: of a large version several would not fit, and of a
+        ragged one it takes long to warm each.
+        """
+        found: dict[Backend, Candidate] = {}
+        for backend in backends:
+            session, candidate = self._prove(backend, version)
+            if session is not None:
+                rows = self.rows_of(backend, version.rows_max)
+                try:
+                    batches = feeds(version.signature, version.recorded, rows)
+                    (rate,) = measure([(session, batches)], self._budget_s / len(backends))
+                    candidate = replace(candidate, rows_per_s=round(rate))
+                except Exception as error:  # the libraries raise unrelated classes
+                    candidate = _fails(candidate, rows, error)
+                session.close()
+                give_back_memory()
+            found[backend] = candidate
+        proved = {backend: candidate for backend, candidate in found.items() if candidate.accepted}
+        if not proved:
+            raise _all_refused(list(found.values()))
+        if len(proved) == len(found):
+            kept.write({str(backend): candidate.rows_per_s or 0.0 for backend, candidate in proved.items()})
+        order = sorted(proved, key=lambda backend: -(proved[backend].rows_per_s or 0.0))
+        speeds = {str(backend): candidate.rows_per_s or 0.0 for backend, candidate in proved.items()}
+        choice = self._first(order, version, speeds, pace)
+        chosen = choice.candidates[0]
+        rest = [candidate for backend, candidate in found.items() if backend != choice.asked]
+        _log_choice(chosen.backend, [chosen, *rest])
+        return replace(choice, candidates=_ranked([chosen, *rest], first=chosen))
 
-    def _read_speeds(self, graph: str) -> dict[str, float]:
-        path = self._speeds_path(graph)
-        if path is None:
-            return {}
-        try:
-            return {str(name): float(speed) for name, speed in json.loads(path.read_text("utf-8")).items()}
-        except (OSError, ValueError, AttributeError):  # never written, or half: measure again
-            return {}
 
-    def _write_speeds(self, graph: str, speeds: Mapping[str, float]) -> None:
-        path = self._speeds_path(graph)
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(dict(speeds)), "utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            log.warning("the measured speeds could not be kept", why=error.strerror)
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version under choice: where it lies, what its export proved, and the largest batch in use."""
+
+    paths: VersionPaths
+    evidence: Evidence
+    signature: Signature
+    recorded: Recorded
+    rows_max: int
 
 
 class Pace:
@@ -394,31 +450,28 @@ class Pace:
         self._since = time.monotonic()
 
 
-def _score(seconds: Mapping[int, float]) -> float:
-    """Rows per second of a back-end: the geometric mean over the batch sizes, so that each size counts alike."""
-    return math.exp(sum(math.log(rows / took) for rows, took in seconds.items()) / len(seconds))
-
-
-def _measure(
-    sessions: Sequence[tuple[Session, Sequence[int]]], recorded: Recorded, budget_s: float
-) -> list[dict[int, float]]:
-    """Best seconds of a run by batch size, for each session; in turns, so that strangers disturb all alike."""
-    have = len(next(iter(recorded.inputs.values())))
-    feeds = {
-        size: {name: values[np.arange(size) % have] for name, values in recorded.inputs.items()}
-        for size in {size for _, sizes in sessions for size in sizes}
+def _exported(evidence: Evidence) -> dict[str, Candidate]:
+    """How back-ends did when the version was exported, by name."""
+    found = {
+        proof.backend: Candidate(
+            backend=proof.backend, accepted=proof.accepted, refusal=proof.refusal, parity_error=proof.error
+        )
+        for proof in evidence.proofs
     }
-    best = [dict.fromkeys(sizes, float("inf")) for _, sizes in sessions]
-    end = time.perf_counter() + budget_s
-    rounds = 0
-    while rounds < 3 or (time.perf_counter() < end and rounds < 200):
-        rounds += 1
-        for times, (session, sizes) in zip(best, sessions, strict=True):
-            for size in sizes:
-                began = time.perf_counter()
-                session.run(feeds[size])
-                times[size] = min(times[size], time.perf_counter() - began)
-    return best
+    if evidence.int8 is not None:
+        name, proof = str(Backend(runtime="openvino", precision="int8")), evidence.int8
+        found[name] = Candidate(backend=name, accepted=proof.accepted, refusal=proof.refusal, parity_error=proof.error)
+    return found
+
+
+def _fails(candidate: Candidate, rows: int, error: Exception) -> Candidate:
+    why = f"fails in batches of up to {rows} rows: {(str(error).splitlines() or [''])[0][:200]}"
+    return replace(candidate, accepted=False, refusal=why)
+
+
+def _log_choice(backend: str, measured: Sequence[Candidate]) -> None:
+    speeds = {candidate.backend: candidate.rows_per_s for candidate in measured if candidate.accepted}
+    log.info("back-end chosen", backend=backend, rows_per_s=speeds)
 
 
 def _ranked(candidates: Sequence[Candidate], *, first: Candidate) -> tuple[Candidate, ...]:
@@ -434,29 +487,3 @@ def _all_refused(candidates: Sequence[Candidate]) -> CorruptData:
         reason=error_reason_pb2.ERROR_REASON_ARTEFACT_CORRUPT,
         why=why[:500],
     )
-
-
-def host_fingerprint() -> str:
-    """A text that differs between hosts that may rank back-ends differently: processor, cores, library versions."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        wanted = ("model name", "flags", "Features", "CPU part")
-        processor = "|".join(sorted({line for line in lines if line.startswith(wanted)}))
-    except OSError:  # not Linux
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = [f"{name} {_version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")]
-    with contextlib.suppress(OSError):  # no NVIDIA driver
-        gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-        versions += [line for gpu in gpus for line in gpu.read_text("utf-8").splitlines() if line.startswith("Model")]
-    return hashlib.sha256("\n".join([processor, str(cores), *versions]).encode()).hexdigest()
-
-
-def _version(distribution: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "none"

@@ -87,6 +87,7 @@ class Model:
             ),
             device=settings.device,
             allow_bf16=settings.allow_bf16,
+            allow_int8=settings.allow_int8,
             gpu_rows_max=settings.gpu_rows_max,
             budget_s=settings.choose_s,
             cache_dir=settings.state / "cache" / name,

@@ -47,6 +47,15 @@ class OnnxSession:
         """Powers of two."""
         return powers(rows_max)
 
+    @property
+    def is_shaped(self) -> bool:
+        """False: nothing is kept per shape."""
+        return False
+
+    def worth(self, rows: int, cells: int) -> int:
+        """All of them: no row is padded."""
+        return rows
+
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows once: the session keeps nothing per shape or thread."""
         self.run(arrays)

@@ -112,13 +112,20 @@ class Part(NamedTuple):
 
 
 class Batch:
-    """Rows of one padded shape that run together on one session."""
+    """Rows of one padded shape that run together on one session.
 
-    __slots__ = ("close", "lane", "lease", "parts", "rows", "tightest")
+    Args:
+        lease: of the version.
+        lane: where the rows come from.
+        rows_max: most rows.
+    """
 
-    def __init__(self, lease: LoadedVersion, lane: "Lane") -> None:
+    __slots__ = ("close", "lane", "lease", "parts", "rows", "rows_max", "tightest")
+
+    def __init__(self, lease: LoadedVersion, lane: "Lane", rows_max: int) -> None:
         self.lease = lease
         self.lane = lane
+        self.rows_max = rows_max
         self.parts: list[Part] = []
         self.rows = 0
         self.tightest = float("inf")
@@ -306,16 +313,15 @@ class RowQueue:
             batch: it already holds a lease.
             live: version of the items that name none.
         """
-        lane = batch.lane
-        for items in lane.classes:
+        for items in batch.lane.classes:
             passed: list[Item] = []
-            while items and len(passed) < PASSED_OVER_MAX and batch.rows < lane.rows_max:
+            while items and len(passed) < PASSED_OVER_MAX and batch.rows < batch.rows_max:
                 item = items[0]
                 rows = item.rows - item.taken
                 if rows == 0:
                     items.popleft()
                     continue
-                room = lane.rows_max - batch.rows
+                room = batch.rows_max - batch.rows
                 if (item.lease or live) is not batch.lease:
                     passed.append(items.popleft())
                 elif rows <= room:
@@ -329,7 +335,7 @@ class RowQueue:
                     batch.close = FULL  # not to the last row, but the next item would not fit
                     passed.append(items.popleft())
             items.extendleft(reversed(passed))
-            if batch.rows >= lane.rows_max:
+            if batch.rows >= batch.rows_max:
                 batch.close = FULL
                 return
 

@@ -22,6 +22,7 @@ __all__ = [
     "difference",
     "parity_error",
     "powers",
+    "rows_from",
     "steps",
 ]
 
@@ -30,6 +31,7 @@ BACKENDS = (
     "onnxruntime/cuda/f32",
     "openvino/cpu/f32",
     "openvino/cpu/bf16",
+    "openvino/cpu/int8",
     "openvino/cpu/default",
 )
 """What a setting may ask for. Another text would be run as one of these and be named as what it is not."""
@@ -45,7 +47,8 @@ class Backend:
     Attributes:
         runtime: `onnxruntime`, `openvino` or `torch`.
         device: `cpu` or `cuda`.
-        precision: `f32`, `bf16`, or `default` for whatever the runtime picks by itself (OpenVINO: bf16 on recent CPUs).
+        precision: `f32`, `bf16`, `int8` for the version's quantised graph, or `default` for whatever the runtime picks
+            by itself (OpenVINO: bf16 on recent CPUs).
     """
 
     runtime: str
@@ -99,8 +102,15 @@ class Session(Protocol):
     def buckets(self, rows_max: int) -> tuple[int, ...]:
         """Batch sizes that must have run before the session serves, ascending to `rows_max`."""
 
+    @property
+    def is_shaped(self) -> bool:
+        """True when the first run at every shape costs more than a later one."""
+
+    def worth(self, rows: int, cells: int) -> int:
+        """How many of so many waiting ragged rows a run should take, each `cells` long, so that little is padded."""
+
     def warm(self, arrays: Arrays) -> None:
-        """Runs the rows wherever a later run of that many may run, so that none of those is a first one."""
+        """Runs the rows wherever a later run of that shape may run, so that none of those is a first one."""
 
     def close(self) -> None:
         """Gives the memory back. No run may be under way."""
@@ -173,13 +183,25 @@ def _batches(signature: Signature, inputs: Arrays, size: int) -> Iterator[tuple[
     if not signature.is_ragged:
         yield np.arange(size) % recorded, ()
         return
-    own = signature.own_lengths(inputs)
-    order = np.argsort(own.max(axis=1), kind="stable")
     # Long rows are dear, and a frozen axis shows in a small batch too: large ones are proved on short rows.
     for start in {0} if size > LONG_ROWS_MAX else {0, recorded // 2, recorded - 1}:
-        reach = min(size, signature.rows_at(tuple(own[order[start]].tolist())))
-        pick = np.roll(order, -start)[np.arange(reach) % recorded]
-        yield pick, tuple(own[pick].max(axis=0).tolist())
+        yield rows_from(signature, inputs, start, size)
+
+
+def rows_from(signature: Signature, inputs: Arrays, start: int, size: int) -> tuple[NDArray[np.int64], Lengths]:
+    """Recorded rows for one run of a ragged signature, and the padded lengths that they need.
+
+    Args:
+        signature: of the model.
+        inputs: recorded inputs.
+        start: place of the first row among all, ordered by length; after the longest come the shortest.
+        size: rows, as far as a run takes as many of the first one's length.
+    """
+    own = signature.own_lengths(inputs)
+    order = np.roll(np.argsort(own.max(axis=1), kind="stable"), -start)
+    reach = min(size, signature.rows_at(tuple(own[order[0]].tolist())))
+    pick = order[np.arange(reach) % len(order)]
+    return pick, tuple(own[pick].max(axis=0).tolist())
 
 
 def difference(signature: Signature, given: Arrays, expected: Arrays) -> float:

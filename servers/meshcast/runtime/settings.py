@@ -29,6 +29,7 @@ class RuntimeSettings:
         wait_ms_max: how long a batch may wait for more rows while a run slot is free; 0 runs at once.
         queue_rows_max: rows that may wait for a run; more are refused.
         allow_bf16: True to let bf16 compete where a model states a tolerance for it.
+        allow_int8: True to let a version's INT8 graph compete where its accuracy gate accepted it when it was built.
         choose_s: most seconds to measure back-ends, once a host and graph.
         load_nice: how far the thread that loads a version beside another steps back, 0 to 19; 0 for not at all.
         load_rest: seconds of rest for each second of work while a version loads beside another.
@@ -51,6 +52,7 @@ class RuntimeSettings:
     wait_ms_max: float = 0.0
     queue_rows_max: int = 8192
     allow_bf16: bool = False
+    allow_int8: bool = True
     choose_s: float = 1.5
     load_nice: int = 19
     load_rest: float = 20.0

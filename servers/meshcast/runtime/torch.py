@@ -40,6 +40,15 @@ class TorchSession:
         """Powers of two."""
         return powers(rows_max)
 
+    @property
+    def is_shaped(self) -> bool:
+        """False: nothing is kept per shape."""
+        return False
+
+    def worth(self, rows: int, cells: int) -> int:
+        """All of them."""
+        return rows
+
     def warm(self, arrays: Arrays) -> None:
         """Runs the rows once."""
         self.run(arrays)

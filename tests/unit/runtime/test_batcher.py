@@ -62,6 +62,13 @@ class AddVersion:
     def buckets(self, rows_max: int) -> tuple[int, ...]:
         return (rows_max,)
 
+    @property
+    def is_shaped(self) -> bool:
+        return False
+
+    def worth(self, rows: int, cells: int) -> int:
+        return rows
+
     def warm(self, arrays: Arrays) -> None:
         self.run(arrays)
 
