@@ -39,6 +39,20 @@ def plain_logs() -> None:
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
 
 
+@pytest.fixture(scope="session")
+def embedder_repository() -> Path:
+    """A repository with the embedder, which does not ship: `out/embedder`, built into it where it is missing.
+
+    The build downloads the weights; where they cannot be had, the test is skipped with the reason.
+    """
+    root = ROOT / "out" / "embedder"
+    command = [sys.executable, "-m", "meshcast.cli", "models", "build", "embedder", "--repository", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"the embedder cannot be built: {done.stderr.strip()[-300:]}")
+    return root
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Starts servers on `127.0.0.1:0` and drains them at the end.
