@@ -112,7 +112,7 @@ class HeadStore:
                 more = ", …" if len(names) > _NAMES_SHOWN else ""
                 have = f"kept are: {', '.join(names[:_NAMES_SHOWN]) or 'none'}{more}"
             raise NotFound(
-                f"There is no sound head {name!r}{f' of version {version}' if version else ''}; {have}.",
+                f"There is no head {name!r}{f' of version {version}' if version else ''}; {have}.",
                 reason=error_reason_pb2.ERROR_REASON_HEAD_UNKNOWN,
                 head=name[:128],
                 version=version,

@@ -164,10 +164,11 @@ class Search:
 
     def __init__(self, contents: Contents) -> None:
         self._sentences: list[list[Place]] = []
-        self._sentence_spans: list[Place] = []
+        self._long: list[tuple[Place, list[Place]]] = []  # sentences that may be answers, with their parts
         for field, (column, read) in enumerate(zip(_FIELDS, _READ, strict=True)):
             self._divide(field, getattr(contents, column)[0][:read])
         self._parts = [part for sentence in self._sentences for part in sentence]
+        self._parts_of: dict[Place, list[Place]] = {}  # chunks, of a content with too many parts to try them all
         self._effects: dict[Place, float] = {}
         self._round = 0 if len(self._parts) > _FINE_MAX else 1
 
@@ -226,8 +227,8 @@ class Search:
         self._sentences += sentences
         if len(sentences) > 1:
             ends = [len(text[: after[0].start].rstrip()) for after in sentences[1:]] + [len(text.rstrip())]
-            self._sentence_spans += [
-                Place(field, sentence[0].start, end, len(sentence))
+            self._long += [
+                (Place(field, sentence[0].start, end, len(sentence)), sentence)
                 for sentence, end in zip(sentences, ends, strict=True)
                 if len(sentence) >= _SENTENCE_PARTS_MIN
             ]
@@ -235,42 +236,39 @@ class Search:
     def _chunks(self) -> list[Place]:
         """The whole content in about equal chunks of parts."""
         size = -(-len(self._parts) // _CHUNKS)
-        places = []
         for field in range(len(_FIELDS)):
             parts = [part for part in self._parts if part.field == field]
-            for first in range(0, len(parts), size):
-                chunk = parts[first : first + size]
-                places.append(Place(field, chunk[0].start, chunk[-1].end, len(chunk), is_named=False))
-        return places
+            for at in range(0, len(parts), size):
+                chunk = parts[at : at + size]
+                place = Place(field, chunk[0].start, chunk[-1].end, len(chunk), is_named=False)
+                self._parts_of[place] = chunk
+        return list(self._parts_of)
 
     def _fine(self) -> list[Place]:
         """The parts, or those in the strongest chunks."""
-        chunks = sorted(self._effects, key=lambda place: -abs(self._effects[place]))
-        if not chunks:
+        if not self._parts_of:
             return self._parts
-        inside: list[Place] = []
-        for chunk in chunks:
-            inside += [part for part in self._parts if part.overlaps(chunk)]
-            if len(inside) >= _FINE_MAX:
-                break
-        return inside[:_FINE_MAX]
+        chunks = sorted(self._parts_of, key=lambda place: -abs(self._effects[place]))
+        return [part for chunk in chunks for part in self._parts_of[chunk]][:_FINE_MAX]
 
     def _phrases(self) -> list[Place]:
-        """Phrases and sentences around the strongest parts, the most promising first."""
-        sizes = {part: abs(self._effects.get(part, 0.0)) for part in self._parts}
-        phrases = [
-            Place(words[0].field, words[0].start, words[-1].end, len(words))
-            for sentence in self._sentences
-            for size in _PHRASE_PARTS
-            for words in (sentence[at : at + size] for at in range(len(sentence) - size + 1))
-            if all(word in self._effects for word in words)
-        ]
-        strength = {phrase: max(size for part, size in sizes.items() if part.overlaps(phrase)) for phrase in phrases}
-        sentences = sorted(
-            (span for span in self._sentence_spans if any(part.overlaps(span) for part in self._effects)),
-            key=lambda span: -max(size for part, size in sizes.items() if part.overlaps(span)),
-        )
-        return sentences[:_SENTENCES_MAX] + sorted(phrases, key=lambda phrase: (-strength[phrase], phrase))
+        """Sentences and phrases around the strongest parts, the most promising first."""
+        phrases: dict[Place, float] = {}
+        for sentence in self._sentences:
+            sizes = [abs(self._effects[part]) if part in self._effects else None for part in sentence]
+            for parts in _PHRASE_PARTS:
+                for at in range(len(sentence) - parts + 1):
+                    known = [size for size in sizes[at : at + parts] if size is not None]
+                    if len(known) == parts:
+                        first, last = sentence[at], sentence[at + parts - 1]
+                        phrases[Place(first.field, first.start, last.end, parts)] = max(known)
+        sentences: dict[Place, float] = {}
+        for span, parts_of in self._long:
+            known = [abs(self._effects[part]) for part in parts_of if part in self._effects]
+            if known:
+                sentences[span] = max(known)
+        best = sorted(sentences, key=lambda span: (-sentences[span], span))
+        return best[:_SENTENCES_MAX] + sorted(phrases, key=lambda phrase: (-phrases[phrase], phrase))
 
 
 def _is_word(character: str) -> bool:
