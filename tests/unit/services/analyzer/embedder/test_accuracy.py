@@ -6,7 +6,8 @@ from meshcast.services.analyzer.embedder.accuracy import compare, judge
 
 def directions(rows: int = 50, seed: int = 0) -> NDArray[np.float32]:
     found = np.random.default_rng(seed).normal(size=(rows, 384))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    units: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return units
 
 
 def test_the_same_embeddings_pass() -> None:
