@@ -361,6 +361,85 @@ def stream(
     )
 
 
+@app.command(
+    epilog=_example(
+        'meshcast analyze --text "We won the cup!" --media --hour 18',
+        "meshcast analyze posts.csv --html report.html --out judged.csv",
+        "cat draft.txt | meshcast analyze - --question above_median --spans 8",
+    )
+)
+def analyze(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Table of posts with their texts (.csv, .jsonl, .parquet), one text (.txt, .md), or - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="One text, instead of a file.")] = None,
+    title: Annotated[str, typer.Option(help="Title of what the one text links to.")] = "",
+    media: Annotated[bool, typer.Option("--media", help="The one text goes with a photo or a video.")] = False,
+    hour: Annotated[
+        int | None, typer.Option(min=0, max=23, help="Hour of the day at which the one text is published.")
+    ] = None,
+    question: Annotated[
+        str, typer.Option(help="Which judgement of the one text is explained: viral or above_median.")
+    ] = "viral",
+    spans: Annotated[int, typer.Option(min=1, max=32, help="Most spans of the one text to name.")] = 5,
+    patterns: Annotated[
+        bool, typer.Option("--patterns/--no-patterns", help="Look for topics and for what works in a table.")
+    ] = True,
+    topics: Annotated[
+        int,
+        typer.Option("--topics", metavar="N", help="Most topics to look for, 2 to 64; 0: as many as the rows bear."),
+    ] = 0,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the report with plots as one page here (.html)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the judged rows here: .csv, .jsonl or .parquet."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Encoding of the file, as in latin-1.")] = "utf-8",
+    replace_invalid: Annotated[
+        bool, typer.Option("--replace-invalid", help="Take bytes that are none of the encoding as U+FFFD.")
+    ] = False,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Say what a text will do and why, or judge the texts of a table and find out what works.
+
+    Of one text: the probabilities to end above the channel's median and in its top tenth, and the spans that move
+    them. Of a table: every row judged, topics, what goes with a better outcome, and how the probabilities held up
+    where the file holds outcomes.
+    """
+    from meshcast.cli.analyze import analyze as run
+    from meshcast.cli.analyze_input import Details, Encoding
+
+    run(
+        file,
+        text=text,
+        details=Details(title=title, has_media=media, hour_of_day=hour),
+        question=question,
+        spans=spans,
+        encoding=Encoding(name=encoding, replace_invalid=replace_invalid),
+        patterns=patterns,
+        topics_max=topics,
+        html=html,
+        out=out,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
 SeriesFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Series file with the columns date, series, value: .csv or .parquet.")
 ]

@@ -1,14 +1,15 @@
 """Forecasts of a series file as a person reads them and as they are written: a row a series, a row a day."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from meshcast.cli.plain import plain
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.series_file import shown_name
 from meshcast.client import Forecast, GrowthPatterns
@@ -155,7 +156,7 @@ def document(series: SeriesForecast) -> dict[str, object]:
         "model_version": forecast.receipt.model_version,
     }
     if series.patterns is not None:
-        found["patterns"] = _pattern_document(series.patterns)
+        found["patterns"] = plain(series.patterns)
     return found
 
 
@@ -228,21 +229,3 @@ def _slope(slope: float, lower: float, upper: float) -> str:
 def _why(error: MeshError) -> str:
     # A row's own field is its place in a message, which says nothing to someone who gave a file.
     return "; ".join(violation.description for violation in error.violations) or error.message
-
-
-def _pattern_document(patterns: GrowthPatterns) -> dict[str, object]:
-    def plain(value: object) -> object:
-        if isinstance(value, date):
-            return value.isoformat()
-        if isinstance(value, np.ndarray):
-            return value.tolist()
-        if isinstance(value, tuple):
-            return [plain(one) for one in value]
-        fields: Mapping[str, object] | None = getattr(value, "__dataclass_fields__", None)
-        if fields is not None:
-            return {name: plain(getattr(value, name)) for name in fields if name != "receipt"}
-        return value
-
-    found = plain(patterns)
-    assert isinstance(found, dict)
-    return found

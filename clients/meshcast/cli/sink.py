@@ -121,6 +121,8 @@ class _Parquet:
 
 def _plain(column: Sequence[Any] | np.ndarray[Any, Any], *, missing: Any) -> list[Any]:
     """A column as Python values, with float32 as the shortest text that reads back as the same float32."""
+    if isinstance(column, list | tuple):  # not as an array: one long text would make all of them as long
+        return [missing if value != value else value for value in column]
     values = np.asarray(column)
     if values.dtype.kind != "f":
         return list(values.tolist())

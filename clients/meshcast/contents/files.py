@@ -21,6 +21,7 @@ _RULES = RULES | {
     "outcome": "must be a finite number, or left out when it is unknown",
     **dict.fromkeys(COUNT_COLUMNS, "must be a count of 0 or more, or left out when it is unknown"),
 }
+_CHANNEL_MAX = 256  # of the contract
 _UNIX_S = (-62_135_596_800, 253_402_300_799)  # what a protobuf Timestamp can hold
 
 Floats = NDArray[np.float64]
@@ -35,7 +36,8 @@ def read_contents(
     taken as UTC) or `published_unix_s`; `hour_of_day` and `day_of_week`, else taken from `published_at`'s own clock;
     `content_length`, else that of `text`; `has_media`; and how well the post did: `outcome`, in any unit, or the
     counts `forwards`, `replies` and `reactions`, whose sum is the engagement and log1p of it the outcome. Other columns
-    are let be, and so are rows without text and title, as of photos (`blank_rows` finds them). The kind of file follows from its name; CSV and JSON Lines may be packed (.gz, .bz2, .xz).
+    are let be, and so are rows without text and title, as of photos (`blank_rows` finds them). The kind of file follows
+    from its name; CSV and JSON Lines may be packed (.gz, .bz2, .xz).
 
     >>> rows = read_contents("posts.csv")  # doctest: +SKIP
 
@@ -88,6 +90,9 @@ def rows_from_columns(
         fault = size_fault(body, head)
         if fault is not None:
             reader.fault(row, "text", fault)
+    for row, channel in enumerate(reader.texts("channel")):
+        if len(channel) > _CHANNEL_MAX:
+            reader.fault(row, "channel", f"must be a name of at most {_CHANNEL_MAX} characters, has {len(channel)}")
     unix, hour, day = _times(reader)
     length, unstated, _ = reader.numbers("content_length")
     own = np.fromiter(map(len, text), dtype=np.int64, count=n)
@@ -98,15 +103,15 @@ def rows_from_columns(
         has_media=reader.truths("has_media") == 1,
         hour_of_day=_whole(reader, "hour_of_day", hour, UNKNOWN_HOUR),
     )
-    rows = ContentRows(
+    weekday, outcome = _whole(reader, "day_of_week", day, UNKNOWN_DAY), _outcomes(reader)
+    reader.check()
+    return ContentRows(
         contents=contents,
         channel=reader.names("channel"),
         published_unix_s=np.where(np.isnan(unix), UNKNOWN_TIME, np.floor(np.nan_to_num(unix))).astype(np.int64),
-        day_of_week=_whole(reader, "day_of_week", day, UNKNOWN_DAY),
-        outcome=_outcomes(reader),
+        day_of_week=weekday,
+        outcome=outcome,
     )
-    reader.check()
-    return rows
 
 
 def _is_bad(column: str, values: Floats) -> NDArray[np.bool_]:

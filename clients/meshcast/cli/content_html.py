@@ -1,0 +1,301 @@
+"""The report on texts as a page: one text with its spans, or a file with plots, each beside its numbers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.cli.content_plots import (
+    DAYS,
+    calibration_picture,
+    claims_picture,
+    clock_picture,
+    spread_picture,
+    topics_picture,
+)
+from meshcast.cli.content_print import feature_lines, percent
+from meshcast.cli.content_report import QUESTIONS, Clock, ContentReport, claims_shown, no_claims
+from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
+from meshcast.cli.shown_text import excerpt
+from meshcast.cli.text_report import TextReport, feature_rows, pieces
+from meshcast.client import Claim, ContentPatterns, Receipt, Span
+
+__all__ = ["file_page", "text_page", "write_html"]
+
+_TEXTS_SHOWN = 10
+_EXCERPT = 280
+_CLAIMS_DRAWN = 20
+_TOPICS_DRAWN = 24
+_CHARACTERS_SHOWN = 20_000
+
+
+def write_html(path: Path, report: ContentReport | TextReport) -> None:
+    """Writes a report as one self-contained page."""
+    write_page(path, text_page(report) if isinstance(report, TextReport) else file_page(report))
+
+
+def text_page(report: TextReport) -> str:
+    """The page on one text."""
+    potential, judgement = report.potential, report.potential.judgement
+    words = QUESTIONS[potential.question]
+    parts = [
+        table(
+            "How likely the text is to end …",
+            ("", "probability"),
+            [
+                (QUESTIONS["above_median"], percent(judgement.above_median)),
+                (QUESTIONS["viral"], percent(judgement.viral)),
+            ],
+            numbers=(1,),
+        ),
+        section(f"What moves the probability to end {words}", _span_parts(report)),
+    ]
+    if report.features is not None:
+        rows = [(name, quoted(value)) for name, value in feature_rows(report.features)]
+        parts.append(section("What is in it", [table("What is in the text.", ("", ""), rows)]))
+    told = [one.description for one in report.remarks.remarks] if report.remarks is not None else []
+    if told or report.notes:
+        parts.append(section("Notes", [paragraph(note) for note in (*told, *report.notes)]))
+    return page(f"{report.source}: what it will do and why", [_model(potential.receipt), *parts])
+
+
+def file_page(report: ContentReport) -> str:
+    """The page on a file."""
+    parts = [paragraph(f"{len(report.rows):,} texts of {report.source}")]
+    if report.judged.receipt is not None:
+        parts.append(_model(report.judged.receipt))
+    parts += _sections(report)
+    return page(f"{report.source}: what its texts will do, and what works", parts)
+
+
+def _sections(report: ContentReport) -> Iterator[Html]:
+    if len(report.ranked("viral")):
+        yield section("How likely the texts are to do well", _spread(report))
+    if report.calibrations:
+        yield section("How the probabilities held up", _held_up(report))
+    if report.patterns is not None:
+        yield section("What works", _works(report, report.patterns))
+        yield section("Topics", _topics(report, report.patterns))
+    if report.clock is not None:
+        yield section("When", _when(report.clock))
+    if report.features is not None:
+        yield section("What is in the texts", map(paragraph, feature_lines(report.features)))
+    notes = [paragraph(note) for note in report.notes]
+    if report.judged.failures:
+        reasons = report.judged.reasons
+        rows = [(reason, f"{len(rows):,}", f"{report.places[rows[0]]:,}") for reason, rows in reasons.items()]
+        caption = f"{report.judged.failures:,} of {len(report.rows):,} rows were refused."
+        notes.append(table(caption, ("reason", "rows", "first row"), rows, numbers=(1, 2)))
+    if notes:
+        yield section("Notes", notes)
+
+
+def _model(receipt: Receipt) -> Html:
+    return paragraph(
+        f"Judged by {receipt.model} version {receipt.model_version} on {receipt.backend}. Probabilities are "
+        "calibrated; effects are differences within a channel and say what goes together, not what causes what.",
+        is_soft=True,
+    )
+
+
+def _spread(report: ContentReport) -> Iterator[Html]:
+    shares = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+    found = {question: report.judged.probability(question) for question in QUESTIONS}
+    rows = [
+        (words, *map(percent, np.nanquantile(found[question], shares).tolist()))
+        for question, words in QUESTIONS.items()
+    ]
+    middles = {question: percent(float(np.nanmedian(p))) for question, p in found.items()}
+    told = (
+        f"Histograms of both probabilities: half of the texts are below {middles['above_median']} for ending above the "
+        f"median of their channel, and below {middles['viral']} for its top tenth."
+    )
+    headings = ("to end …", "lowest", "10 %", "25 %", "median", "75 %", "90 %", "highest")
+    yield figure(spread_picture(found), told, table("Quantiles.", headings, rows, numbers=range(1, 8)))
+    ranked = report.ranked("viral")
+    yield _texts("Most likely to go viral.", report, ranked[:_TEXTS_SHOWN])
+    yield _texts("Least likely to go viral.", report, ranked[::-1][:_TEXTS_SHOWN])
+
+
+def _texts(caption: str, report: ContentReport, rows: NDArray[np.int64]) -> Html:
+    return table(
+        caption,
+        ("row", "viral", "above the median", "text"),
+        [
+            (
+                f"{report.places[row]:,}",
+                percent(float(report.judged.viral[row])),
+                percent(float(report.judged.above_median[row])),
+                _excerpt_of(report, row),
+            )
+            for row in rows.tolist()
+        ],
+        numbers=(0, 1, 2),
+    )
+
+
+def _excerpt_of(report: ContentReport, row: int) -> Html:
+    contents = report.rows.contents
+    body = contents.text[row]
+    return quoted(excerpt(body if body.strip() else contents.title[row], _EXCERPT))
+
+
+def _held_up(report: ContentReport) -> Iterator[Html]:
+    found = report.calibrations
+    told = "Reliability diagrams, the share that came true beside the probability that was told. " + " ".join(
+        f"To end {QUESTIONS[question]}: {one.rows:,} rows, {percent(one.base_rate)} of them did; AUC {one.auc:.3f} "
+        f"(0.5 is chance), calibration error {one.error:.3f} over {len(one.bins)} bins."
+        for question, one in found.items()
+    )
+    rows = [
+        (
+            QUESTIONS[question],
+            f"{part.rows:,}",
+            f"{part.mean:.3f}",
+            f"{part.rate:.3f}",
+            f"{part.lower:.3f} to {part.upper:.3f}",
+        )
+        for question, one in found.items()
+        for part in one.bins
+    ]
+    headings = ("to end …", "rows", "mean probability", "share that came true", "95 % interval")
+    yield figure(calibration_picture(found), told, table("Bins of equal mass.", headings, rows, numbers=range(1, 5)))
+
+
+def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
+    if not patterns.claims:
+        yield paragraph(no_claims(report))
+    shown = claims_shown(patterns, max(len(patterns.claims), _CLAIMS_DRAWN))
+    if shown:
+        rows = [(*_claim_cells(report, claim), "yes" if is_claimed else "no") for claim, is_claimed in shown]
+        headings = ("what", "effect", "95 % interval", "p", "p, corrected", "with", "without", "examples", "claimed")
+        numbers = range(1, 7)
+        beside = table("Everything that is drawn.", headings, rows, numbers=numbers)
+        drawn = shown[:_CLAIMS_DRAWN]
+        told = (
+            f"Effects with 95 % intervals, the strongest evidence on top: {len(patterns.claims):,} can be told from "
+            "chance (coloured, round), the others cannot (grey, square)."
+        )
+        yield figure(claims_picture(drawn), told, beside)
+        yield (
+            table(
+                "What can be told from chance, corrected for every comparison.",
+                headings[:-1],
+                [row[:-1] for row, (_, is_claimed) in zip(rows, shown, strict=True) if is_claimed],
+                numbers=numbers,
+            )
+            if patterns.claims
+            else Html("")
+        )
+    yield from (paragraph(note, is_soft=True) for note in patterns.notes)
+
+
+def _claim_cells(report: ContentReport, claim: Claim) -> tuple[object, ...]:
+    return (
+        quoted(claim.text),
+        f"{claim.effect:+.2f}",
+        f"{claim.lower:+.2f} to {claim.upper:+.2f}",
+        f"{claim.p_value:.2g}",
+        f"{claim.p_corrected:.2g}",
+        f"{claim.rows_with:,}",
+        f"{claim.rows_without:,}",
+        _examples(report, claim.examples[:2]),
+    )
+
+
+def _examples(report: ContentReport, examples: tuple[int, ...]) -> Html:
+    rows = report.examples(examples)
+    return Html("<br>".join(f"{text(f'{report.places[row]:,}:')} {_short_excerpt(report, row)}" for row in rows))
+
+
+def _short_excerpt(report: ContentReport, row: int) -> Html:
+    contents = report.rows.contents
+    body = contents.text[row]
+    return quoted(excerpt(body if body.strip() else contents.title[row], 90))
+
+
+def _topics(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
+    if not patterns.topics:
+        yield paragraph("No topics were found.")
+        return
+    claims = {claim.topic: claim for claim in patterns.claims if claim.topic is not None}
+    told = (
+        f"{len(patterns.topics):,} topics by their number of texts, found by {patterns.representation}; the largest is "
+        f"about {', '.join(patterns.topics[0].words[:4])} with {percent(patterns.topics[0].share)} of the texts."
+    )
+    rows = [
+        (
+            topic.topic,
+            quoted(", ".join(topic.words)),
+            f"{topic.rows:,}",
+            percent(topic.share),
+            f"{claims[topic.topic].effect:+.2f}" if topic.topic in claims else "-",
+            _examples(report, topic.examples[:2]),
+        )
+        for topic in patterns.topics
+    ]
+    headings = ("topic", "words", "texts", "share", "effect", "examples")
+    beside = table("Topics, largest first.", headings, rows, numbers=(0, 2, 3, 4))
+    yield figure(topics_picture(patterns.topics[:_TOPICS_DRAWN], claims), told, beside)
+
+
+def _when(clock: Clock) -> Iterator[Html]:
+    has_outcomes = not np.isnan(clock.outcome).all()
+    values = clock.outcome if has_outcomes else clock.rows.astype(np.float64)
+    top = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    what = "the mean outcome, in standard deviations within its channel" if has_outcomes else "the number of posts"
+    told = f"A map of {what} by weekday and hour; it is highest on {DAYS[int(top[0])]} at {int(top[1]):02} h."
+    if has_outcomes:
+        told += " Cells of fewer than five posts are empty. It is a picture, not a claim: those are above."
+    rows = [
+        (day, *("" if value != value else f"{value:+.2f}" if has_outcomes else f"{value:.0f}" for value in row))
+        for day, row in zip(DAYS, values.tolist(), strict=True)
+    ]
+    headings = ("", *(f"{hour:02}" for hour in range(24)))
+    yield figure(clock_picture(clock), told, table(f"Of each hour {what}.", headings, rows, numbers=range(1, 25)))
+
+
+def _span_parts(report: TextReport) -> Iterator[Html]:
+    potential = report.potential
+    for name, body in (("Title", report.content.title), ("Text", report.content.text)):
+        if body:
+            spans = [span for span in potential.spans if span.field == name.lower()]
+            yield paragraph(name, is_soft=True)
+            yield Html(f'<div class="quoted" dir="auto">{_marked(body, spans)}</div>')
+    if not potential.spans:
+        yield paragraph("No span was tried: there is nothing to take out of so short a text.")
+        return
+    typical = potential.typical_effect_log_odds
+    yield table(
+        f"The model read the text again without each span, {potential.spans_tried:,} times. Each is taken out alone, "
+        "so effects need not add up.",
+        ("span", "in", "effect, points", "probability without it", "times the typical span"),
+        [
+            (
+                quoted(excerpt(span.text, 200)),
+                span.field,
+                f"{'▲' if span.effect >= 0 else '▼'} {100 * span.effect:+.1f}",
+                percent(span.probability_without),
+                f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-",
+            )
+            for span in potential.spans
+        ],
+        numbers=(2, 3, 4),
+    )
+
+
+def _marked(body: str, spans: list[Span]) -> Html:
+    """A text with its spans marked, cut where it is longer than anybody reads."""
+    most = max([_CHARACTERS_SHOWN, *(span.end for span in spans)])
+    found: list[str] = []
+    for piece, span in pieces(body[:most], spans):
+        if span is None:
+            found.append(text(piece))
+        else:
+            way = "raises" if span.effect >= 0 else "lowers"
+            title = f"{way} it by {abs(100 * span.effect):.1f} points"
+            found.append(f'<mark class="{"up" if span.effect >= 0 else "down"}" title="{title}">{text(piece)}</mark>')
+    if len(body) > most:
+        found.append(text(f"… and {len(body) - most:,} more characters"))
+    return Html("".join(found))

@@ -1,0 +1,286 @@
+"""What was found out about the texts of a file: judgements, patterns, features, and how it all held up."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.cli.calibration import Calibration, calibration, truths
+from meshcast.cli.problem import ExitCode, Problem
+from meshcast.client import Claim, ContentChunk, ContentFeatures, ContentPatterns, Receipt
+from meshcast.contents import UNKNOWN_DAY, UNKNOWN_HOUR, ContentRows
+from meshcast.rpc import MeshError
+
+__all__ = [
+    "QUESTIONS",
+    "Clock",
+    "ContentReport",
+    "FeatureSummary",
+    "Judged",
+    "calibrations",
+    "claims_shown",
+    "clock",
+    "no_claims",
+    "summarize",
+]
+
+QUESTIONS: Mapping[str, str] = {"above_median": "above the channel's median", "viral": "in the channel's top tenth"}
+"""The model's two questions in words."""
+
+_REASONS_SHOWN = 5
+_CELL_ROWS_MIN = 5  # of a cell of the week that is shown
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(kw_only=True)
+class Judged:
+    """Judgements gathered chunk by chunk, as columns of n rows; a row that failed holds NaN.
+
+    Args:
+        rows: how many there will be.
+    """
+
+    rows: int
+    above_median: Floats = field(init=False)
+    viral: Floats = field(init=False)
+    characters_read: NDArray[np.int64] = field(init=False)
+    prediction_ids: list[str] = field(default_factory=list)
+    model_versions: NDArray[np.int64] = field(init=False)
+    reasons: dict[str, list[int]] = field(default_factory=dict)
+    """Rows that failed, by why."""
+    receipt: Receipt | None = None
+    """Of the first chunk."""
+
+    def __post_init__(self) -> None:
+        self.above_median, self.viral = np.full(self.rows, np.nan), np.full(self.rows, np.nan)
+        self.characters_read = np.zeros(self.rows, dtype=np.int64)
+        self.model_versions = np.zeros(self.rows, dtype=np.int64)
+
+    def add(self, chunk: ContentChunk) -> None:
+        """Takes a chunk in.
+
+        Raises:
+            MeshError: the chunk as a whole was refused.
+        """
+        if chunk.error is not None:
+            raise chunk.error
+        self.above_median[chunk.rows] = chunk.above_median
+        self.viral[chunk.rows] = chunk.viral
+        self.characters_read[chunk.rows] = chunk.characters_read
+        self.model_versions[chunk.rows] = chunk.receipt.model_version
+        self.prediction_ids += [chunk.prediction_id(row) for row in range(len(chunk))]
+        for place, error in chunk.failed.items():
+            self.reasons.setdefault(why(error), []).append(int(chunk.rows[place]))
+        self.receipt = self.receipt or chunk.receipt
+
+    def probability(self, question: str) -> Floats:
+        """The answers to one of `QUESTIONS`."""
+        return self.viral if question == "viral" else self.above_median
+
+    @property
+    def failures(self) -> int:
+        """Rows that were not judged."""
+        return sum(map(len, self.reasons.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSummary:
+    """What is in texts, counted over many of them.
+
+    Attributes:
+        rows: texts that were looked at.
+        languages: texts by language, most frequent first; `unknown` where a text does not tell.
+        characters: the least, the median and the most, and the quartiles between them.
+        words: median number of words.
+        share: of the texts that have it, by what it is, as in `a link`.
+        emoji: the most frequent ones, each with how many texts hold it.
+        hashtags: likewise.
+        reading_ease: median Flesch reading ease of English texts; None where there are none.
+        sentiment: mean compound sentiment of English texts; None where there are none.
+    """
+
+    rows: int
+    languages: Mapping[str, int]
+    characters: tuple[int, int, int, int, int]
+    words: int
+    share: Mapping[str, float]
+    emoji: Mapping[str, int]
+    hashtags: Mapping[str, int]
+    reading_ease: float | None
+    sentiment: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Outcomes by day of the week (rows, Monday first) and hour of the day (columns); shape (7, 24) each."""
+
+    rows: NDArray[np.int64]
+    """Rows with a known time."""
+    outcome: Floats
+    """Mean of the outcomes, in standard deviations within the channel; NaN where fewer than five are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentReport:
+    """A report on a file.
+
+    Attributes:
+        source: the file's name.
+        rows: its rows but those without text and title.
+        places: shape (n,), number of each in the file, from 1.
+        judged: what the model said.
+        calibrations: by question, where the file has outcomes enough.
+        patterns: what works; None where it was not asked for or not found out.
+        pattern_rows: shape (k,), rows that patterns were looked for in, as positions in `rows`.
+        features: what is in the texts; None where it was not found out.
+        clock: outcomes by weekday and hour, where times are known.
+        notes: what a reader must know of how it came about.
+    """
+
+    source: str
+    rows: ContentRows
+    places: NDArray[np.int64]
+    judged: Judged
+    calibrations: Mapping[str, Calibration]
+    patterns: ContentPatterns | None
+    pattern_rows: NDArray[np.int64]
+    features: FeatureSummary | None
+    clock: Clock | None
+    notes: tuple[str, ...]
+
+    def ranked(self, question: str) -> NDArray[np.int64]:
+        """Rows that were judged, the most probable first."""
+        p = self.judged.probability(question)
+        order = np.argsort(-p, kind="stable")
+        return order[: int((~np.isnan(p)).sum())]
+
+    def examples(self, rows: Sequence[int]) -> list[int]:
+        """Positions in `rows` of positions in what patterns were looked for in."""
+        return [int(self.pattern_rows[row]) for row in rows if 0 <= row < len(self.pattern_rows)]
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether any row has an outcome."""
+        return not bool(np.isnan(self.rows.outcome).all())
+
+    def refusal(self) -> Problem | None:
+        """What to say of the rows that were refused, the most frequent reason first; None when there are none."""
+        reasons = self.judged.reasons
+        if not reasons:
+            return None
+        details = []
+        for reason, rows in sorted(reasons.items(), key=lambda item: -len(item[1]))[:_REASONS_SHOWN]:
+            more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+            details.append(f"row {self.places[rows[0]]}{more}: {reason}")
+        if len(reasons) > _REASONS_SHOWN:
+            details.append(f"and {len(reasons) - _REASONS_SHOWN:,} more reasons")
+        message = f"{self.judged.failures:,} of {len(self.rows):,} rows were refused"
+        return Problem(message, exit_code=ExitCode.REFUSED, details=details)
+
+
+def calibrations(rows: ContentRows, judged: Judged) -> tuple[dict[str, Calibration], str]:
+    """How the probabilities held up, by question, and what must be said of it."""
+    known = truths(rows)
+    found = {
+        "above_median": calibration(judged.above_median, known.above_median),
+        "viral": calibration(judged.viral, known.viral),
+    }
+    told = {question: one for question, one in found.items() if one is not None}
+    note = known.note
+    if not told and np.isfinite(known.above_median).any():
+        note = "too few rows have an outcome and posts before them to say how the probabilities held up"
+    return told, note
+
+
+def summarize(features: Sequence[ContentFeatures]) -> FeatureSummary | None:
+    """What is in texts, counted over many of them; None of none."""
+    if not features:
+        return None
+    n = len(features)
+    languages = Counter(one.language.code if one.language is not None else "unknown" for one in features)
+    characters = np.quantile([one.characters for one in features], (0, 0.25, 0.5, 0.75, 1)).round().astype(int).tolist()
+    ease = [one.reading_ease for one in features if one.reading_ease is not None]
+    sentiment = [one.sentiment.compound for one in features if one.sentiment is not None]
+    has: dict[str, Callable[[ContentFeatures], object]] = {
+        "a link": lambda one: one.links,
+        "a mention": lambda one: one.mentions,
+        "a hashtag": lambda one: one.hashtags,
+        "an emoji": lambda one: one.emoji,
+        "an exclamation mark": lambda one: one.exclamation_marks,
+        "a question mark": lambda one: one.question_marks,
+        "HTML tags": lambda one: one.html_tags,
+        "control characters": lambda one: one.control_characters,
+        "characters without width": lambda one: one.invisible_characters,
+        "right-to-left script": lambda one: one.right_to_left_share > 0.5,
+    }
+    return FeatureSummary(
+        rows=n,
+        languages=dict(languages.most_common()),
+        characters=(characters[0], characters[1], characters[2], characters[3], characters[4]),
+        words=round(float(np.median([one.words for one in features]))),
+        share={name: sum(bool(test(one)) for one in features) / n for name, test in has.items()},
+        emoji=dict(Counter(emoji for one in features for emoji in set(one.emoji)).most_common(10)),
+        hashtags=dict(Counter(tag.lower() for one in features for tag in set(one.hashtags)).most_common(10)),
+        reading_ease=float(np.median(ease)) if ease else None,
+        sentiment=float(np.mean(sentiment)) if sentiment else None,
+    )
+
+
+def clock(rows: ContentRows) -> Clock | None:
+    """Outcomes by weekday and hour; None where no row has both."""
+    hour, day = rows.contents.hour_of_day, rows.day_of_week
+    timed = (hour != UNKNOWN_HOUR) & (day != UNKNOWN_DAY)
+    if not timed.any():
+        return None
+    score = _standardised(rows)
+    cell = day * 24 + hour
+    counts = np.bincount(cell[timed], minlength=168)
+    known = timed & ~np.isnan(score)
+    of = np.bincount(cell[known], minlength=168)
+    sums = np.bincount(cell[known], weights=score[known], minlength=168)
+    mean = np.where(of >= _CELL_ROWS_MIN, sums / np.maximum(of, 1), np.nan)
+    return Clock(rows=counts.reshape(7, 24), outcome=mean.reshape(7, 24))
+
+
+def no_claims(report: ContentReport) -> str:
+    """Why nothing is claimed, as it must be said."""
+    patterns = report.patterns
+    if patterns is None:
+        return "What works was not looked for."
+    if not report.has_outcomes:
+        return "The file holds no outcomes (`outcome`, or forwards, replies and reactions), so nothing can be claimed."
+    compared = len(patterns.others)
+    if not compared:
+        return "There was nothing to compare: " + (" ".join(patterns.notes) or "too few rows have outcomes.")
+    return (
+        f"Nothing can be told from chance: {compared:,} comparisons were made, and after correcting for all of them "
+        "none is beyond what luck gives. More rows may show smaller effects."
+    )
+
+
+def claims_shown(patterns: ContentPatterns, most: int) -> list[tuple[Claim, bool]]:
+    """Claims with True, filled up with what cannot be told from chance with False, at most so many."""
+    shown = [(claim, True) for claim in patterns.claims] + [(claim, False) for claim in patterns.others]
+    return shown[:most]
+
+
+def why(error: MeshError) -> str:
+    """Why a row was refused."""
+    # A row's own field is its place in a message, which says nothing to someone who gave a file.
+    return "; ".join(violation.description for violation in error.violations) or error.message
+
+
+def _standardised(rows: ContentRows) -> Floats:
+    """Outcomes less their channel's mean, over its standard deviation; NaN where unknown, or where all are alike."""
+    score = np.full(len(rows), np.nan)
+    codes = np.unique(rows.channel, return_inverse=True)[1]
+    known = ~np.isnan(rows.outcome)
+    for code in np.unique(codes[known]):
+        at = np.flatnonzero(known & (codes == code))
+        spread = float(rows.outcome[at].std())
+        if spread > 0:
+            score[at] = (rows.outcome[at] - rows.outcome[at].mean()) / spread
+    return score
