@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc.errors import InvalidInput
+from meshcast.runtime import calibration
 from meshcast.runtime.conformal import interval_coverage, interval_factors
-from meshcast.services.predictor import calibration, features
+from meshcast.services.predictor import features
 from meshcast.services.predictor.features import HISTORY_FEATURES, INPUTS, PLANNED_FEATURES, RECENT
 from meshcast.services.predictor.model import LEVELS, EngagementModel
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meshcast.services.predictor import calibration
+from meshcast.runtime import calibration
 
 
 def test_the_confidence_line_undoes_a_distortion_of_the_log_odds() -> None:

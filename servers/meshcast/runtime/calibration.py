@@ -1,6 +1,6 @@
 """Calibration of confidence on posts that training did not see, and the scores that check it.
 
-That of intervals is `meshcast.runtime.conformal`, which every service shares.
+That of intervals is `meshcast.runtime.conformal`.
 """
 
 import numpy as np
