@@ -38,8 +38,8 @@ class OpenvinoSession:
         self._compiled = compiled
         self._backend = backend
         self._names = list(signature.output_names)
-        self._sizes_of = powers if signature.is_ragged else steps
-        self._sizes = self._sizes_of(signature.rows_max)
+        self._is_ragged = signature.is_ragged
+        self._sizes = (powers if signature.is_ragged else steps)(signature.rows_max)
         self._requests = [compiled.create_infer_request() for _ in range(slots)]
         # More runs than slots wait here, they do not fail.
         self._free: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
@@ -69,7 +69,9 @@ class OpenvinoSession:
 
     def buckets(self, rows_max: int) -> tuple[int, ...]:
         """The sizes that rows are padded to."""
-        return self._sizes_of(rows_max)
+        if self._is_ragged:  # fewer of long rows: a size beyond them would be past the bound on cells
+            return tuple(size for size in self._sizes if size <= rows_max)
+        return steps(rows_max)
 
     @property
     def is_shaped(self) -> bool:

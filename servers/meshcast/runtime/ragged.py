@@ -38,7 +38,7 @@ class RowGroup(NamedTuple):
 
 
 def group_rows(signature: Signature, columns: Mapping[str, Column]) -> list[RowGroup]:
-    """The rows of a question as batches of equal padded shape, the shortest first: no row is padded past its multiple.
+    """The rows of a question in groups of one padded shape, the shortest first: none is padded for another's sake.
 
     Args:
         signature: of the model.
@@ -50,7 +50,7 @@ def group_rows(signature: Signature, columns: Mapping[str, Column]) -> list[RowG
     lengths = np.empty((rows, len(ragged)), dtype=np.int64)
     for place, (spec, axis) in enumerate(ragged):
         own = np.fromiter((row.shape[axis] for row in columns[spec.name]), dtype=np.int64, count=rows)
-        lengths[:, place] = -(-np.maximum(own, 1) // spec.multiple_of) * spec.multiple_of
+        lengths[:, place] = np.array(spec.lengths)[np.searchsorted(spec.lengths, own)]
     shapes, number = np.unique(lengths, axis=0, return_inverse=True)
     groups = []
     for at, shape in enumerate(shapes.tolist()):

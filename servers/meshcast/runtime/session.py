@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData, InvalidInput
-from meshcast.runtime.signature import Arrays, Lengths, Signature
+from meshcast.runtime.signature import Arrays, Lengths, Signature, quarter_steps
 
 __all__ = [
     "Backend",
@@ -125,12 +125,7 @@ def steps(rows_max: int) -> tuple[int, ...]:
     """1, 2, 4, 8, then steps of a quarter of the power of two: a runtime that compiles for each shape pads to these,
     at most a quarter of the rows for nothing.
     """
-    sizes = {1, 2, 4, 8, rows_max}
-    power = 8
-    while power < rows_max:
-        sizes.update(power + power * quarter // 4 for quarter in range(1, 5))
-        power *= 2
-    return tuple(sorted(size for size in sizes if size <= rows_max))
+    return tuple(size for size in quarter_steps(rows_max) if size in (1, 2, 4, rows_max) or size >= 8)
 
 
 def bucket(sizes: tuple[int, ...], rows: int) -> int:
@@ -184,24 +179,25 @@ def _batches(signature: Signature, inputs: Arrays, size: int) -> Iterator[tuple[
         yield np.arange(size) % recorded, ()
         return
     # Long rows are dear, and a frozen axis shows in a small batch too: large ones are proved on short rows.
-    for start in {0} if size > LONG_ROWS_MAX else {0, recorded // 2, recorded - 1}:
-        yield rows_from(signature, inputs, start, size)
+    for place in {0} if size > LONG_ROWS_MAX else {0, recorded // 2, recorded - 1}:
+        yield rows_from(signature, inputs, place, size)
 
 
-def rows_from(signature: Signature, inputs: Arrays, start: int, size: int) -> tuple[NDArray[np.int64], Lengths]:
-    """Recorded rows for one run of a ragged signature, and the padded lengths that they need.
+def rows_from(signature: Signature, inputs: Arrays, place: int, size: int) -> tuple[NDArray[np.int64], Lengths]:
+    """Recorded rows for one run of a ragged signature, and the padded lengths that they are cut to.
 
     Args:
         signature: of the model.
         inputs: recorded inputs.
-        start: place of the first row among all, ordered by length; after the longest come the shortest.
-        size: rows, as far as a run takes as many of the first one's length.
+        place: of the row that decides the lengths, among all in order of length; rows that fit into them join it.
+        size: rows, repeated where there are fewer, but no more than a run takes of this length.
     """
     own = signature.own_lengths(inputs)
-    order = np.roll(np.argsort(own.max(axis=1), kind="stable"), -start)
-    reach = min(size, signature.rows_at(tuple(own[order[0]].tolist())))
-    pick = order[np.arange(reach) % len(order)]
-    return pick, tuple(own[pick].max(axis=0).tolist())
+    first = int(np.argsort(own.max(axis=1), kind="stable")[place])
+    lengths = tuple(own[first].tolist())
+    fitting = np.flatnonzero((own <= own[first]).all(axis=1))
+    pool = np.concatenate([[first], fitting[fitting != first]])
+    return np.resize(pool, min(size, signature.rows_at(lengths))), lengths
 
 
 def difference(signature: Signature, given: Arrays, expected: Arrays) -> float:

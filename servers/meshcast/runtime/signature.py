@@ -1,7 +1,9 @@
 """Signature of a model: the names, dtypes and shapes that go in and come out, and how far a back-end may stray."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -50,7 +52,8 @@ class TensorSpec:
             from call to call. Zeros at its end are padding by contract: they must not change any output.
         description: what it holds, with units.
         takes_nonfinite: True for an input in which NaN or infinity mean something; elsewhere they are refused.
-        multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together.
+        multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together;
+            past eight of them to a quarter of a power of two of them, so that there are few shapes (see `lengths`).
         length_max: longest ragged axis, itself such a multiple; 0 where none is ragged.
     """
 
@@ -91,9 +94,15 @@ class TensorSpec:
             for size, wanted in zip(shape[1:], self.shape, strict=True)
         )
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths that ragged axes are padded to, ascending; as in 16, 32 and so on to 128, 160, 192, 224, 256."""
+        return _padded_lengths(self.multiple_of, self.length_max)
+
     def padded_length(self, length: int) -> int:
-        """The length that a ragged axis of `length` is padded to: the next multiple, at least one of them."""
-        return -(-max(1, length) // self.multiple_of) * self.multiple_of
+        """The length that a ragged axis of `length` is padded to; an empty one to the shortest there is."""
+        lengths = self.lengths
+        return lengths[bisect_left(lengths, length)]
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -123,6 +132,21 @@ class TensorSpec:
             multiple_of=int(values.get("multiple_of", 1)),
             length_max=int(values.get("length_max", 0)),
         )
+
+
+@cache
+def _padded_lengths(multiple_of: int, length_max: int) -> tuple[int, ...]:
+    return tuple(multiple_of * size for size in quarter_steps(length_max // multiple_of))
+
+
+def quarter_steps(size_max: int) -> tuple[int, ...]:
+    """1 to 8, then steps of a quarter of the power of two, up to `size_max`: sizes that little is padded to."""
+    sizes = {*range(1, 9), size_max}
+    power = 8
+    while power < size_max:
+        sizes.update(power + power * quarter // 4 for quarter in range(1, 5))
+        power *= 2
+    return tuple(sorted(size for size in sizes if size <= size_max))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +271,7 @@ class Signature:
                     others = tuple(other for other in range(1, array.ndim) if other != axis)
                     holds = (array != 0).any(axis=others)
                     last = np.where(holds, np.arange(1, holds.shape[1] + 1), 0).max(axis=1, initial=0)
-                    columns.append(-(-np.maximum(1, last) // spec.multiple_of) * spec.multiple_of)
+                    columns.append(np.array(spec.lengths)[np.searchsorted(spec.lengths, last)])
         return np.stack(columns, axis=1) if columns else np.empty((len(next(iter(arrays.values()))), 0), np.int64)
 
     def rows_at(self, lengths: Lengths, rows_max: int | None = None) -> int:
@@ -265,12 +289,7 @@ class Signature:
 
     def all_lengths(self) -> tuple[Lengths, ...]:
         """Every combination of padded lengths, the shortest first; one empty combination where no axis is ragged."""
-        axes = [
-            range(spec.multiple_of, spec.length_max + 1, spec.multiple_of)
-            for spec in self.inputs
-            for size in spec.shape
-            if size == RAGGED
-        ]
+        axes = [spec.lengths for spec in self.inputs for size in spec.shape if size == RAGGED]
         return tuple(sorted(product(*axes), key=lambda lengths: (sum(lengths), lengths)))
 
     @property

@@ -72,9 +72,9 @@ def feeds(signature: Signature, recorded: Recorded, rows_max: int) -> list[Array
     if not signature.is_ragged:
         return [{name: values[np.arange(size) % have] for name, values in inputs.items()} for size in sizes]
     found = []
-    for start in sorted({have // 4, have // 2, 3 * have // 4}):
+    for place in sorted({have // 4, have // 2, 3 * have // 4}):
         for size in sizes[:2]:
-            pick, lengths = rows_from(signature, inputs, start, size)
+            pick, lengths = rows_from(signature, inputs, place, size)
             found.append(signature.at_lengths({name: values[pick] for name, values in inputs.items()}, lengths))
     return found
 
