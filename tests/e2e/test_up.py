@@ -19,7 +19,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 POSTS = 300
-PROCESSES = ("predictor", "forecaster", "gateway")
+SERVICES = ["analyzer", "forecaster", "predictor"]
+PROCESSES = (*SERVICES, "gateway")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def test_status_shows_that_every_service_serves(mesh: Mesh) -> None:
     status = mesh.json("status", "--json")
     assert status["serving"] is True
     states = {service["name"]: service["state"] for service in status["services"]}
-    assert states == dict.fromkeys(("forecaster", "predictor"), "SERVING_STATE_SERVING")
+    assert states == dict.fromkeys(SERVICES, "SERVING_STATE_SERVING")
     shown = mesh.run("status").stdout
-    assert "forecaster/1" in shown and "predictor/1" in shown
+    assert all(f"{name}/1" in shown for name in SERVICES)
 
 
 def test_every_process_has_its_own_log_and_address(mesh: Mesh) -> None:
@@ -86,9 +87,9 @@ def test_every_process_has_its_own_log_and_address(mesh: Mesh) -> None:
 
 def test_doctor_lists_the_services_with_their_ports(mesh: Mesh) -> None:
     found = mesh.json("doctor", "--json")
-    assert found["services"] == ["forecaster", "predictor"]
+    assert found["services"] == SERVICES
     assert {"forecaster", "forecaster's metrics", "predictor"} <= {port["purpose"] for port in found["ports"]}
-    assert sorted(choice["model"] for choice in found["choices"]) == ["forecaster", "predictor"]
+    assert sorted(choice["model"] for choice in found["choices"]) == SERVICES
     assert all(len(choice["rows_per_s"]) > 1 for choice in found["choices"])
 
 
@@ -129,11 +130,11 @@ def test_call_names_the_field_that_is_wrong(mesh: Mesh) -> None:
 def test_models_are_listed_described_and_loaded_through_the_gateway(mesh: Mesh) -> None:
     listed = mesh.json("models", "list", "--json")
     ready = [model["name"] for model in listed["models"] if model.get("state") == "READY"]
-    assert sorted(ready) == ["forecaster", "predictor"]
+    assert sorted(ready) == SERVICES
     metadata = mesh.json("models", "metadata", "predictor", "--json")
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["history", "mask", "planned"]
     assert mesh.json("models", "metadata", "forecaster", "--json")["name"] == "forecaster"
-    for name in ("predictor", "forecaster"):
+    for name in SERVICES:
         assert "serving version 1" in mesh.run("models", "load", name).stdout
     assert "other" in mesh.run("models", "metadata", "other", code=1).stderr
 

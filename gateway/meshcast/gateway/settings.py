@@ -57,7 +57,8 @@ _SHIPPED = {
         services=("meshcast.api.analyzer.v1.AnalyzerService", _OIP),
         endpoints=("127.0.0.1:8103",),
         default_deadlines_s={
-            # 1,024 texts of 256 tokens take the embedder some seconds on one core.
+            # As the service's own: 1,024 texts of 256 tokens take the embedder some seconds on one core.
+            **dict.fromkeys(("DetectViralPotential", "ExtractContentFeatures"), 10.0),
             **dict.fromkeys(("EmbedTexts", "RerankTexts", "ClassifyTexts"), 10.0),
             **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 30.0),
         },

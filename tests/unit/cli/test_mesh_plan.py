@@ -33,11 +33,13 @@ def routes(of: Mapping[str, str]) -> dict[str, str]:
 def test_a_service_listens_where_its_route_says(tmp_path: Path) -> None:
     mesh = planned(tmp_path)
     assert [(part.name, part.address, part.metrics_port) for part in (*mesh.services, mesh.gateway)] == [
+        ("analyzer", "127.0.0.1:8103", 9103),
         ("forecaster", "127.0.0.1:8102", 9102),
         ("predictor", "127.0.0.1:8101", 9101),
         ("gateway", "127.0.0.1:8001", 8002),
     ]
     assert [part.health_service for part in mesh.services] == [
+        "meshcast.api.analyzer.v1.AnalyzerService",
         "meshcast.api.forecaster.v1.ForecasterService",
         "meshcast.api.predictor.v1.PredictorService",
     ]
@@ -58,7 +60,12 @@ def test_two_endpoints_of_a_route_are_two_processes(tmp_path: Path) -> None:
 def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
     mesh = planned(tmp_path, ports={"predictor": 9301, "gateway": 9001})
     addresses = {part.name: part.address for part in (*mesh.services, mesh.gateway)}
-    assert addresses == {"predictor": "127.0.0.1:9301", "forecaster": "127.0.0.1:8102", "gateway": "127.0.0.1:9001"}
+    assert addresses == {
+        "predictor": "127.0.0.1:9301",
+        "forecaster": "127.0.0.1:8102",
+        "analyzer": "127.0.0.1:8103",
+        "gateway": "127.0.0.1:9001",
+    }
     assert routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:9301"
 
 
@@ -72,7 +79,7 @@ def test_an_address_of_another_machine_is_named_as_such(tmp_path: Path, free_por
 def test_free_ports_differ_from_each_other_and_can_be_bound(tmp_path: Path) -> None:
     mesh = planned(tmp_path, free_ports=True)
     numbers = [port for _, port, _, _ in mesh.binds]
-    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) == 6
+    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) == 8
     check_ports(mesh)
 
 
