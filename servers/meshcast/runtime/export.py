@@ -190,8 +190,9 @@ def _write_onnx(
     have = len(next(iter(inputs.values())))
     pick = [row % have for row in range(example_rows)]
     # Every ragged axis has another length in the example: the exporter takes equal ones for the same.
-    axes = [spec for spec in signature.inputs for size in spec.shape if size == RAGGED]
-    lengths = tuple(min(spec.padded_length(3 + 16 * place), spec.length_max) for place, spec in enumerate(axes))
+    lengths = tuple(
+        min((3 + place) * spec.multiple_of, spec.length_max) for place, (spec, _) in enumerate(signature.ragged_axes)
+    )
     arrays = signature.at_lengths({name: inputs[name][pick] for name in signature.input_names}, lengths)
     example = tuple(torch.from_numpy(arrays[name]) for name in signature.input_names)
     batch = torch.export.Dim("batch", min=1, max=4096)

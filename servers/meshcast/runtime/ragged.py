@@ -46,11 +46,11 @@ def group_rows(signature: Signature, columns: Mapping[str, Column]) -> list[RowG
             also one array of all rows, rows first. Dtypes and lengths are the signature's.
     """
     rows = len(columns[signature.inputs[0].name])
-    ragged = [(spec, axis) for spec in signature.inputs for axis, size in enumerate(spec.shape) if size == RAGGED]
-    lengths = np.empty((rows, len(ragged)), dtype=np.int64)
-    for place, (spec, axis) in enumerate(ragged):
-        own = np.fromiter((row.shape[axis] for row in columns[spec.name]), dtype=np.int64, count=rows)
-        lengths[:, place] = np.array(spec.lengths)[np.searchsorted(spec.lengths, own)]
+    own = [
+        np.fromiter((row.shape[axis - 1] for row in columns[spec.name]), dtype=np.int64, count=rows)
+        for spec, axis in signature.ragged_axes
+    ]
+    lengths = signature.padded_lengths(np.stack(own, axis=1)) if own else np.empty((rows, 0), dtype=np.int64)
     shapes, number = np.unique(lengths, axis=0, return_inverse=True)
     groups = []
     for at, shape in enumerate(shapes.tolist()):

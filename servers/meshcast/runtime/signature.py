@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,8 @@ class TensorSpec:
             from call to call. Zeros at its end are padding by contract: they must not change any output.
         description: what it holds, with units.
         takes_nonfinite: True for an input in which NaN or infinity mean something; elsewhere they are refused.
-        multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together;
-            past eight of them to a quarter of a power of two of them, so that there are few shapes (see `lengths`).
+        multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together
+            (see `Signature.lengths`).
         length_max: longest ragged axis, itself such a multiple; 0 where none is ragged.
     """
 
@@ -95,16 +94,6 @@ class TensorSpec:
         )
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """The lengths that ragged axes are padded to, ascending; as in 16, 32 and so on to 128, 160, 192, 224, 256."""
-        return _padded_lengths(self.multiple_of, self.length_max)
-
-    def padded_length(self, length: int) -> int:
-        """The length that a ragged axis of `length` is padded to; an empty one to the shortest there is."""
-        lengths = self.lengths
-        return lengths[bisect_left(lengths, length)]
-
-    @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The numpy dtype of the elements."""
         return DTYPES[self.dtype]
@@ -135,10 +124,6 @@ class TensorSpec:
 
 
 @cache
-def _padded_lengths(multiple_of: int, length_max: int) -> tuple[int, ...]:
-    return tuple(multiple_of * size for size in quarter_steps(length_max // multiple_of))
-
-
 def quarter_steps(size_max: int) -> tuple[int, ...]:
     """1 to 8, then steps of a quarter of the power of two, up to `size_max`: sizes that little is padded to."""
     sizes = {*range(1, 9), size_max}
@@ -220,18 +205,43 @@ class Signature:
         """True when an input has a ragged axis."""
         return any(spec.is_ragged for spec in self.inputs)
 
+    @property
+    def ragged_axes(self) -> tuple[tuple[TensorSpec, int], ...]:
+        """The ragged axes in order: the input, and the dimension of its arrays, counted from 1 after the rows."""
+        return tuple((spec, axis) for spec in self.inputs for axis, size in enumerate(spec.shape, 1) if size == RAGGED)
+
     def lengths(self, arrays: Arrays) -> Lengths:
         """The lengths that the ragged axes of inputs are padded to; only rows of the same lengths run together.
+
+        All axes get as many multiples as the one that needs most, none more than its longest; so two axes make no more
+        shapes than one. Up to eight the multiples are counted one by one, then by quarters of a power of two.
 
         Args:
             arrays: inputs that fit the signature, padded or not.
         """
-        return tuple(
-            spec.padded_length(arrays[spec.name].shape[1 + axis])
-            for spec in self.inputs
-            for axis, size in enumerate(spec.shape)
-            if size == RAGGED
-        )
+        axes = self.ragged_axes
+        units = max(-(-arrays[spec.name].shape[axis] // spec.multiple_of) for spec, axis in axes) if axes else 0
+        steps = self._unit_steps
+        units = steps[bisect_left(steps, units)] if axes else 0
+        return tuple(min(units * spec.multiple_of, spec.length_max) for spec, _ in axes)
+
+    def padded_lengths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same for many rows, each by itself.
+
+        Args:
+            lengths: of the rows' ragged axes; shape (rows, axes).
+        """
+        axes = self.ragged_axes
+        multiples = np.array([spec.multiple_of for spec, _ in axes], dtype=np.int64)
+        longest = np.array([spec.length_max for spec, _ in axes], dtype=np.int64)
+        units = (-(-lengths // multiples)).max(axis=1, initial=0)
+        steps = np.array(self._unit_steps, dtype=np.int64)
+        padded: NDArray[np.int64] = steps[np.searchsorted(steps, units)][:, None] * multiples
+        return np.minimum(padded, longest)
+
+    @property
+    def _unit_steps(self) -> tuple[int, ...]:
+        return quarter_steps(max((spec.length_max // spec.multiple_of for spec, _ in self.ragged_axes), default=0))
 
     def padded(self, arrays: Arrays) -> Arrays:
         """The inputs, their ragged axes padded with zeros to their multiples; the very arrays where nothing is missing.
@@ -263,16 +273,14 @@ class Signature:
 
     def own_lengths(self, arrays: Arrays) -> NDArray[np.int64]:
         """The padded lengths that each row needs by itself, up to its last value that is not zero; (rows, axes)."""
-        columns: list[NDArray[np.int64]] = []
-        for spec in self.inputs:
+        rows = len(next(iter(arrays.values())))
+        columns = [np.empty((rows, 0), dtype=np.int64)]
+        for spec, axis in self.ragged_axes:
             array = arrays[spec.name]
-            for axis, size in enumerate(spec.shape, start=1):
-                if size == RAGGED:
-                    others = tuple(other for other in range(1, array.ndim) if other != axis)
-                    holds = (array != 0).any(axis=others)
-                    last = np.where(holds, np.arange(1, holds.shape[1] + 1), 0).max(axis=1, initial=0)
-                    columns.append(np.array(spec.lengths)[np.searchsorted(spec.lengths, last)])
-        return np.stack(columns, axis=1) if columns else np.empty((len(next(iter(arrays.values()))), 0), np.int64)
+            holds = (array != 0).any(axis=tuple(other for other in range(1, array.ndim) if other != axis))
+            last = np.where(holds, np.arange(1, holds.shape[1] + 1), 0).max(axis=1, initial=0)
+            columns.append(last[:, None])
+        return self.padded_lengths(np.concatenate(columns, axis=1))
 
     def rows_at(self, lengths: Lengths, rows_max: int | None = None) -> int:
         """Most rows of one run at these lengths.
@@ -288,9 +296,13 @@ class Signature:
         return max(1, min(rows, cells // max(lengths)))
 
     def all_lengths(self) -> tuple[Lengths, ...]:
-        """Every combination of padded lengths, the shortest first; one empty combination where no axis is ragged."""
-        axes = [spec.lengths for spec in self.inputs for size in spec.shape if size == RAGGED]
-        return tuple(sorted(product(*axes), key=lambda lengths: (sum(lengths), lengths)))
+        """Every padded lengths that there are, the shortest first; one of no axes where none is ragged."""
+        axes = self.ragged_axes
+        if not axes:
+            return ((),)
+        return tuple(
+            tuple(min(units * spec.multiple_of, spec.length_max) for spec, _ in axes) for units in self._unit_steps
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
