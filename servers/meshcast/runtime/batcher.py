@@ -399,7 +399,9 @@ class Batcher:
             self._versions.retain(lease)
         rows_max = lane.rows_max
         if self._is_ragged:
-            rows_max = lease.session.worth(min(lane.rows, rows_max), lane.cells)
+            waiting = min(lane.rows, rows_max)
+            if (worth := lease.session.worth(waiting, lane.cells)) < waiting:
+                rows_max = worth
         if head.rows > rows_max and not is_leased:  # its later parts must find the same version
             self._versions.retain(lease)
             head.lease = lease
