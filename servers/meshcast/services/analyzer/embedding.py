@@ -108,7 +108,9 @@ def ranking(query: Floats, documents: Floats, top: int = 0) -> tuple[NDArray[np.
     Returns:
         Their positions, int64, and their cosines, float32.
     """
-    scores = np.clip(documents @ query, -1, 1)
+    # One text may have vectors that differ in their last digits, by the batch that each was in.
+    cosines = np.einsum("nd,d->n", documents, query, dtype=np.float64)
+    scores = np.round(np.clip(cosines, -1, 1), 6).astype(np.float32)
     order = np.argsort(-scores, kind="stable")[: top or len(documents)]
     return order, scores[order]
 

@@ -76,6 +76,8 @@ def prepare_contents(questions: Sequence[Question]) -> list[Prepared]:
         for question, kept in zip(questions, sound, strict=True)
     ]
     whole = tables[0] if len(tables) == 1 else joined(tables)
+    if not len(whole):  # no row is sound
+        return [_nothing(question) for question in questions]
     tokenized = rows(whole)
     cut = np.array(
         [
@@ -129,6 +131,13 @@ def content_preparer() -> Preparer[Question, Prepared]:
 def text_preparer() -> Preparer[Sequence[str], PreparedTexts]:
     """What prepares the texts of concurrent calls for the embedder in common passes."""
     return Preparer(prepare_texts, rows_of=lambda texts: _cost(texts, embedder_tokens.READ_CHARS))
+
+
+def _nothing(question: Question) -> Prepared:
+    none = np.empty(0, dtype=np.int64)
+    return Prepared(
+        groups=(), sound=none, read_chars=none, was_cut=none.astype(np.bool_), violations=question.violations
+    )
 
 
 def _cost(texts: Sequence[str], read: int) -> int:
