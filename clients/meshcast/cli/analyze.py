@@ -25,7 +25,7 @@ from meshcast.cli.text_report import TextReport, print_text_report
 from meshcast.cli.text_report import document as text_document
 from meshcast.client import ContentPatterns, MeshClient
 from meshcast.contents import ContentRows, Contents, blank_rows
-from meshcast.rpc import MeshError
+from meshcast.rpc import DeadlineExceeded, MeshError
 
 __all__ = ["analyze"]
 
@@ -130,7 +130,7 @@ async def _within(timeout_s: float, work: Callable[[], Awaitable[T]]) -> T:
     try:
         async with asyncio.timeout(timeout_s):
             return await work()
-    except TimeoutError as error:
+    except (TimeoutError, DeadlineExceeded) as error:
         raise Problem(f"not answered within {timeout_s:g} s", way_out="--timeout gives more time") from error
 
 

@@ -86,7 +86,7 @@ def given(file: str | None, text: str | None, details: Details, encoding: Encodi
         raise Problem(wrong, way_out=_WAYS)
     try:
         if text is not None:
-            return _one("--text", _unescaped(text, encoding), details)
+            return _one("text", _unescaped(text, encoding), details)
         assert file is not None
         if file == "-":
             data = sys.stdin.buffer.read(_WIDEST * BYTES_MAX + 1)

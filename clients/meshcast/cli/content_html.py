@@ -42,7 +42,7 @@ def text_page(report: TextReport) -> str:
     parts = [
         table(
             "How likely the text is to end …",
-            ("", "probability"),
+            ("to end …", "probability"),
             [
                 (QUESTIONS["above_median"], percent(judgement.above_median)),
                 (QUESTIONS["viral"], percent(judgement.viral)),
@@ -53,18 +53,20 @@ def text_page(report: TextReport) -> str:
     ]
     if report.features is not None:
         rows = [(name, quoted(value)) for name, value in feature_rows(report.features)]
-        parts.append(section("What is in it", [table("What is in the text.", ("", ""), rows)]))
+        parts.append(section("What is in it", [table("What it has none of is left out.", ("what", "how much"), rows)]))
     told = [one.description for one in report.remarks.remarks] if report.remarks is not None else []
     if told or report.notes:
         parts.append(section("Notes", [paragraph(note) for note in (*told, *report.notes)]))
-    return page(f"{report.source}: what it will do and why", [_model(potential.receipt), *parts])
+    model = _model(potential.receipt, "")
+    return page(f"{report.source}: what it will do and why", [model, *parts])
 
 
 def file_page(report: ContentReport) -> str:
     """The page on a file."""
     parts = [paragraph(f"{len(report.rows):,} texts of {report.source}")]
     if report.judged.receipt is not None:
-        parts.append(_model(report.judged.receipt))
+        note = " Effects are differences within a channel and say what goes together, not what causes what."
+        parts.append(_model(report.judged.receipt, note))
     parts += _sections(report)
     return page(f"{report.source}: what its texts will do, and what works", parts)
 
@@ -91,12 +93,9 @@ def _sections(report: ContentReport) -> Iterator[Html]:
         yield section("Notes", notes)
 
 
-def _model(receipt: Receipt) -> Html:
-    return paragraph(
-        f"Judged by {receipt.model} version {receipt.model_version} on {receipt.backend}. Probabilities are "
-        "calibrated; effects are differences within a channel and say what goes together, not what causes what.",
-        is_soft=True,
-    )
+def _model(receipt: Receipt, note: str) -> Html:
+    model = f"{receipt.model} version {receipt.model_version} on {receipt.backend}"
+    return paragraph(f"Judged by {model}. Probabilities are calibrated.{note}", is_soft=True)
 
 
 def _spread(report: ContentReport) -> Iterator[Html]:
@@ -108,11 +107,16 @@ def _spread(report: ContentReport) -> Iterator[Html]:
     ]
     middles = {question: percent(float(np.nanmedian(p))) for question, p in found.items()}
     told = (
-        f"Histograms of both probabilities: half of the texts are below {middles['above_median']} for ending above the "
+        f"Half of the texts are below {middles['above_median']} for ending above the "
         f"median of their channel, and below {middles['viral']} for its top tenth."
     )
     headings = ("to end …", "lowest", "10 %", "25 %", "median", "75 %", "90 %", "highest")
-    yield figure(spread_picture(found), told, table("Quantiles.", headings, rows, numbers=range(1, 8)))
+    yield figure(
+        spread_picture(found),
+        "Histograms of both probabilities.",
+        told,
+        table("Quantiles.", headings, rows, numbers=range(1, 8)),
+    )
     ranked = report.ranked("viral")
     yield _texts("Most likely to go viral.", report, ranked[:_TEXTS_SHOWN])
     yield _texts("Least likely to go viral.", report, ranked[::-1][:_TEXTS_SHOWN])
@@ -143,7 +147,7 @@ def _excerpt_of(report: ContentReport, row: int) -> Html:
 
 def _held_up(report: ContentReport) -> Iterator[Html]:
     found = report.calibrations
-    told = "Reliability diagrams, the share that came true beside the probability that was told. " + " ".join(
+    told = " ".join(
         f"To end {QUESTIONS[question]}: {one.rows:,} rows, {percent(one.base_rate)} of them did; AUC {one.auc:.3f} "
         f"(0.5 is chance), calibration error {one.error:.3f} over {len(one.bins)} bins."
         for question, one in found.items()
@@ -160,7 +164,10 @@ def _held_up(report: ContentReport) -> Iterator[Html]:
         for part in one.bins
     ]
     headings = ("to end …", "rows", "mean probability", "share that came true", "95 % interval")
-    yield figure(calibration_picture(found), told, table("Bins of equal mass.", headings, rows, numbers=range(1, 5)))
+    alt = "Reliability diagrams: the share that came true beside the probability that was told."
+    yield figure(
+        calibration_picture(found), alt, told, table("Bins of equal mass.", headings, rows, numbers=range(1, 5))
+    )
 
 
 def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
@@ -173,11 +180,10 @@ def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
         numbers = range(1, 7)
         beside = table("Everything that is drawn.", headings, rows, numbers=numbers)
         drawn = shown[:_CLAIMS_DRAWN]
-        told = (
-            f"Effects with 95 % intervals, the strongest evidence on top: {len(patterns.claims):,} can be told from "
-            "chance (coloured, round), the others cannot (grey, square)."
-        )
-        yield figure(claims_picture(drawn), told, beside)
+        told = f"{len(patterns.claims):,} can be told from chance (coloured, round), the others cannot (grey, square)."
+        alt = "Effects with their 95 % intervals, the strongest evidence on top."
+        labels = [_claim_label(claim, patterns) for claim, _ in drawn]
+        yield figure(claims_picture(drawn, labels), alt, told, beside)
         yield (
             table(
                 "What can be told from chance, corrected for every comparison.",
@@ -189,6 +195,11 @@ def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
             else Html("")
         )
     yield from (paragraph(note, is_soft=True) for note in patterns.notes)
+
+
+def _claim_label(claim: Claim, patterns: ContentPatterns) -> str:
+    words = next((topic.words[:3] for topic in patterns.topics if topic.topic == claim.topic), ())
+    return f"{claim.subject}: {', '.join(words)}" if words else claim.subject
 
 
 def _claim_cells(report: ContentReport, claim: Claim) -> tuple[object, ...]:
@@ -206,7 +217,7 @@ def _claim_cells(report: ContentReport, claim: Claim) -> tuple[object, ...]:
 
 def _examples(report: ContentReport, examples: tuple[int, ...]) -> Html:
     rows = report.examples(examples)
-    return Html("<br>".join(f"{text(f'{report.places[row]:,}:')} {_short_excerpt(report, row)}" for row in rows))
+    return Html("<br/>".join(f"{text(f'{report.places[row]:,}:')} {_short_excerpt(report, row)}" for row in rows))
 
 
 def _short_excerpt(report: ContentReport, row: int) -> Html:
@@ -221,8 +232,8 @@ def _topics(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
         return
     claims = {claim.topic: claim for claim in patterns.claims if claim.topic is not None}
     told = (
-        f"{len(patterns.topics):,} topics by their number of texts, found by {patterns.representation}; the largest is "
-        f"about {', '.join(patterns.topics[0].words[:4])} with {percent(patterns.topics[0].share)} of the texts."
+        f"{len(patterns.topics):,} topics were found by {patterns.representation}; the largest is about"
+        f" {', '.join(patterns.topics[0].words[:4])} with {percent(patterns.topics[0].share)} of the texts."
     )
     rows = [
         (
@@ -237,7 +248,9 @@ def _topics(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
     ]
     headings = ("topic", "words", "texts", "share", "effect", "examples")
     beside = table("Topics, largest first.", headings, rows, numbers=(0, 2, 3, 4))
-    yield figure(topics_picture(patterns.topics[:_TOPICS_DRAWN], claims), told, beside)
+    yield figure(
+        topics_picture(patterns.topics[:_TOPICS_DRAWN], claims), "Topics by their number of texts.", told, beside
+    )
 
 
 def _when(clock: Clock) -> Iterator[Html]:
@@ -245,7 +258,7 @@ def _when(clock: Clock) -> Iterator[Html]:
     values = clock.outcome if has_outcomes else clock.rows.astype(np.float64)
     top = np.unravel_index(int(np.nanargmax(values)), values.shape)
     what = "the mean outcome, in standard deviations within its channel" if has_outcomes else "the number of posts"
-    told = f"A map of {what} by weekday and hour; it is highest on {DAYS[int(top[0])]} at {int(top[1]):02} h."
+    told = f"It is highest on {DAYS[int(top[0])]} at {int(top[1]):02} h."
     if has_outcomes:
         told += " Cells of fewer than five posts are empty. It is a picture, not a claim: those are above."
     rows = [
@@ -253,7 +266,8 @@ def _when(clock: Clock) -> Iterator[Html]:
         for day, row in zip(DAYS, values.tolist(), strict=True)
     ]
     headings = ("", *(f"{hour:02}" for hour in range(24)))
-    yield figure(clock_picture(clock), told, table(f"Of each hour {what}.", headings, rows, numbers=range(1, 25)))
+    alt = f"A map of {what} by weekday and hour."
+    yield figure(clock_picture(clock), alt, told, table(f"Of each hour {what}.", headings, rows, numbers=range(1, 25)))
 
 
 def _span_parts(report: TextReport) -> Iterator[Html]:

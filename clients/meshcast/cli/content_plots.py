@@ -37,13 +37,14 @@ class _Theme:
 
     ink: str
     grid: str
+    mute: str
     one: str
     other: str
     low: str
 
 
-_LIGHT = _Theme(ink="#1f2328", grid="#d0d7de", one="#0072B2", other="#D55E00", low="#f6f8fa")
-_DARK = _Theme(ink="#e6edf3", grid="#3d444d", one="#56B4E9", other="#E69F00", low="#1c2128")
+_LIGHT = _Theme(ink="#1f2328", grid="#d0d7de", mute="#818b98", one="#0072B2", other="#D55E00", low="#e6e9ec")
+_DARK = _Theme(ink="#e6edf3", grid="#3d444d", mute="#8b949e", one="#56B4E9", other="#E69F00", low="#2d333b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +94,19 @@ def calibration_picture(found: Mapping[str, Calibration]) -> Picture:
     return _picture(draw, (4.2 * len(found), 3.6))
 
 
-def claims_picture(claims: Sequence[tuple[Claim, bool]]) -> Picture:
-    """Effects with their 95 % intervals, the strongest evidence on top; those that are not claimed are grey."""
+def claims_picture(claims: Sequence[tuple[Claim, bool]], labels: Sequence[str]) -> Picture:
+    """Effects with their 95 % intervals, one a label from top to bottom; those that are not claimed are grey."""
 
     def draw(figure: Any, theme: _Theme) -> None:
         axis = figure.subplots()
         place = np.arange(len(claims))[::-1]
         for at, (claim, is_claimed) in zip(place.tolist(), claims, strict=True):
-            color = (theme.one if claim.effect >= 0 else theme.other) if is_claimed else theme.grid
+            color = (theme.one if claim.effect >= 0 else theme.other) if is_claimed else theme.mute
             axis.plot([claim.lower, claim.upper], [at, at], color=color, linewidth=2.2)
             axis.plot([claim.effect], [at], "o" if is_claimed else "D", color=color, markersize=6)
         axis.axvline(0, color=theme.ink, linewidth=0.8, linestyle=":")
         _dress(axis, theme)
-        _label(axis, place, [claim.subject for claim, _ in claims])
+        _label(axis, place, labels)
         axis.set_xlabel("effect, in standard deviations of the outcome within its channel")
         axis.set_ylim(-0.7, len(claims) - 0.3)
 

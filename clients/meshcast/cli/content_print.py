@@ -25,14 +25,21 @@ def print_report(console: Console, report: ContentReport) -> None:
     """Prints the report."""
     judged = report.judged
     if judged.receipt is not None and judged.receipt.model_version:
+        told = len(report.rows) - judged.failures
+        _head(console, f"{told:,} texts of {report.source}, and how likely each is to end …")
         console.print(_spread(report))
-        console.print(_texts("most likely to go viral", report, report.ranked("viral")[:_TEXTS_SHOWN]))
-        console.print(_texts("least likely to go viral", report, report.ranked("viral")[::-1][:_TEXTS_SHOWN]))
+        ranked = report.ranked("viral")
+        _head(console, "Most likely to go viral")
+        console.print(_texts(report, ranked[:_TEXTS_SHOWN]))
+        _head(console, "Least likely to go viral")
+        console.print(_texts(report, ranked[::-1][:_TEXTS_SHOWN]))
     if report.calibrations:
+        _head(console, "How the probabilities held up")
         console.print(_held_up(report))
+        console.print("AUC 0.5 is chance; the error is the mean gap between probability and share", style="dim")
     _print_patterns(console, report)
     if report.features is not None:
-        console.print("\n[bold]What is in the texts[/bold]")
+        _head(console, "What is in the texts")
         for line in feature_lines(report.features):
             console.print(f"  {line}", highlight=False, markup=False)
     for note in report.notes:
@@ -72,21 +79,24 @@ def percent(share: float) -> str:
     return "<0.1%" if shown == "0.0%" and share > 0 else shown
 
 
+def _head(console: Console, words: str) -> None:
+    console.print()
+    console.print(words, style="bold", highlight=False, markup=False)
+
+
 def _spread(report: ContentReport) -> Table:
-    table = Table(title="how likely the texts are to end …", title_justify="left")
+    table = Table()
     table.add_column("")
     for heading in ("lowest", "quarter", "median", "quarter", "highest"):
         table.add_column(heading, justify="right")
     for question, words in QUESTIONS.items():
         p = report.judged.probability(question)
         table.add_row(words, *map(percent, np.nanquantile(p, (0, 0.25, 0.5, 0.75, 1)).tolist()))
-    told = len(report.rows) - report.judged.failures
-    table.caption = f"{told:,} rows of {escape(report.source)}"
     return table
 
 
-def _texts(title: str, report: ContentReport, rows: NDArray[np.int64]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _texts(report: ContentReport, rows: NDArray[np.int64]) -> Table:
+    table = Table()
     for heading in ("row", "viral", "above"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("text", overflow="fold")
@@ -103,7 +113,7 @@ def _texts(title: str, report: ContentReport, rows: NDArray[np.int64]) -> Table:
 
 
 def _held_up(report: ContentReport) -> Table:
-    table = Table(title="how the probabilities held up", title_justify="left")
+    table = Table()
     table.add_column("ended …")
     for heading in ("rows", "came true", "AUC", "calibration error"):
         table.add_column(heading, justify="right")
@@ -111,7 +121,6 @@ def _held_up(report: ContentReport) -> Table:
         table.add_row(
             QUESTIONS[question], f"{one.rows:,}", percent(one.base_rate), f"{one.auc:.3f}", f"{one.error:.3f}"
         )
-    table.caption = "AUC 0.5 is chance; the error is the mean gap between probability and share"
     return table
 
 
@@ -119,26 +128,29 @@ def _print_patterns(console: Console, report: ContentReport) -> None:
     patterns = report.patterns
     if patterns is None:
         return
-    console.print("\n[bold]What works[/bold]")
+    _head(console, "What works")
     if not patterns.claims:
         console.print(no_claims(report), highlight=False, markup=False)
     shown = claims_shown(patterns, max(min(len(patterns.claims), _CLAIMS_SHOWN), _OTHERS_SHOWN))
     if shown:
         console.print(_claims(shown))
+        if len(shown) > len(patterns.claims):
+            console.print("grey: cannot be told from chance", style="dim")
     hidden = len(patterns.claims) - _CLAIMS_SHOWN
     if hidden > 0:
         console.print(f"and {hidden:,} more claims: --html and --json have them all", style="dim")
     if patterns.topics:
-        table = Table(title=f"topics, found by {escape(patterns.representation)}", title_justify="left")
+        _head(console, f"Topics, found by {patterns.representation}")
+        table = Table()
         for heading in ("topic", "rows", "share"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("words", overflow="fold")
         for topic in patterns.topics[:_TOPICS_SHOWN]:
             words = ", ".join(excerpt(word, 40) for word in topic.words[:6])
             table.add_row(str(topic.topic), f"{topic.rows:,}", percent(topic.share), escape(words))
-        if len(patterns.topics) > _TOPICS_SHOWN:
-            table.caption = f"and {len(patterns.topics) - _TOPICS_SHOWN:,} smaller topics"
         console.print(table)
+        if len(patterns.topics) > _TOPICS_SHOWN:
+            console.print(f"and {len(patterns.topics) - _TOPICS_SHOWN:,} smaller topics", style="dim")
     for note in patterns.notes:
         console.print(f"  {note}", style="dim", highlight=False, markup=False)
 
@@ -157,8 +169,6 @@ def _claims(shown: Sequence[tuple[Claim, bool]]) -> Table:
             f"{claim.rows_with:,}",
             style=None if is_claimed else "dim",
         )
-    if not all(is_claimed for _, is_claimed in shown):
-        table.caption = "grey: cannot be told from chance"
     return table
 
 

@@ -1,4 +1,7 @@
-"""Pages: one self-contained file of HTML, without scripts, that reads in light and in dark and by a screen reader."""
+"""Pages: one self-contained file of HTML, without scripts, that reads in light and in dark and by a screen reader.
+
+They are well-formed XML too, so that a strict parser can check them.
+"""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -90,11 +93,18 @@ def table(
     )
 
 
-def figure(picture: Picture, told: str, beside: Html) -> Html:
-    """A picture with what it shows in words, and the table of its numbers beside it."""
+def figure(picture: Picture, alt: str, told: str, beside: Html) -> Html:
+    """A picture.
+
+    Args:
+        picture: the picture.
+        alt: what it is, for who does not see it.
+        told: what it shows, for everybody.
+        beside: the table of its numbers.
+    """
     return Html(
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{picture.dark}">'
-        f'<img src="{picture.light}" alt="{text(told)}"></picture>'
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{picture.dark}"/>'
+        f'<img src="{picture.light}" alt="{text(alt)}"/></picture>'
         f'<figcaption class="soft">{text(told)}</figcaption>'
         f"<details><summary>The numbers</summary>{beside}</details></figure>"
     )
@@ -103,10 +113,10 @@ def figure(picture: Picture, told: str, beside: Html) -> Html:
 def page(title: str, parts: Iterable[Html]) -> str:
     """A whole page."""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="referrer" content="no-referrer">'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        '<meta name="referrer" content="no-referrer"/>'
         f"<title>{text(title)}</title><style>{_STYLE}</style></head>"
         f"<body><main><h1>{text(title)}</h1>{''.join(parts)}</main></body></html>\n"
     )

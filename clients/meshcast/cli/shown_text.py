@@ -18,6 +18,8 @@ _CONTROLS |= dict.fromkeys(
         0x2028,
         0x2029,
         0xFEFF,
+        0xFFFE,
+        0xFFFF,
     ],
     0xFFFD,
 )

@@ -63,8 +63,8 @@ def pieces(text: str, spans: list[Span]) -> Iterator[tuple[str, Span | None]]:
 def print_text_report(console: Console, report: TextReport) -> None:
     """Prints the report."""
     judgement, potential = report.potential.judgement, report.potential
-    table = Table(title="how likely the text is to end …", title_justify="left")
-    table.add_column("")
+    table = Table()
+    table.add_column("how likely the text is to end")
     table.add_column("probability", justify="right")
     table.add_row(QUESTIONS["above_median"], percent(judgement.above_median))
     table.add_row(QUESTIONS["viral"], percent(judgement.viral))
@@ -73,7 +73,10 @@ def print_text_report(console: Console, report: TextReport) -> None:
         if text:
             console.print(_coloured(name, text, [span for span in potential.spans if span.field == name]))
     if potential.spans:
+        console.print(f"\nWhat moves the probability to end {QUESTIONS[potential.question]}", style="bold")
         console.print(_spans(potential))
+        told = "blue ▲ raises it, orange ▼ lowers it; each span is taken out alone, so effects need not add up"
+        console.print(told, style="dim", highlight=False)
     else:
         console.print("No span was tried: there is nothing to take out of so short a text.", style="dim")
     if report.features is not None:
@@ -97,8 +100,15 @@ def feature_rows(features: ContentFeatures) -> Iterator[tuple[str, str]]:
     """What is in a text as names and values; what it has none of is left out."""
     yield (
         "length",
-        f"{features.characters:,} characters, {features.words:,} words, {features.sentences:,} sentences, "
-        f"{features.lines:,} lines",
+        ", ".join(
+            f"{count:,} {name}{'' if count == 1 else 's'}"
+            for name, count in (
+                ("character", features.characters),
+                ("word", features.words),
+                ("sentence", features.sentences),
+                ("line", features.lines),
+            )
+        ),
     )
     if features.language is not None:
         yield "language", f"{features.language.code} ({percent(features.language.confidence)} sure)"
@@ -167,8 +177,7 @@ def _coloured(name: str, text: str, spans: list[Span]) -> Text:
 
 
 def _spans(potential: ViralPotential) -> Table:
-    words = QUESTIONS[potential.question]
-    table = Table(title=f"what moves the probability to end {words}", title_justify="left")
+    table = Table()
     table.add_column("span", overflow="fold")
     for heading in ("effect", "without it", "times typical"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -178,5 +187,4 @@ def _spans(potential: ViralPotential) -> Table:
         cell = Text(excerpt(span.text, 120), style=RAISES if span.effect >= 0 else LOWERS)
         effect = f"{'▲' if span.effect >= 0 else '▼'} {100 * span.effect:+.1f} points"
         table.add_row(cell, effect, percent(span.probability_without), times)
-    table.caption = "blue ▲ raises it, orange ▼ lowers it; each span is taken out alone, so effects need not add up"
     return table
