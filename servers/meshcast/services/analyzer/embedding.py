@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.rpc import CorruptData, Deadline
-from meshcast.runtime import NORMAL, Models, RunFacts
+from meshcast.runtime import LOW, NORMAL, Models, RunFacts
 from meshcast.services.analyzer.embedder import EMBEDDER
 from meshcast.services.analyzer.prepare import text_preparer
 
@@ -16,6 +16,9 @@ __all__ = ["TEMPERATURE", "Embedded", "TextEmbedder", "ranking", "zero_shot"]
 
 TEMPERATURE = 0.05
 """Cosine that makes one label e times another: what near and far texts of this embedder differ by is a few of it."""
+
+TEXTS_AT_ONCE = 512
+"""Texts of a large question that wait for runs together."""
 
 Floats = NDArray[np.float32]
 
@@ -95,6 +98,18 @@ class TextEmbedder:
                 why="not finite",
             )
         return Embedded(vectors, prepared.was_cut, ran.facts)
+
+    async def embed_many(self, texts: Sequence[str], *, deadline: Deadline, version: int) -> Floats:
+        """Vectors of many texts, (n, width), behind everybody else's and in parts, so that others find room.
+
+        Raises:
+            MeshError: as `embed`.
+        """
+        parts = []
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            part = texts[first : first + TEXTS_AT_ONCE]
+            parts.append((await self.embed(part, deadline=deadline, priority=LOW, version=version)).vectors)
+        return np.concatenate(parts)
 
 
 def ranking(query: Floats, documents: Floats, top: int = 0) -> tuple[NDArray[np.int64], Floats]:

@@ -26,6 +26,7 @@ from meshcast.runtime import (
 from meshcast.runtime.ragged import RowGroup
 from meshcast.runtime.requests import add_violations, refusal
 from meshcast.runtime.turns import Turns
+from meshcast.services.analyzer.analysis import pattern_question, patterns_message
 from meshcast.services.analyzer.answers import (
     chunk_answer,
     cut_notes,
@@ -38,6 +39,7 @@ from meshcast.services.analyzer.embedder import EMBEDDER, WIDTH
 from meshcast.services.analyzer.embedding import Embedded, TextEmbedder, ranking, zero_shot
 from meshcast.services.analyzer.explain import explain
 from meshcast.services.analyzer.head_store import HeadStore
+from meshcast.services.analyzer.patterns import Patterns, analyze
 from meshcast.services.analyzer.prepare import content_groups, content_preparer
 from meshcast.services.analyzer.questions import (
     CONTENTS_MAX,
@@ -70,6 +72,9 @@ CHUNKS_AT_ONCE = 4
 MANY_S, LONG_S = 10.0, 30.0
 """Budget at least of calls about many texts, and of trainings and pattern analyses, whose caller set none."""
 
+ANALYSES_WAITING_MAX = 4
+"""Pattern analyses that may wait for the one that runs; one of 10,000 texts takes up to 20 seconds."""
+
 _OUTPUT_OF = {pb.CONTENT_QUESTION_VIRAL: "viral", pb.CONTENT_QUESTION_ABOVE_MEDIAN: "above_median"}
 
 
@@ -83,6 +88,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         self._embedder = TextEmbedder(context.models)
         self._heads = HeadTrainer(HeadStore(context.settings.state / "heads"), self._embedder, name)
         self._measuring = Turns(name, "measurement")
+        self._analyses = Turns(name, "analysis", waiting_max=ANALYSES_WAITING_MAX, retry_after_s=5.0)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -93,6 +99,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
 
     async def __aexit__(self, *error: object) -> None:
         self._measuring.close()
+        self._analyses.close()
         self._heads.close()
         await self._stack.aclose()
 
@@ -149,6 +156,34 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
                 found.facts, deadline, request.request_id, cut_notes(asked.contents, prepared.was_cut)
             ),
         )
+
+    async def AnalyzeContentPatterns(
+        self, request: pb.AnalyzeContentPatternsRequest, context: Context
+    ) -> pb.AnalyzeContentPatternsResponse:
+        """Finds topics, and what goes with a better or worse outcome."""
+        deadline = self._deadline(context, LONG_S)
+        question = await self._preparer.aside(lambda: pattern_question(request))
+        vectors, representation = None, "words"
+        if version := self._embedder.live:
+            vectors = await self._embedder.embed_many(
+                _whole(question.rows.contents), deadline=deadline, version=version
+            )
+            representation = f"{EMBEDDER.name} {version}"
+
+        def find(is_over: Callable[[], bool]) -> Patterns:
+            return analyze(
+                question.rows,
+                embeddings=vectors,
+                topics_max=question.topics_max,
+                error_rate=question.error_rate,
+                stop=is_over,
+            )
+
+        async with deadline.enforced(where="the analysis"):
+            patterns = await self._analyses.take(find)
+        answer = patterns_message(patterns, representation)
+        answer.receipt.CopyFrom(plain_receipt(deadline))
+        return answer
 
     async def ExtractContentFeatures(
         self, request: pb.ExtractContentFeaturesRequest, context: Context
@@ -346,6 +381,14 @@ def _measured(contents: Contents, is_over: Callable[[], bool]) -> list[Traits]:
             raise Cancelled("nobody waits for the features any longer")
         found.append(traits(text, title))
     return found
+
+
+def _whole(contents: Contents) -> list[str]:
+    """Text and title as one."""
+    return [
+        f"{text}\n{title}" if text and title else text or title
+        for text, title in zip(contents.text, contents.title, strict=True)
+    ]
 
 
 def _embedder_notes(found: Embedded) -> list[str]:

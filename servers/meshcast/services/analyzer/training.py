@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc import AlreadyExists, Deadline, Precondition
-from meshcast.runtime import LOW
 from meshcast.runtime.turns import Turns
 from meshcast.services.analyzer.embedder import EMBEDDER
 from meshcast.services.analyzer.embedding import TextEmbedder
@@ -59,7 +58,7 @@ class HeadTrainer:
         if (record := await asyncio.to_thread(self._earlier, name, request_id, digest)) is not None:
             return Kept(record, is_retry=True)
         version = self._embedder.live
-        vectors = (await self._embedder.embed(examples.texts, deadline=deadline, priority=LOW, version=version)).vectors
+        vectors = await self._embedder.embed_many(examples.texts, deadline=deadline, version=version)
 
         def fit(is_over: Callable[[], bool]) -> Kept:
             # A second try of the request may have waited behind the first.
