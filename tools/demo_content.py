@@ -28,10 +28,10 @@ from meshcast.posts import PostTable, engagement, read_posts, settled_history
 __all__ = ["Outcomes", "auc", "main", "outcomes"]
 
 UNSEEN_FROM = datetime(2017, 1, 1, tzinfo=UTC)
-VIRAL_SHARE = 0.9
-"""Quantile of the seen residuals from which a post counts as viral: the top tenth."""
+VIRAL_SHARE = 0.1
+"""Share of the unseen posts, those furthest above their usual, that count as viral."""
 RESAMPLES = 400
-QUESTIONS = {"above_median": "ends above the usual", "viral": "ends among the top tenth"}
+QUESTIONS = {"above_median": "above the usual", "viral": "among the top tenth"}
 
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]
@@ -51,9 +51,9 @@ class Outcomes:
 
 
 def outcomes(posts: PostTable, unseen_from: datetime = UNSEEN_FROM) -> Outcomes:
-    """Whether each unseen post ended above the median of the last 100 settled ones, and how far above it a tenth do.
+    """Whether each unseen post ended above the median of the last 100 settled ones, and among the tenth furthest above.
 
-    A post is at least 24 hours old before it counts as settled. What "far" is comes from the posts before.
+    A post is at least 24 hours old before it counts as settled.
 
     Args:
         posts: of one channel.
@@ -62,10 +62,9 @@ def outcomes(posts: PostTable, unseen_from: datetime = UNSEEN_FROM) -> Outcomes:
     index = settled_history(posts)
     size = np.log1p(engagement(posts).astype(np.float64))
     usual = np.array([np.nanmedian(size[a:b]) for a, b in zip(index.start.tolist(), index.stop.tolist(), strict=True)])
-    above = size[index.row] - usual
     unseen = posts.published_unix_s[index.row] >= unseen_from.timestamp()
-    far = np.quantile(above[~unseen], VIRAL_SHARE)
-    truth = {"above_median": above[unseen] > 0, "viral": above[unseen] > far}
+    above = (size[index.row] - usual)[unseen]
+    truth = {"above_median": above > 0, "viral": above > np.quantile(above, 1 - VIRAL_SHARE)}
     return Outcomes(row=index.row[unseen], truth=truth)
 
 
@@ -106,8 +105,8 @@ async def judged(mesh: MeshClient, contents: Contents) -> dict[str, Floats]:
 def show(console: Console, found: Outcomes, scores: Mapping[str, Floats], length: Floats, seconds: float) -> None:
     """Prints how well judgements order the posts."""
     table = Table(title=f"{len(found.row):,} posts of 2017, ordered by their texts", title_justify="left")
-    for heading in ("a post", "came true", "AUC of the model", "of the text's length", "of chance"):
-        table.add_column(heading, justify="left" if heading == "a post" else "right")
+    for heading in ("ends", "share", "AUC of the model", "of the length", "of chance"):
+        table.add_column(heading, justify="left" if heading == "ends" else "right")
     for name, text in QUESTIONS.items():
         truth = found.truth[name]
         low, high = auc_interval(scores[name], truth)
