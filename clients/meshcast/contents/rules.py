@@ -93,5 +93,5 @@ def size_fault(text: str, title: str) -> str | None:
     if 4 * (len(text) + len(title)) > BYTES_MAX:  # no code point takes more than 4 bytes
         size = len(text.encode("utf-8", "surrogatepass")) + len(title.encode("utf-8", "surrogatepass"))
         if size > BYTES_MAX:
-            return f"and title have {size} bytes of UTF-8, at most {BYTES_MAX} are taken; give the beginning"
+            return f"has {size} bytes of UTF-8 with its title, at most {BYTES_MAX} are taken; give the beginning"
     return None
