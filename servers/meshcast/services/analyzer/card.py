@@ -1,0 +1,148 @@
+"""Model card of a content model: what it was trained on, how it scores beside plain methods, and what it is not for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["CardText", "render_card"]
+
+_QUESTIONS = {"above_median": "above the channel's recent median", "viral": "viral, the channel's top tenth"}
+_ECE_MAX = 0.03
+_ROWS_FEW = 1_000  # then an AUC is known to two points at best
+
+_INTENDED_USE = (
+    "To judge planned posts by their text and title: how likely each ends above the median of its channel's last 100 "
+    "settled posts, and how likely among the channel's top tenth, relative to that median."
+)
+
+_LIMITS = (
+    "It learnt from the languages and the subjects of its training posts. For others it falls back on length, media "
+    "and hour, and its probabilities are not calibrated for them.",
+    "News age: what drew readers then may not now. Train it anew from time to time.",
+    "Of a text the first 1,000 characters count, of a title the first 200. It sees no pictures and follows no links.",
+    "It judges how posts compare within their channel, not across channels, and knows nothing of the channel's size.",
+    "It predicts; it does not explain, and it tells neither true from false nor good from bad. It must not decide what "
+    "people may say, rank people by what they write, or be taken for an opinion about them.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardText:
+    """What a card says beside the numbers.
+
+    Attributes:
+        title: heading.
+        data: where the posts come from, with the licence.
+        intended_use: what the model is for.
+        limits: what it is not for; one sentence or two each.
+        notes: anything else, in Markdown; empty for none.
+    """
+
+    title: str = "Content model"
+    data: str = "Posts given by the user."
+    intended_use: str = _INTENDED_USE
+    limits: Sequence[str] = _LIMITS
+    notes: str = ""
+
+
+def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str:
+    """The card in Markdown.
+
+    Args:
+        metrics: `Trained.metrics`, or the same read back from JSON.
+        text: what the card says beside the numbers.
+    """
+    text = text or CardText()
+    data, split, recipe, test = metrics["data"], metrics["split"], metrics["recipe"], metrics["test"]
+    lines = [f"# {text.title}", "", text.intended_use, "", "## Data", "", text.data, ""]
+    lines += [
+        f"{data['posts']:,} posts of {_channels(data['channels'])}, {_day(data['first_unix_s'])} to "
+        f"{_day(data['last_unix_s'])} (UTC); {100 * data['titled_share']:.0f} % have a title.",
+        "",
+    ]
+    if data["channels"] == 1:
+        lines += [
+            "**One channel only.** Everything below was learnt from and measured on a single channel. Nothing here "
+            "says how the model does on another one: train it on your own posts before relying on it.",
+            "",
+        ]
+    lines += [
+        "| part | rows | channels | from | to | for |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {split[name]['rows']:,} | {split[name]['channels']} | {_day(split[name]['first_unix_s'])} | "
+            f"{_day(split[name]['last_unix_s'])} | {purpose} |"
+            for name, purpose in (
+                ("train", "weights"),
+                ("validation", "best epoch, calibration"),
+                ("test", "the numbers below"),
+            )
+        ),
+        "",
+        "## Scores on the test part",
+        "",
+        "The calibration error is the expected one over 15 bins of equally many rows.",
+        "",
+    ]
+    warned = []
+    for question, meaning in _QUESTIONS.items():
+        model = test["model"][question]
+        others = {name: values[question] for name, values in test["baselines"].items()}
+        lines += [
+            f"### {meaning[0].upper()}{meaning[1:]} ({100 * model['share']:.1f} % of the posts)",
+            "",
+            "| method | AUC | calibration error | log loss |",
+            "| --- | --- | --- | --- |",
+            _score_row("**this model**", model),
+            *(_score_row(name, values) for name, values in others.items()),
+            "",
+        ]
+        better = [name for name, values in others.items() if _is_less(model["auc"], values["auc"])]
+        if better:
+            lines += [f"**A plain method ranks posts better here**: {', '.join(better)}.", ""]
+        if model["ece"] > _ECE_MAX:
+            warned.append(meaning)
+    if warned:
+        lines += [f"**Calibrated worse than it should be** ({_ECE_MAX:g}): {', '.join(warned)}.", ""]
+    if split["test"]["rows"] < _ROWS_FEW:
+        lines += [f"All of these figures are rough: the test part has {split['test']['rows']:,} posts.", ""]
+    lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
+    settings = recipe["settings"]
+    lines += [
+        "## Recipe",
+        "",
+        f"A bag of hashed n-grams (words, pairs of words, pieces of 2 to 4 characters; {recipe['buckets']:,} buckets a "
+        "kind), weighed by rarity and fitted by ridge regression on the posts' ranks within their channel (penalties "
+        f"{settings['penalty_above']:g} and {settings['penalty_viral']:g}). Beside it a convolution over the tokens, a "
+        f"transformer encoder layer and a network for length, media and hour ({recipe['parameters']:,} parameters), "
+        "trained on both questions together next to what bags say of posts they were not fitted on. Best of "
+        f"{recipe['epochs_run']} epochs: {recipe['best_epoch']}; batches of {settings['batch_rows']}, learning rate "
+        f"{settings['learning_rate']:g}, dropout {settings['dropout']:g}, averaged weights (decay "
+        f"{settings['averaging']:g}), seed {settings['seed']}. Platt scaling on the validation part, inside the "
+        "exported graph.",
+        "",
+    ]
+    if text.notes:
+        lines += ["## Notes", "", text.notes, ""]
+    return "\n".join(lines)
+
+
+def _score_row(name: str, values: Mapping[str, float | None]) -> str:
+    return f"| {name} | " + " | ".join(_number(values[key]) for key in ("auc", "ece", "log_loss")) + " |"
+
+
+def _is_less(value: float | None, other: float | None) -> bool:
+    return value is not None and other is not None and value < other
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count:,} channels"
+
+
+def _day(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, tz=UTC).date().isoformat()
