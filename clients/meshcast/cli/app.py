@@ -602,6 +602,7 @@ def export(
         "meshcast call list",
         "meshcast call describe meshcast.api.gateway.v1.GatewayService",
         "meshcast call meshcast.api.gateway.v1.GatewayService/ReadMeshHealth",
+        'meshcast call AnalyzerService/AnalyzeContent -d \'{"content": {"text": "We won!"}}\'',
         "meshcast call PredictorService/DescribeModel -d '{\"model_version\": 1}'",
     )
 )

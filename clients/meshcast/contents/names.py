@@ -35,7 +35,7 @@ _OTHER_NAMES = {
     "day_of_week": ("weekday", "dow"),
     "content_length": ("text_length",),
     "has_media": ("media", "photo", "video"),
-    "outcome": ("engagement", "score", "target", "y"),
+    "outcome": ("engagement", "target"),
     "forwards": ("shares", "retweets", "retweet_count", "reposts"),
     "replies": ("comments", "comment_count", "num_comments", "answers"),
     "reactions": ("likes", "favorites", "favourites", "favorite_count", "num_reactions"),
