@@ -8,6 +8,7 @@ links to an article often says in the title what it is about. Every text has tra
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import regex
@@ -18,7 +19,7 @@ from meshcast.services.analyzer.readability import readability
 from meshcast.services.analyzer.scripts import characters_of
 from meshcast.services.analyzer.sentiments import Sentiment, sentiment_of
 
-__all__ = ["Traits", "traits", "words_of"]
+__all__ = ["Traits", "traits", "words_in", "words_of"]
 
 # In scripts without spaces between words, a character of Chinese or Japanese counts as a word.
 _ALONE = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
@@ -29,7 +30,7 @@ _LETTER = regex.compile(r"[\p{L}\p{N}]")
 # Of a run of plain characters only the last can have marks. Flags have a case of their own, or a long run of them would
 # be read from its start for each.
 _CLUSTERS = regex.compile(r"(?P<plain>[ -~]+)(?=[ -~])|\p{RI}\p{RI}?[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
-_WORDLESS = regex.compile(r"https?://\S*|www[.]\S*|<[^<>]*>")
+_WORDLESS = regex.compile(r"https?://\S*|www[.]\S*|\b\w{1,63}[.]\p{L}{2,6}/\S*|<[^<>]*>")
 _NO_LANGUAGE = regex.compile(rf"{_WORDLESS.pattern}|(?<!\w)[@#]\w+")
 
 
@@ -146,9 +147,14 @@ def traits(text: str, title: str = "") -> Traits:
 
 def words_of(text: str) -> Counter[str]:
     """How often each word, lower case, is in a text; those inside of links and of HTML tags are left out."""
-    if "://" in text or "www." in text or "<" in text:
+    return Counter(words_in(text))
+
+
+def words_in(text: str) -> Iterator[str]:
+    """The words of a text in order, lower case, without those inside of links and of HTML tags."""
+    if "/" in text or "www." in text or "<" in text:
         text = _WORDLESS.sub(" ", text)
-    return Counter(match.group() for match in _WORD.finditer(text.lower()))
+    return (match.group() for match in _WORD.finditer(text.lower()))
 
 
 def _graphemes(text: str) -> int:

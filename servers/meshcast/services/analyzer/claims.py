@@ -1,0 +1,279 @@
+"""Claims: what goes with a better or worse outcome, tested against chance for all comparisons of a report at once.
+
+Each comparison is of rows that have something with rows that have it not, within strata: stretches of about 40 posts of
+one channel, in the order of time. Inside of a stratum outcomes are replaced by their ranks on the normal scale, less a
+straight line over time, so neither the level and spread of a channel, nor a trend, nor the shape of the outcomes'
+distribution can make a claim. Chance is what remains when the outcomes change places within their strata.
+
+Assumed is that, but for what is compared, the posts of a stratum are alike whatever their order. Outcomes of one day
+may depend on each other: a comparison is judged by its spread from day to day. Without dates posts are taken as
+independent.
+
+Sources: Westfall and Young, Resampling-Based Multiple Testing (1993), for the largest of all statistics; Freedman and
+Lane, A Nonstochastic Interpretation of Reported Significance Levels (J. Bus. Econ. Stat. 1, 1983), for residuals that
+change places; Chung and Romano, Exact and Asymptotically Robust Permutation Tests (Ann. Stat. 41, 2013), for statistics
+that carry their own standard error.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CLUSTERS_MIN", "ROWS_MIN", "Design", "Finding", "design_of", "findings"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+ROWS_MIN = 10
+"""Rows with a known outcome that must have something, and that must not, for a comparison."""
+CLUSTERS_MIN = 20
+"""Days of which the outcomes must be known before the spread from day to day is taken as the measure."""
+
+_STRATUM = 40
+_LINE_MIN = 8  # rows of a dated stratum from which a line over time is taken out
+_RESERVE = 2.0
+_PERMUTATIONS = 999
+_PERMUTATIONS_MAX = 9_999
+_BATCH = 100
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Design:
+    """Outcomes, made comparable.
+
+    Attributes:
+        rows: shape (m,), int64, positions of the rows that are compared, stratum by stratum.
+        stratum: shape (m,), int64, ascending from 0.
+        cluster: shape (m,), int64, rows of one number may depend on each other; from 0.
+        place: shape (m,), float64, place in time inside of the stratum, mean 0; 0 where no line is taken out.
+        score: shape (m,), float64, normal scores of the outcomes, variance 1.
+        unit: what one of a score's standard deviations is in the outcome's own unit.
+        by_day: whether the clusters are days.
+    """
+
+    rows: Ints
+    stratum: Ints
+    cluster: Ints
+    place: Floats
+    score: Floats
+    unit: float
+    by_day: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A comparison of rows that have something with rows that have it not."""
+
+    effect: float
+    """Difference in standard deviations of the outcome within its stratum, on the normal scale."""
+    lower: float
+    """Lower end of its 95 % confidence interval."""
+    upper: float
+    """Upper end of the same."""
+    rows_with: int
+    """Compared rows that have it."""
+    rows_without: int
+    """Compared rows that have it not."""
+    statistic: float
+    """The effect over its standard error where there is none."""
+    p_value: float
+    """Probability of so large a statistic by chance."""
+    p_corrected: float
+    """Twice the probability that the largest statistic of all comparisons is so large by chance; at most 1. Twice,
+    since half of the error rate is kept for what changing places does not show, as outcomes that depend on each other
+    for longer than a day."""
+
+
+def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats | None) -> Design | None:
+    """Outcomes made comparable; None where fewer than two of a stratum are known.
+
+    Args:
+        outcome: shape (n,), NaN where unknown.
+        channel: shape (n,), numbers of channels.
+        day: shape (n,), number of the day, NaN where unknown; None: no dates.
+        order: shape (n,), time of publication, NaN where unknown; None: no dates.
+    """
+    from scipy.special import ndtri
+
+    known = np.flatnonzero(np.isfinite(outcome))
+    time = np.full(len(outcome), np.nan) if order is None else order
+    strata: list[tuple[Ints, bool]] = []
+    for number in np.unique(channel[known]).tolist():
+        own = known[channel[known] == number]
+        dated = own[np.isfinite(time[own])]
+        dated = dated[np.argsort(time[dated], kind="stable")]
+        strata += [(part, True) for part in np.array_split(dated, max(round(len(dated) / _STRATUM), 1))]
+        strata.append((own[~np.isfinite(time[own])], False))
+    rows, stratum, score, place = [], [], [], []
+    for members, in_time in strata:
+        ranks = _ranks(outcome[members])
+        if len(members) < 2 or ranks.min() == ranks.max():
+            continue
+        found: Floats = np.asarray(ndtri((ranks + 0.5) / len(members)), dtype=np.float64)
+        found = found - found.mean()
+        line = np.zeros(len(members))
+        if in_time and len(members) >= _LINE_MIN:
+            line = np.arange(len(members)) - (len(members) - 1) / 2
+            found = found - line * (float(line @ found) / float(line @ line))
+        rows.append(members)
+        stratum.append(np.full(len(members), len(rows) - 1))
+        score.append(found)
+        place.append(line)
+    if not rows:
+        return None
+    at, scores = np.concatenate(rows), np.concatenate(score)
+    strata_of, places = np.concatenate(stratum), np.concatenate(place)
+    scores /= np.sqrt(np.mean(scores**2))
+    days = np.full(len(at), np.nan) if day is None else day[at]
+    by_day = bool(np.isfinite(days).all() and len(np.unique(days)) >= CLUSTERS_MIN)
+    cluster = np.unique(days, return_inverse=True)[1] if by_day else np.arange(len(at))
+    return Design(
+        rows=at,
+        stratum=strata_of,
+        cluster=cluster.astype(np.int64),
+        place=places,
+        score=scores,
+        unit=_unit(outcome[at], scores, strata_of),
+        by_day=by_day,
+    )
+
+
+def findings(
+    design: Design,
+    masks: Sequence[Mask],
+    *,
+    error_rate: float,
+    seed: int,
+    check: Callable[[], None],
+) -> list[Finding | None]:
+    """What comes of comparisons, in their order; None where too few rows have it or have it not.
+
+    Args:
+        design: of the outcomes.
+        masks: of each comparison, shape (n,) over all rows, True where a row has it.
+        error_rate: at which claims will be made; more permutations are drawn for a smaller one.
+        seed: of the permutations.
+        check: called between steps; raises to give up.
+    """
+    having = np.array([mask[design.rows] for mask in masks], dtype=np.float64).reshape(len(masks), len(design.rows))
+    contrast = _residual(having, design)
+    weight = (contrast**2).sum(axis=1)
+    counts = having.sum(axis=1)
+    tested = np.flatnonzero((counts >= ROWS_MIN) & (counts <= len(design.rows) - ROWS_MIN) & (weight >= ROWS_MIN / 2))
+    found: list[Finding | None] = [None] * len(masks)
+    if not len(tested):
+        return found
+    check()
+    clusters = _Clusters(contrast[tested], design.cluster)
+    statistic = clusters.statistics(design.score[:, None])[:, 0]
+    seen = np.abs(statistic)
+    count = int(np.clip(np.ceil(40 / error_rate), _PERMUTATIONS, _PERMUTATIONS_MAX))
+    own, most = np.zeros(len(tested)), np.zeros(len(tested))
+    rng = np.random.default_rng(seed)
+    for start in range(0, count, _BATCH):
+        check()
+        drawn = np.abs(clusters.statistics(_shuffled(design, min(_BATCH, count - start), rng)))
+        own += (drawn >= seen[:, None]).sum(axis=1)
+        most += (drawn.max(axis=0)[None, :] >= seen[:, None]).sum(axis=1)
+    effects, lower, upper = clusters.effects(design.score)
+    for k, at in enumerate(tested.tolist()):
+        found[at] = Finding(
+            effect=float(effects[k]),
+            lower=float(lower[k]),
+            upper=float(upper[k]),
+            rows_with=int(counts[at]),
+            rows_without=len(design.rows) - int(counts[at]),
+            statistic=float(statistic[k]),
+            p_value=float((1 + own[k]) / (1 + count)),
+            p_corrected=min(float(_RESERVE * (1 + most[k]) / (1 + count)), 1.0),
+        )
+    return found
+
+
+class _Clusters:
+    """Comparisons j of m rows, each row in one of several clusters.
+
+    Args:
+        contrast: shape (j, m), what each row counts for in each comparison; 0 in sum over any stratum.
+        cluster: shape (m,), from 0.
+    """
+
+    def __init__(self, contrast: Floats, cluster: Ints) -> None:
+        self._order = np.argsort(cluster, kind="stable")
+        self._contrast = contrast[:, self._order]
+        self._starts = np.flatnonzero(np.diff(cluster[self._order], prepend=-1))
+        self._alone = len(self._starts) == len(cluster)
+
+    def statistics(self, scores: Floats) -> Floats:
+        """Each comparison's sum over its own standard error, shape (j, p).
+
+        Args:
+            scores: shape (m, p), p arrangements of the outcomes.
+        """
+        ordered = scores[self._order]
+        total = self._contrast @ ordered
+        square = np.zeros_like(total)
+        if self._alone:
+            square = self._contrast**2 @ ordered**2
+        else:
+            for start, stop in zip(self._starts, [*self._starts[1:], len(ordered)], strict=True):
+                square += (self._contrast[:, start:stop] @ ordered[start:stop]) ** 2
+        return np.asarray(total / np.sqrt(np.maximum(square, 1e-300)))
+
+    def effects(self, score: Floats) -> tuple[Floats, Floats, Floats]:
+        """Differences and the ends of their 95 % confidence intervals, each (j,).
+
+        Source: the variance of Liang and Zeger, Longitudinal Data Analysis Using Generalized Linear Models (Biometrika
+        73, 1986); the degrees of freedom by the effective number of clusters, Carter, Schnepel and Steigerwald (Rev.
+        Econ. Stat. 99, 2017).
+        """
+        from scipy.special import stdtrit
+
+        ordered = score[self._order]
+        weight = (self._contrast**2).sum(axis=1)
+        effect = self._contrast @ ordered / weight
+        left = self._contrast * (ordered - effect[:, None] * self._contrast)
+        sums = np.add.reduceat(left, self._starts, axis=1)
+        size = np.add.reduceat(self._contrast**2, self._starts, axis=1)
+        effective = np.maximum(weight**2 / (size**2).sum(axis=1), 2)
+        error = np.sqrt((sums**2).sum(axis=1) * effective / (effective - 1)) / weight
+        reach = stdtrit(effective - 1, (1 + _LEVEL) / 2) * error
+        return effect, effect - reach, effect + reach
+
+
+def _residual(having: Floats, design: Design) -> Floats:
+    """What each row counts for: less the mean of its stratum and a line over time, shape (j, m)."""
+    starts = np.flatnonzero(np.diff(design.stratum, prepend=-1))
+    sizes = np.diff(np.append(starts, len(design.stratum)))
+    centred = having - np.repeat(np.add.reduceat(having, starts, axis=1) / sizes, sizes, axis=1)
+    steep = np.add.reduceat(centred * design.place, starts, axis=1)
+    square = np.maximum(np.add.reduceat(design.place**2, starts), 1e-300)
+    return np.asarray(centred - np.repeat(steep / square, sizes, axis=1) * design.place)
+
+
+def _shuffled(design: Design, count: int, rng: np.random.Generator) -> Floats:
+    """Scores that changed places within their strata, shape (m, count)."""
+    keys = rng.random((count, len(design.stratum))) + design.stratum
+    return np.asarray(design.score[np.argsort(keys, axis=1)].T)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks from 0, ties at their middle; shape (m,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[inverse])
+
+
+def _unit(outcome: Floats, score: Floats, stratum: Ints) -> float:
+    """The slope of outcomes against their normal scores, which of normal outcomes is the standard deviation."""
+    largest = float(np.abs(outcome).max())
+    if largest == 0:
+        return 0.0
+    scaled = outcome / largest
+    counts = np.bincount(stratum)
+    centred = scaled - (np.bincount(stratum, weights=scaled) / counts)[stratum]
+    return float(np.clip(largest * (float(centred @ score) / float(score @ score)), 0, np.finfo(np.float64).max))
