@@ -18,7 +18,9 @@ from meshcast.services.analyzer.spans import SPANS_DEFAULT, SPANS_MAX
 
 __all__ = [
     "CONTENTS_MAX",
+    "DOCUMENTS_MAX",
     "Examples",
+    "Explain",
     "Question",
     "Shots",
     "TEXTS_MAX",
@@ -27,7 +29,6 @@ __all__ = [
     "contents_question",
     "embed_question",
     "explain_question",
-    "head_name_violations",
     "rerank_question",
     "single_question",
     "train_question",
@@ -210,7 +211,7 @@ def classify_question(request: pb.ClassifyTextsRequest) -> tuple[tuple[str, ...]
     if kind is None:
         found.append(Violation("classes", "is required: zero_shot or head"))
     elif kind == "head":
-        found += head_name_violations(request.head.name, "head.name")
+        found += _head_name_violations(request.head.name, "head.name")
         if request.head.version < 0:
             found.append(Violation("head.version", f"is {request.head.version}; 0 for the newest, or a version"))
     else:
@@ -232,7 +233,7 @@ def train_question(request: pb.TrainTextHeadRequest) -> Examples:
     Raises:
         InvalidInput: the id is too long, the name is none, or the examples break a rule.
     """
-    found = name_violations(request.request_id) + head_name_violations(request.name, "name")
+    found = name_violations(request.request_id) + _head_name_violations(request.name, "name")
     examples = request.examples
     if len(examples) > EXAMPLES_MAX:
         found.append(Violation("examples", f"has {len(examples)}, at most {EXAMPLES_MAX}"))
@@ -256,7 +257,7 @@ def train_question(request: pb.TrainTextHeadRequest) -> Examples:
     return Examples(texts=texts, labels=tuple(example.label for example in examples))
 
 
-def head_name_violations(name: str, field: str) -> list[Violation]:
+def _head_name_violations(name: str, field: str) -> list[Violation]:
     """Breaches of the rule on the name of a head."""
     if not name:
         return [Violation(field, "is required")]

@@ -31,8 +31,10 @@ def test_a_judgement_is_a_row_of_the_outputs() -> None:
 def test_rows_that_failed_hold_no_number() -> None:
     answer = chunk_answer(OUTPUTS, np.array([7, 9]), np.array([0, 2]), 3)
     assert answer.rows == 3
-    np.testing.assert_array_equal(np.frombuffer(answer.above_median, "<f4"), np.float32([0.25, np.nan, 0.75]))
-    np.testing.assert_array_equal(np.frombuffer(answer.viral, "<f4"), np.float32([0.125, np.nan, 0.5]))
+    np.testing.assert_array_equal(
+        np.frombuffer(answer.above_median, "<f4"), np.array([0.25, np.nan, 0.75], dtype=np.float32)
+    )
+    np.testing.assert_array_equal(np.frombuffer(answer.viral, "<f4"), np.array([0.125, np.nan, 0.5], dtype=np.float32))
     assert np.frombuffer(answer.characters_read, "<i4").tolist() == [7, 0, 9]
 
 
@@ -59,7 +61,7 @@ def test_a_span_is_told_with_its_words(field: int, expected: int) -> None:
 
 def test_features_are_those_of_the_text() -> None:
     found = features_message(traits("This is a very good day! See https://example.com #win @you 🎉"))
-    assert (found.hashtags, found.mentions, found.emoji) == (["#win"], ["@you"], ["🎉"])
+    assert (list(found.hashtags), list(found.mentions), list(found.emoji)) == (["#win"], ["@you"], ["🎉"])
     assert list(found.links) == ["https://example.com"]
     assert found.exclamation_marks == 1
     assert found.language.code == "en" and found.sentiment.compound > 0

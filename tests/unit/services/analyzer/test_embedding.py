@@ -9,8 +9,9 @@ from meshcast.services.analyzer.embedding import TEMPERATURE, ranking, zero_shot
 
 
 def directions(count: int, seed: int = 0) -> NDArray[np.float32]:
-    vectors = np.random.default_rng(seed).normal(size=(count, 16))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors = np.random.default_rng(seed).normal(size=(count, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def test_the_nearest_document_comes_first_and_ties_keep_their_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.contents import BYTES_MAX
 from meshcast.rpc import InvalidInput
-from meshcast.services.analyzer import questions
+from meshcast.services.analyzer.heads import EXAMPLES_MAX
 from meshcast.services.analyzer.questions import (
     DOCUMENTS_MAX,
     TEXTS_MAX,
@@ -194,7 +194,7 @@ def test_a_name_that_is_no_head_s_is_refused(name: str) -> None:
         ([*GOOD, ("v", "")], ["examples[4].label"]),
         ([*GOOD, ("v", "l" * 129), ("u", "l" * 129)], ["examples[4].label", "examples[5].label"]),
         ([("w", "a"), ("w", "a"), ("w", "b"), ("w", "b")], ["examples"]),
-        ([("w", "a")] * (questions.EXAMPLES_MAX + 1), ["examples"]),
+        ([("w", "a")] * (EXAMPLES_MAX + 1), ["examples"]),
     ],
 )
 def test_bad_examples_are_named(given: list[tuple[str, str]], fields: list[str]) -> None:

@@ -9,7 +9,7 @@ from meshcast.contents import Contents
 from meshcast.services.analyzer.features import READ_CHARS, READ_TITLE_CHARS, rows
 from meshcast.services.analyzer.spans import SPANS_MAX, TRIES_MAX, Place, Search, log_odds, variants, without
 
-ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 WORDY = st.lists(
     st.sampled_from(["good", "Bad!", "#tag", "👩‍👩‍👧", "你好", "a.b", "\n", "  ", "don't", "हिन्दी"]), max_size=60
 ).map(" ".join)

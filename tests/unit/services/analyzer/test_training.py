@@ -33,7 +33,8 @@ class WordCounts:
         assert version == self.live
         self.asked += 1
         counts = np.array([[1 + text.count(letter) for letter in "abcdefgh"] for text in texts], dtype=np.float32)
-        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        counts /= np.linalg.norm(counts, axis=1, keepdims=True)
+        return counts
 
 
 @pytest.fixture
