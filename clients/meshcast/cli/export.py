@@ -68,7 +68,12 @@ def export(
 def back_ends(evidence: "Evidence") -> Table:
     """A table of the back-ends that a version was proved with."""
     table = Table("back-end", "may serve", "largest error against torch", title_justify="left")
-    rows = [(proof.backend, proof.accepted, proof.refusal, proof.error) for proof in evidence.proofs]
+    keeps_openvino = "openvino.xml" in evidence.files  # it was proved all the same
+    rows = [
+        (proof.backend, proof.accepted, proof.refusal, proof.error)
+        for proof in evidence.proofs
+        if keeps_openvino or not proof.backend.startswith("openvino")
+    ]
     if evidence.int8 is not None:
         int8 = evidence.int8
         rows.append(("openvino/cpu/int8", int8.accepted, int8.refusal, int8.error))

@@ -120,12 +120,8 @@ def padded_batch(tokens: list[NDArray[np.int32]]) -> Arrays:
 
 
 def _singles(texts: list[str]) -> list[Arrays]:
-    """A batch for each text: the quantiser looks at batches one by one."""
-    return [
-        {name: values[row : row + 1] for name, values in rows.arrays.items()}
-        for rows in group(tokenize(texts).tokens)
-        for row in range(len(rows.positions))
-    ]
+    """A batch for each text, in their order: the quantiser takes one by one, and the order tells."""
+    return [rows.arrays for row in tokenize(texts).tokens for rows in group([row])]
 
 
 def _judge(wanted: Any, given: Any) -> tuple[Mapping[str, float], str]:
