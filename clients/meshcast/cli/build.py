@@ -75,7 +75,7 @@ def build(
     _show(console, root, name, published.version)
     console.print(f"[green]installed[/] {name} version {published.version} in {root}", highlight=False)
     if state_folder(state_dir, config).running() is not None:
-        console.print("the mesh that runs takes it into service by itself", style="cyan", highlight=False)
+        console.print(f"the mesh that runs takes it into service by: meshcast models load {name}", highlight=False)
 
 
 def _show(console: Console, root: Path, name: str, version: int) -> None:
