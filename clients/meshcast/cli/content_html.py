@@ -15,7 +15,7 @@ from meshcast.cli.content_plots import (
     topics_picture,
 )
 from meshcast.cli.content_print import feature_lines, percent
-from meshcast.cli.content_report import QUESTIONS, Clock, ContentReport, claims_shown, no_claims
+from meshcast.cli.content_report import QUESTIONS, Clock, ContentReport, claim_label, claims_shown, no_claims
 from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
 from meshcast.cli.shown_text import excerpt
 from meshcast.cli.text_report import TextReport, feature_rows, pieces
@@ -173,45 +173,37 @@ def _held_up(report: ContentReport) -> Iterator[Html]:
 def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
     if not patterns.claims:
         yield paragraph(no_claims(report))
+    if patterns.claims:
+        yield table(
+            "What can be told from chance, corrected for every comparison.",
+            ("what", "effect", "95 % interval", "p, corrected", "with", "without", "examples"),
+            [(*_claim_cells(patterns, claim), _examples(report, claim.examples[:2])) for claim in patterns.claims],
+            numbers=range(1, 6),
+        )
     shown = claims_shown(patterns, max(len(patterns.claims), _CLAIMS_DRAWN))
     if shown:
-        rows = [(*_claim_cells(report, claim), "yes" if is_claimed else "no") for claim, is_claimed in shown]
-        headings = ("what", "effect", "95 % interval", "p", "p, corrected", "with", "without", "examples", "claimed")
-        numbers = range(1, 7)
-        beside = table("Everything that is drawn.", headings, rows, numbers=numbers)
+        rows = [
+            (*_claim_cells(patterns, claim), f"{claim.p_value:.2g}", "yes" if is_claimed else "no", quoted(claim.text))
+            for claim, is_claimed in shown
+        ]
+        headings = ("what", "effect", "95 % interval", "p, corrected", "with", "without", "p", "claimed", "in words")
+        beside = table("Everything that is drawn.", headings, rows, numbers=range(1, 7))
         drawn = shown[:_CLAIMS_DRAWN]
         told = f"{len(patterns.claims):,} can be told from chance (coloured, round), the others cannot (grey, square)."
         alt = "Effects with their 95 % intervals, the strongest evidence on top."
-        labels = [_claim_label(claim, patterns) for claim, _ in drawn]
+        labels = [claim_label(claim, patterns) for claim, _ in drawn]
         yield figure(claims_picture(drawn, labels), alt, told, beside)
-        yield (
-            table(
-                "What can be told from chance, corrected for every comparison.",
-                headings[:-1],
-                [row[:-1] for row, (_, is_claimed) in zip(rows, shown, strict=True) if is_claimed],
-                numbers=numbers,
-            )
-            if patterns.claims
-            else Html("")
-        )
     yield from (paragraph(note, is_soft=True) for note in patterns.notes)
 
 
-def _claim_label(claim: Claim, patterns: ContentPatterns) -> str:
-    words = next((topic.words[:3] for topic in patterns.topics if topic.topic == claim.topic), ())
-    return f"{claim.subject}: {', '.join(words)}" if words else claim.subject
-
-
-def _claim_cells(report: ContentReport, claim: Claim) -> tuple[object, ...]:
+def _claim_cells(patterns: ContentPatterns, claim: Claim) -> tuple[object, ...]:
     return (
-        quoted(claim.text),
+        quoted(claim_label(claim, patterns)),
         f"{claim.effect:+.2f}",
         f"{claim.lower:+.2f} to {claim.upper:+.2f}",
-        f"{claim.p_value:.2g}",
         f"{claim.p_corrected:.2g}",
         f"{claim.rows_with:,}",
         f"{claim.rows_without:,}",
-        _examples(report, claim.examples[:2]),
     )
 
 

@@ -81,14 +81,14 @@ def calibration_picture(found: Mapping[str, Calibration]) -> Picture:
             mean = np.array([part.mean for part in one.bins])
             rate = np.array([part.rate for part in one.bins])
             error = np.array([[part.rate - part.lower, part.upper - part.rate] for part in one.bins]).T
-            top = min(1.0, 1.08 * float(max(mean.max(), max(part.upper for part in one.bins))))
-            axis.plot([0, top], [0, top], color=theme.ink, linewidth=0.8, linestyle=":")
+            right, top = 1.1 * float(mean.max()), 1.05 * max(part.upper for part in one.bins)
+            axis.plot([0, min(right, top)], [0, min(right, top)], color=theme.ink, linewidth=0.8, linestyle=":")
             axis.errorbar(mean, rate, yerr=np.abs(error), fmt="o", color=color, markersize=4, linewidth=1.2)
             _dress(axis, theme)
             axis.set_title(f"to end {QUESTIONS[question]}", color=theme.ink, fontsize=10)
             axis.set_xlabel("probability that was told")
             axis.set_ylabel("share that came true")
-            axis.set_xlim(0, top)
+            axis.set_xlim(0, right)
             axis.set_ylim(0, top)
 
     return _picture(draw, (4.2 * len(found), 3.6))

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from meshcast.cli.content_report import QUESTIONS, ContentReport, FeatureSummary, claims_shown, no_claims
+from meshcast.cli.content_report import QUESTIONS, ContentReport, FeatureSummary, claim_label, claims_shown, no_claims
 from meshcast.cli.shown_text import excerpt
-from meshcast.client import Claim
+from meshcast.client import Claim, ContentPatterns
 
 __all__ = ["feature_lines", "percent", "print_report"]
 
@@ -133,7 +133,7 @@ def _print_patterns(console: Console, report: ContentReport) -> None:
         console.print(no_claims(report), highlight=False, markup=False)
     shown = claims_shown(patterns, max(min(len(patterns.claims), _CLAIMS_SHOWN), _OTHERS_SHOWN))
     if shown:
-        console.print(_claims(shown))
+        console.print(_claims(patterns, shown))
         if len(shown) > len(patterns.claims):
             console.print("grey: cannot be told from chance", style="dim")
     hidden = len(patterns.claims) - _CLAIMS_SHOWN
@@ -155,14 +155,14 @@ def _print_patterns(console: Console, report: ContentReport) -> None:
         console.print(f"  {note}", style="dim", highlight=False, markup=False)
 
 
-def _claims(shown: Sequence[tuple[Claim, bool]]) -> Table:
+def _claims(patterns: ContentPatterns, shown: Sequence[tuple[Claim, bool]]) -> Table:
     table = Table()
-    table.add_column("what goes with the outcome", overflow="fold")
+    table.add_column("what the posts have", overflow="fold")
     for heading in ("effect", "95 % interval", "p, corrected", "rows"):
         table.add_column(heading, justify="right")
     for claim, is_claimed in shown:
         table.add_row(
-            escape(excerpt(claim.text, 200)),
+            escape(excerpt(claim_label(claim, patterns), 100)),
             f"{claim.effect:+.2f}",
             f"{claim.lower:+.2f} to {claim.upper:+.2f}",
             _p(claim.p_corrected),

@@ -20,6 +20,7 @@ __all__ = [
     "FeatureSummary",
     "Judged",
     "calibrations",
+    "claim_label",
     "claims_shown",
     "clock",
     "no_claims",
@@ -259,6 +260,12 @@ def no_claims(report: ContentReport) -> str:
         f"Nothing can be told from chance: {compared:,} comparisons were made, and after correcting for all of them "
         "none is beyond what luck gives. More rows may show smaller effects."
     )
+
+
+def claim_label(claim: Claim, patterns: ContentPatterns) -> str:
+    """What a claim is about, in a few words: a topic's number says nothing without its words."""
+    words = next((topic.words[:3] for topic in patterns.topics if topic.topic == claim.topic), ())
+    return f"{claim.subject}: {', '.join(words)}" if words else claim.subject
 
 
 def claims_shown(patterns: ContentPatterns, most: int) -> list[tuple[Claim, bool]]:

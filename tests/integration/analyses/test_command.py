@@ -148,7 +148,7 @@ async def test_a_file_is_judged_and_what_works_is_told(run: Run, posts: Path, an
     for said in (
         "399 texts of posts.csv",
         "Most likely to go viral",
-        "Texts about rain do worse.",
+        "topic 1: rain, дождь",
         "-0.45 to -0.17",
         "grey: cannot be told from chance",
         "Topics, found by words",
