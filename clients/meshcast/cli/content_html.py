@@ -18,7 +18,7 @@ from meshcast.cli.content_print import feature_lines, percent
 from meshcast.cli.content_report import QUESTIONS, Clock, ContentReport, claim_label, claims_shown, no_claims
 from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
 from meshcast.cli.shown_text import excerpt
-from meshcast.cli.text_report import TextReport, feature_rows, pieces
+from meshcast.cli.text_report import TextReport, feature_rows, pieces, points
 from meshcast.client import Claim, ContentPatterns, Receipt, Span
 
 __all__ = ["file_page", "text_page", "write_html"]
@@ -281,7 +281,7 @@ def _span_parts(report: TextReport) -> Iterator[Html]:
             (
                 quoted(excerpt(span.text, 200)),
                 span.field,
-                f"{'▲' if span.effect >= 0 else '▼'} {100 * span.effect:+.1f}",
+                points(span.effect),
                 percent(span.probability_without),
                 f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-",
             )
@@ -300,7 +300,7 @@ def _marked(body: str, spans: list[Span]) -> Html:
             found.append(text(piece))
         else:
             way = "raises" if span.effect >= 0 else "lowers"
-            title = f"{way} it by {abs(100 * span.effect):.1f} points"
+            title = f"{way} it: {points(span.effect)} points"
             found.append(f'<mark class="{"up" if span.effect >= 0 else "down"}" title="{title}">{text(piece)}</mark>')
     if len(body) > most:
         found.append(text(f"… and {len(body) - most:,} more characters"))

@@ -13,12 +13,12 @@ from meshcast.cli.plain import plain
 from meshcast.cli.shown_text import excerpt, shown
 from meshcast.client import Content, ContentFeatures, Span, Validation, ViralPotential
 
-__all__ = ["LOWERS", "RAISES", "TextReport", "document", "feature_rows", "pieces", "print_text_report"]
+__all__ = ["LOWERS", "RAISES", "TextReport", "document", "feature_rows", "pieces", "points", "print_text_report"]
 
 # Okabe and Ito's blue and vermillion, which people with any colour vision tell apart.
 RAISES, LOWERS = "#0072B2", "#D55E00"
 
-_CHARACTERS_SHOWN = 2_000
+_CHARACTERS_SHOWN = 1_200
 _ITEMS_SHOWN = 10
 
 
@@ -60,6 +60,16 @@ def pieces(text: str, spans: list[Span]) -> Iterator[tuple[str, Span | None]]:
         yield shown(text[end:]), None
 
 
+def points(effect: float) -> str:
+    """An effect in points of probability, with its direction in a sign of its own.
+
+    >>> points(0.21), points(-0.0004)
+    ('▲ +21.0', '▼ -0.04')
+    """
+    shown_points = f"{100 * effect:+.1f}" if abs(effect) >= 0.001 else f"{100 * effect:+.1g}"
+    return f"{'▲' if effect >= 0 else '▼'} {shown_points}"
+
+
 def print_text_report(console: Console, report: TextReport) -> None:
     """Prints the report."""
     judgement, potential = report.potential.judgement, report.potential
@@ -84,7 +94,8 @@ def print_text_report(console: Console, report: TextReport) -> None:
         for name, value in feature_rows(report.features):
             console.print(f"  {name}: {value}", highlight=False, markup=False)
     for remark in report.remarks.remarks if report.remarks is not None else ():
-        console.print(f"remark: {remark.field} {remark.description}", style="yellow", highlight=False, markup=False)
+        field = remark.field.removeprefix("content.")
+        console.print(f"remark: {field} {remark.description}", style="yellow", highlight=False, markup=False)
     for note in report.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     receipt = potential.receipt
@@ -185,6 +196,6 @@ def _spans(potential: ViralPotential) -> Table:
         typical = potential.typical_effect_log_odds
         times = f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-"
         cell = Text(excerpt(span.text, 120), style=RAISES if span.effect >= 0 else LOWERS)
-        effect = f"{'▲' if span.effect >= 0 else '▼'} {100 * span.effect:+.1f} points"
+        effect = f"{points(span.effect)} points"
         table.add_row(cell, effect, percent(span.probability_without), times)
     return table
