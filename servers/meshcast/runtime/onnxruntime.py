@@ -78,6 +78,9 @@ def open_session(path: Path, signature: Signature, backend: Backend, options: Se
     settings.log_severity_level = 4
     # Batches come in any size: memory patterns are kept per shape and would grow with each new one.
     settings.enable_mem_pattern = False
+    # So does the arena, which keeps blocks that fit the lengths it has seen: 173 MB of a MiniLM against 73 MB without
+    # it, and no run is slower.
+    settings.enable_cpu_mem_arena = not signature.is_ragged
     # Spinning threads of an idle session take a core from the sessions at work.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
