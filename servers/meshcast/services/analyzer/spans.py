@@ -173,6 +173,11 @@ class Search:
         self._round = 0 if len(self._parts) > _FINE_MAX else 1
 
     @property
+    def parts(self) -> Sequence[Place]:
+        """The words and the like that the content is made of, those of the text first."""
+        return self._parts
+
+    @property
     def tried(self) -> int:
         """How many spans have been tried."""
         return len(self._effects)
