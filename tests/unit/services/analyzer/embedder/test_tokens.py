@@ -87,7 +87,7 @@ def test_any_text_becomes_tokens_that_the_signature_takes(texts: list[str]) -> N
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(2, TOKENS_MAX), max_size=300))
-def test_groups_hold_every_text_once_and_pad_to_its_own_multiple_only(lengths: list[int]) -> None:
+def test_groups_hold_every_text_once_and_pad_it_to_its_own_length_only(lengths: list[int]) -> None:
     tokens = [np.full(length, 7, np.int32) for length in lengths]
     groups = group(tokens)
     positions = [position for rows in groups for position in rows.positions.tolist()]
@@ -99,6 +99,6 @@ def test_groups_hold_every_text_once_and_pad_to_its_own_multiple_only(lengths: l
         assert array.size <= (SIGNATURE.cells_max or 0) and len(array) <= SIGNATURE.rows_max
         for row, position in zip(array, rows.positions.tolist(), strict=True):
             assert row.tolist() == tokens[position].tolist() + [0] * (len(row) - len(tokens[position]))
-            assert len(row) - len(tokens[position]) < 16
+            assert len(row) - len(tokens[position]) < (16 if len(row) <= 128 else 32)
         widths.append(array.shape[1])
     assert widths == sorted(widths)
