@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from meshcast.cli.problem import Problem
+from meshcast.columns import load_pyarrow
 
 __all__ = ["Sink", "open_sink"]
 
@@ -33,6 +34,7 @@ class Sink:
 
     Raises:
         Problem: the suffix is none of these, or the folder is missing.
+        Precondition: Parquet needs the extra `parquet`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,16 +44,21 @@ class Sink:
             raise Problem(f"--out {path}: unknown kind of file", way_out=f"end its name with one of {', '.join(kinds)}")
         if not path.parent.is_dir():
             raise Problem(f"--out {path}: there is no folder {path.parent}")
+        if kind is _Parquet:
+            load_pyarrow()  # that it is missing is said before anything is asked
         self.path = path
         self._partial = path.with_name(f".{path.name}.partial")
-        self._writer: _Writer = kind(self._partial)
+        self._kind = kind
+        self._writer: _Writer | None = None
 
     def __enter__(self) -> Self:
+        self._writer = self._kind(self._partial)  # not before: what ends a command earlier must leave no file
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._writer is not None
         self._writer.close()
         if kind is None:
             self._partial.replace(self.path)
@@ -60,6 +67,7 @@ class Sink:
 
     def write(self, columns: Columns) -> None:
         """Appends a block of rows; NaN is written as missing."""
+        assert self._writer is not None, "a sink is used as `with sink:`"
         self._writer.write(columns)
 
 
@@ -101,17 +109,14 @@ class _JsonLines:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        self._pyarrow = pyarrow
+        self._pyarrow, self._parquet = load_pyarrow()
         self._path = path
         self._writer: Any = None
 
     def write(self, columns: Columns) -> None:
         table = self._pyarrow.table({name: _plain(column, missing=None) for name, column in columns.items()})
         if self._writer is None:
-            self._writer = self._pyarrow.parquet.ParquetWriter(self._path, table.schema)
+            self._writer = self._parquet.ParquetWriter(self._path, table.schema)
         self._writer.write_table(table)
 
     def close(self) -> None:
