@@ -90,7 +90,9 @@ class Bags:
         return BagWeights(rarity=self.rarity, grams=grams, plan=solved[: self._plan_columns], bias=bias)
 
 
-def fit_bag(bags: Bags, targets: Floats, used: NDArray[np.bool_], *, penalty: Sequence[float]) -> tuple[Floats, Floats]:
+def fit_bag(
+    bags: Bags, targets: Floats, used: NDArray[np.bool_], *, penalty: Sequence[float], start: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Ridge regression of several targets at once, by conjugate gradients on the centred normal equations.
 
     Args:
@@ -98,6 +100,7 @@ def fit_bag(bags: Bags, targets: Floats, used: NDArray[np.bool_], *, penalty: Se
         targets: shape (n, k), float32.
         used: shape (n,), bool, rows to learn from.
         penalty: k penalties of the squared weights; the bias is free.
+        start: shape (columns, k), weights to start from, as those fitted on nearly the same rows; None: zeros.
 
     Returns:
         Weights (columns, k) and bias (k,), float32, for rows of `bags.matrix`.
@@ -119,10 +122,13 @@ def fit_bag(bags: Bags, targets: Floats, used: NDArray[np.bool_], *, penalty: Se
         return product
 
     left: Floats = back @ (y - level)
+    enough = _PRECISION**2 * (left * left / diagonal).sum(axis=0)
     found = np.zeros_like(left)
+    if start is not None:
+        found += start
+        left -= normal(start)
     shaped = left / diagonal
     direction, size = shaped, (left * shaped).sum(axis=0)
-    enough = _PRECISION**2 * size
     for _ in range(_STEPS_MAX):
         pushed = normal(direction)
         step = size / (direction * pushed).sum(axis=0)
@@ -160,13 +166,13 @@ def out_of_fold(
         folds: how many.
         fitted: told how many bags are fitted, of `folds` + 1.
     """
-    weights, bias = fit_bag(bags, targets, used, penalty=penalty)
-    answers: Floats = bags.matrix @ weights + bias
+    whole, bias = fit_bag(bags, targets, used, penalty=penalty)
+    answers: Floats = bags.matrix @ whole + bias
     order = np.flatnonzero(used)[np.argsort(when[used], kind="stable")]
     for done, fold in enumerate(np.array_split(order, folds), start=1):
         fitted(done)
         rest = used.copy()
         rest[fold] = False
-        weights, bias = fit_bag(bags, targets, rest, penalty=penalty)
+        weights, bias = fit_bag(bags, targets, rest, penalty=penalty, start=whole)
         answers[fold] = bags.matrix[fold] @ weights + bias
     return answers

@@ -48,7 +48,8 @@ def hashed_grams(texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]
     row = np.repeat(np.arange(len(texts)), lengths)
     characters = points.view("<U1")
     points = np.where(np.strings.isspace(characters), np.uint32(_SPACE), points)
-    keys = np.concatenate([*_pieces(points, row), *_words(points, row, characters)])
+    none = np.zeros(0, dtype=np.int64)
+    keys = np.concatenate([none, *_pieces(points, row), *_words(points, row, characters)])
     keys.sort()  # np.unique would hash them, at a hundred times the cost
     keys = keys[np.diff(keys, prepend=-1) > 0]
     starts = np.searchsorted(keys, np.arange(len(texts) + 1) << 21)

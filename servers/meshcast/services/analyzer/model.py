@@ -98,6 +98,29 @@ class GramBag(nn.Module):
         self.bias.copy_(bias)
 
 
+class PackedEmbedding(nn.Module):
+    """An embedding whose rows are kept in eight bits, each with a scale of its own; not for training.
+
+    Args:
+        weight: shape (ids, width), float32.
+    """
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        scales = weight.detach().abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / _CODE_MAX
+        self.register_buffer("scales", scales)
+        self.register_buffer("codes", (weight.detach() / scales).round().to(torch.int8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows of the ids (B, T), (B, T, width), float32."""
+        at = ids.long()
+        answer: Tensor = nn.functional.embedding(at, self.codes).float() * nn.functional.embedding(at, self.scales)
+        return answer
+
+
 class TextReader(nn.Module):
     """Reads tokens in order: a convolution over neighbours, a transformer encoder layer, means and maxima of the row.
 
@@ -110,7 +133,8 @@ class TextReader(nn.Module):
     def __init__(self, *, width: int = 64, heads: int = 4, dropout: float = 0.2) -> None:
         super().__init__()
         self._heads = heads
-        self.token = nn.Embedding(VOCABULARY, width, padding_idx=0)
+        words = nn.Embedding(VOCABULARY, width, padding_idx=0)
+        self.token: nn.Embedding | PackedEmbedding = words
         self.place = nn.Parameter(torch.zeros(TOKENS_MAX, width))
         self.in_title = nn.Parameter(torch.zeros(width))
         self.near = nn.Conv1d(width, width, 3, padding=1)
@@ -121,9 +145,14 @@ class TextReader(nn.Module):
         self.think_norm = nn.LayerNorm(width)
         self.think = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.token.weight, std=0.1)
+        nn.init.normal_(words.weight, std=0.1)
         with torch.no_grad():
-            self.token.weight[0].zero_()
+            words.weight[0].zero_()
+
+    def pack(self) -> None:
+        """Keeps the tokens' embeddings in eight bits from here on, a quarter of the file; training is over then."""
+        if isinstance(self.token, nn.Embedding):
+            self.token = PackedEmbedding(self.token.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """What was read, (B, 2 * width), of tokens (B, T), int32, 0 = padding."""
@@ -173,9 +202,8 @@ class ContentModel(nn.Module):
             nn.Dropout(dropout), nn.Linear(2 * width + hidden + 2, hidden), nn.SiLU(), nn.Dropout(dropout)
         )
         self.answer = nn.Linear(hidden, len(OUTPUTS) + 1)
-        with torch.no_grad():  # start as the bag alone
-            self.answer.weight.mul_(0.1)
-            self.answer.bias.zero_()
+        nn.init.zeros_(self.answer.weight)  # start as the bag alone
+        nn.init.zeros_(self.answer.bias)
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * len(OUTPUTS)))
 
     def forward(self, tokens: Tensor, grams: Tensor, extras: Tensor) -> tuple[Tensor, Tensor]:

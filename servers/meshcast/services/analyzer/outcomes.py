@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.contents import UNKNOWN_TIME, ContentRows
-from meshcast.posts import PostTable, settled_history
+from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc.errors import InvalidInput
 
 __all__ = ["VIRAL_SHARE", "Outcomes", "outcomes_of"]
@@ -97,17 +97,8 @@ def outcomes_of(rows: ContentRows, *, settle_s: int) -> Outcomes:
         raise InvalidInput("training needs the column published_at (or published_unix_s)", field="published_at")
     channel = np.unique(rows.channel, return_inverse=True)[1].astype(np.int64)
     known = known[np.lexsort((rows.published_unix_s[known], channel[known]))]
-    nothing = np.zeros(len(known))
-    posts = PostTable.of(
-        {
-            "channel": rows.channel[known],
-            "published_unix_s": rows.published_unix_s[known],
-            "hour_of_day": nothing,
-            "day_of_week": nothing,
-        }
-    )
-    index = settled_history(posts, settle_s=settle_s)
-    if not len(index):
+    index = _histories(rows, known, settle_s) if len(known) else None
+    if index is None or not len(index):
         raise InvalidInput(
             f"none of the {len(rows)} posts has an outcome and a history: 20 posts of its channel that are "
             f"{settle_s // 3600} h older, with an outcome (or forwards, replies and reactions)",
@@ -123,3 +114,17 @@ def outcomes_of(rows: ContentRows, *, settle_s: int) -> Outcomes:
         published_unix_s=rows.published_unix_s[picked],
         residual=outcome[index.row] - median,
     )
+
+
+def _histories(rows: ContentRows, known: Positions, settle_s: int) -> HistoryIndex:
+    """The settled posts of each; positions count the known ones."""
+    nothing = np.zeros(len(known))
+    posts = PostTable.of(
+        {
+            "channel": rows.channel[known],
+            "published_unix_s": rows.published_unix_s[known],
+            "hour_of_day": nothing,
+            "day_of_week": nothing,
+        }
+    )
+    return settled_history(posts, settle_s=settle_s)

@@ -83,14 +83,14 @@ class TrainSettings:
     penalty_viral: float = 5.0
     folds: int = 4
     width: int = 64
-    epochs: int = 4
+    epochs: int = 2
     steps_min: int = 400
-    patience: int = 2
+    patience: int = 1
     batch_rows: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    dropout: float = 0.3
-    token_dropout: float = 0.15
+    dropout: float = 0.4
+    token_dropout: float = 0.2
     averaging: float = 0.995
     settle_s: int = 86_400
     threads: int = 1
@@ -287,11 +287,13 @@ def fit(
             torch.manual_seed(settings.seed)
             data = _Data.of(tokenized, learn, validation, settings, progress)
             module, epochs, best = _fit_network(data, settings, progress)
+            parameters = sum(weights.numel() for weights in module.parameters())
+            module.reader.pack()
             _calibrate(module, data)
     finally:
         torch.set_num_threads(threads)
     recipe = {
-        "parameters": sum(weights.numel() for weights in module.parameters()),
+        "parameters": parameters,
         "buckets": module.bag.buckets,
         "epochs_run": epochs,
         "best_epoch": best,
@@ -423,7 +425,8 @@ def _fit_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=epochs * batches, pct_start=0.1
     )
-    best_loss, best_epoch, best = math.inf, 0, copy.deepcopy(averaged.state_dict())
+    best_loss = float(_loss(_validation_odds(averaged, data), data.labels[data.learn :]))  # of the bag alone
+    best_epoch, best = 0, copy.deepcopy(averaged.state_dict())
     step, epoch = 0, 0
     for epoch in range(1, epochs + 1):
         module.train()
