@@ -110,8 +110,8 @@ def show(console: Console, found: Outcomes, scores: Mapping[str, Floats], length
     for name, text in QUESTIONS.items():
         truth = found.truth[name]
         low, high = auc_interval(scores[name], truth)
-        model = f"[green]{auc(scores[name], truth):.3f}[/] ({low:.3f} to {high:.3f})"
-        table.add_row(text, f"{truth.mean():.0%}", model, f"{auc(length, truth):.3f}", ".500")
+        model = f"[green]{auc(scores[name], truth):.3f}[/] ± {(high - low) / 2:.3f}"
+        table.add_row(text, f"{truth.mean():.0%}", model, f"{auc(length, truth):.3f}", "0.500")
     console.print(table)
     rate = len(found.row) / seconds
     console.print(f"{len(found.row):,} texts judged in {seconds:.2f} s ({rate:,.0f} texts/s)", highlight=False)
