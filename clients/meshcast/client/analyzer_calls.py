@@ -16,10 +16,12 @@ from meshcast.client.calls import (
     check_window,
     stream_answers,
 )
+from meshcast.client.coalesce import Coalescer
 from meshcast.client.content_chunks import ContentChunks
 from meshcast.client.content_features import ContentFeatures
 from meshcast.client.content_patterns import ContentPatterns
 from meshcast.client.content_questions import (
+    Content,
     ContentLike,
     ContentsLike,
     OutcomesLike,
@@ -39,11 +41,14 @@ BULK_TIMEOUT_S = 60.0
 REQUEST_BYTES = 3_500_000
 """Bytes of the texts of one such request: 4 MiB is the largest message, and some of it goes to what is around them."""
 
+_GATHERED_BYTES = 32 * 1024  # of a content that travels with others: 256 of them make half of the largest message
 _FEATURES_MAX = 1_000  # contents of a request, of the contract
 
 
 class AnalyzerCalls(Calls):
     """What a client asks the analyzer about texts and their posts."""
+
+    _content_coalescer: Coalescer[Content, ContentJudgement] | None = None
 
     async def analyze_content(
         self,
@@ -73,13 +78,17 @@ class AnalyzerCalls(Calls):
             InvalidInput: a rule of the contract is broken; the fields are named.
             MeshError: as the server raised it.
         """
+        message, timeout = content_of(content), self._timeout(timeout_s)
+        request_id = request_id or self._ids.next()
+        if self._content_coalescer is not None and message.ByteSize() <= _GATHERED_BYTES:
+            key = (version, priority, "")
+            if self._content_coalescer.has_room(key):
+                item = Content(text=content) if isinstance(content, str) else content
+                return await self._content_coalescer.ask(item, key=key, request_id=request_id, timeout_s=timeout)
         request = pb.AnalyzeContentRequest(
-            request_id=request_id or self._ids.next(),
-            content=content_of(content),
-            model_version=version,
-            priority=PRIORITIES[priority],
+            request_id=request_id, content=message, model_version=version, priority=PRIORITIES[priority]
         )
-        response = await answer_to(self._open.analyzer.AnalyzeContent(request, timeout=self._timeout(timeout_s)))
+        response = await answer_to(self._open.analyzer.AnalyzeContent(request, timeout=timeout))
         return ContentJudgement.of(response.judgement, response.receipt)
 
     async def analyze_contents(

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.client.answers import EngagementChunk, EngagementPrediction
+from meshcast.client.coalesce import LaneKey
 from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.questions import (
     Histories,
@@ -20,7 +22,7 @@ from meshcast.client.questions import (
 from meshcast.client.stream import Chunk
 from meshcast.columns import pack_positions, share_ranges
 from meshcast.posts import HistoryIndex, PackedPosts, PostTable, join_posts, pack_planned
-from meshcast.rpc import InvalidInput
+from meshcast.rpc import InvalidInput, MeshError
 
 
 def chunk_request(
@@ -95,6 +97,38 @@ def planned_columns(values: Sequence[PlanValues]) -> pb.PlannedPostColumns:
         content_length=packed[3],
         has_media=packed[4],
     )
+
+
+class GatheredQuestions:
+    """How single questions to the predictor travel together: plans with their histories."""
+
+    def request(
+        self,
+        items: Sequence[tuple[PlanValues, History]],
+        key: LaneKey,
+        *,
+        sequence: int,
+        request_id: str,
+        row_request_ids: list[str],
+    ) -> pb.PredictEngagementStreamRequest:
+        """Questions as the message of a chunk."""
+        version, priority, channel = key
+        return chunk_request(
+            planned_columns([plan for plan, _ in items]),
+            [history for _, history in items],
+            sequence=sequence,
+            request_id=request_id,
+            row_request_ids=row_request_ids,
+            model_version=version,
+            priority=PRIORITIES[priority],
+            channel=channel,
+        )
+
+    def answers(
+        self, response: pb.PredictEngagementStreamResponse, items: Sequence[Any], row_request_ids: tuple[str, ...]
+    ) -> list[EngagementPrediction | MeshError]:
+        """Answers of a chunk, one a question in its order."""
+        return EngagementChunk.of(response, np.arange(len(items)), response.sequence, row_request_ids).predictions()
 
 
 class QuestionChunks:

@@ -1,4 +1,4 @@
-"""Coalescing: single predictions that are awaited at the same time travel together, in chunks on one long-lived stream.
+"""Coalescing: single questions that are awaited at the same time travel together, in chunks on one long-lived stream.
 
 A unary call costs a Python server about 200 us whatever it carries, a row in a packed chunk about 2 us: gathering is
 what makes single calls cheap. Nothing is held back for it: a chunk leaves at the end of the loop's turn that asked for
@@ -9,18 +9,19 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-
-from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.client.answers import EngagementChunk, EngagementPrediction
-from meshcast.client.chunks import chunk_request, planned_columns
-from meshcast.client.priority import PRIORITIES, Priority
-from meshcast.client.questions import History, PlanValues, RequestIds
+from meshcast.client.priority import Priority
+from meshcast.client.questions import RequestIds
 from meshcast.client.stream import OpenCall, StreamCall, backoff_s, failure_of, is_cancelled
 from meshcast.rpc import Cancelled, DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 LANES_MAX = 16
 """Streams at a time, one for each version, priority and channel; calls beyond them go out unary."""
@@ -50,39 +51,51 @@ LaneKey = tuple[int, Priority, str]
 """What rows of a chunk have in common, since the contract states it once a chunk: version, priority, channel."""
 
 
-class _Row:
-    """One awaited prediction."""
+class Chunks(Protocol[Item_contra, Answer_co]):
+    """How single questions of a contract become chunks of its stream, and answers to chunks single answers."""
 
-    __slots__ = ("answer", "ends_at", "history", "planned", "request_id", "resent")
+    def request(
+        self, items: Sequence[Item_contra], key: LaneKey, *, sequence: int, request_id: str, row_request_ids: list[str]
+    ) -> Any:
+        """Questions as the message of a chunk."""
 
-    def __init__(
-        self,
-        planned: PlanValues,
-        history: History,
-        request_id: str,
-        ends_at: float,
-        answer: asyncio.Future[EngagementPrediction],
-    ) -> None:
-        self.planned = planned
-        self.history = history
+    def answers(
+        self, response: Any, items: Sequence[Any], row_request_ids: tuple[str, ...]
+    ) -> Sequence[Answer_co | MeshError]:
+        """Answers of a chunk, one a question in its order.
+
+        Raises:
+            Internal: the message contradicts the chunk.
+        """
+
+
+class _Row(Generic[Item, Answer]):
+    """One awaited answer."""
+
+    __slots__ = ("answer", "ends_at", "item", "request_id", "resent")
+
+    def __init__(self, item: Item, request_id: str, ends_at: float, answer: asyncio.Future[Answer]) -> None:
+        self.item = item
         self.request_id = request_id
         self.ends_at = ends_at
         self.answer = answer
         self.resent = False
 
 
-class Coalescer:
-    """The lanes of a client. Belongs to one event loop; `close` ends every stream and answers what is still awaited.
+class Coalescer(Generic[Item, Answer]):
+    """The lanes of a client and a contract. Belongs to one event loop; `close` ends every stream and all that awaits.
 
     Args:
         open_call: opens a stream.
+        chunks: of the contract.
         bounds: of every lane.
     """
 
-    def __init__(self, open_call: OpenCall, bounds: Bounds | None = None) -> None:
+    def __init__(self, open_call: OpenCall, chunks: Chunks[Item, Answer], bounds: Bounds | None = None) -> None:
         self._open_call = open_call
+        self._chunks = chunks
         self._bounds = bounds or Bounds()
-        self._lanes: dict[LaneKey, _Lane] = {}
+        self._lanes: dict[LaneKey, _Lane[Item, Answer]] = {}
 
     def has_room(self, key: LaneKey) -> bool:
         """Whether a call with this key may travel on a stream; else it goes out on its own."""
@@ -93,45 +106,37 @@ class Coalescer:
                 del self._lanes[other]
         return len(self._lanes) < LANES_MAX
 
-    async def predict(
-        self,
-        planned: PlanValues,
-        history: History,
-        *,
-        key: LaneKey,
-        request_id: str,
-        timeout_s: float,
-    ) -> EngagementPrediction:
-        """One prediction, together with those that are awaited at the same time.
+    async def ask(self, item: Item, *, key: LaneKey, request_id: str, timeout_s: float) -> Answer:
+        """The answer to one question, together with those that are awaited at the same time.
 
         Raises:
             MeshError: as a single call would; DeadlineExceeded after `timeout_s`.
         """
         lane = self._lanes.get(key)
         if lane is None or lane.is_over:
-            lane = self._lanes[key] = _Lane(self._open_call, key, self._bounds)
-        answer: asyncio.Future[EngagementPrediction] = asyncio.get_running_loop().create_future()
-        lane.add(_Row(planned, history, request_id, time.monotonic() + timeout_s, answer))
+            lane = self._lanes[key] = _Lane(self._open_call, self._chunks, key, self._bounds)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        lane.add(_Row(item, request_id, time.monotonic() + timeout_s, answer))
         # A caller that is cancelled here cancels its future, by which the lane knows that nobody waits for the row.
         return await answer
 
     async def close(self) -> None:
-        """Ends every stream; awaited predictions fail with Cancelled."""
+        """Ends every stream; whoever awaits an answer gets Cancelled."""
         lanes, self._lanes = list(self._lanes.values()), {}
         await asyncio.gather(*(lane.close() for lane in lanes))
 
 
-class _Lane:
+class _Lane(Generic[Item, Answer]):
     """One stream and the rows that wait for it or are under way on it."""
 
-    def __init__(self, open_call: OpenCall, key: LaneKey, bounds: Bounds) -> None:
+    def __init__(self, open_call: OpenCall, chunks: Chunks[Item, Answer], key: LaneKey, bounds: Bounds) -> None:
         self._open_call = open_call
-        self._version, priority, self._channel = key
-        self._priority = PRIORITIES[priority]
+        self._chunks = chunks
+        self._key = key
         self._bounds = bounds
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Row] = deque()
-        self._in_flight: dict[int, list[_Row]] = {}
+        self._waiting: deque[_Row[Item, Answer]] = deque()
+        self._in_flight: dict[int, list[_Row[Item, Answer]]] = {}
         self._sequence = 0
         self._ids = RequestIds()
         self._wake = asyncio.Event()
@@ -145,7 +150,7 @@ class _Lane:
         """True when the lane has ended and takes no more rows."""
         return self._task.done()
 
-    def add(self, row: _Row) -> None:
+    def add(self, row: _Row[Item, Answer]) -> None:
         """Takes a row in.
 
         Raises:
@@ -153,7 +158,7 @@ class _Lane:
         """
         most = self._bounds.rows_waiting_max
         if len(self._waiting) >= most:
-            raise Overloaded(f"{most} predictions wait to be sent; await some first", rows_max=most)
+            raise Overloaded(f"{most} questions wait to be sent; await some first", rows_max=most)
         self._waiting.append(row)
         if row.ends_at < self._timer_at:
             self._set_timer(row.ends_at)
@@ -175,7 +180,7 @@ class _Lane:
                     if self._waiting:
                         await asyncio.sleep(backoff_s(self._failures, failure))
         except Exception as bug:
-            end = Internal(f"gathered predictions failed in the client: {bug!r}")  # whoever awaits one must learn of it
+            end = Internal(f"gathered questions failed in the client: {bug!r}")  # whoever awaits one must learn of it
         finally:
             self._fail(end)
             if self._timer is not None:
@@ -203,7 +208,7 @@ class _Lane:
         except asyncio.CancelledError:
             if is_cancelled() or (bug := failure_of(writer)) is None:
                 raise
-            return Internal(f"gathered predictions could not be put into a message: {bug!r}")
+            return Internal(f"gathered questions could not be put into a message: {bug!r}")
         finally:
             writer.cancel()
             call.cancel()
@@ -236,10 +241,10 @@ class _Lane:
                 await self._wake.wait()
         return self._wake.is_set()
 
-    def _next_chunk(self) -> pb.PredictEngagementStreamRequest | None:
+    def _next_chunk(self) -> Any | None:
         """The next rows that somebody still waits for, as a message; None when there are none."""
         waiting = self._waiting
-        rows: list[_Row] = []
+        rows: list[_Row[Item, Answer]] = []
         while waiting and len(rows) < self._bounds.chunk_rows:
             row = waiting.popleft()
             if not row.answer.done():
@@ -248,19 +253,16 @@ class _Lane:
             return None
         self._sequence += 1
         self._in_flight[self._sequence] = rows
-        return chunk_request(
-            planned_columns([row.planned for row in rows]),
-            [row.history for row in rows],
+        return self._chunks.request(
+            [row.item for row in rows],
+            self._key,
             sequence=self._sequence,
             # Only groups the chunk's rows in the store: a row is known by its own id, whatever it travels with.
             request_id=self._ids.next(),
             row_request_ids=[row.request_id for row in rows],
-            model_version=self._version,
-            priority=self._priority,
-            channel=self._channel,
         )
 
-    def _answer(self, response: pb.PredictEngagementStreamResponse) -> None:
+    def _answer(self, response: Any) -> None:
         rows = self._in_flight.get(response.sequence)
         if rows is None:
             raise Internal(f"the server answered chunk {response.sequence}, which is not under way")
@@ -272,8 +274,8 @@ class _Lane:
                 _refuse(row, refusal)
         else:
             ids = tuple([row.request_id for row in rows])
-            chunk = EngagementChunk.of(response, np.arange(len(rows)), response.sequence, ids)
-            for row, answer in zip(rows, chunk.predictions(), strict=True):
+            answers = self._chunks.answers(response, [row.item for row in rows], ids)
+            for row, answer in zip(rows, answers, strict=True):
                 if isinstance(answer, MeshError):
                     _refuse(row, answer)
                 elif not row.answer.done():
@@ -286,7 +288,7 @@ class _Lane:
         """Puts the rows of a broken stream back in front, once each; the others fail as the stream did."""
         rows = [row for chunk in self._in_flight.values() for row in chunk]
         self._in_flight.clear()
-        again: list[_Row] = []
+        again: list[_Row[Item, Answer]] = []
         for row in rows:
             if isinstance(failure, NotReady) and not row.resent:
                 row.resent = True
@@ -301,7 +303,7 @@ class _Lane:
         self._waiting.clear()
         self._in_flight.clear()
 
-    def _rows(self) -> Iterable[_Row]:
+    def _rows(self) -> Iterable[_Row[Item, Answer]]:
         yield from self._waiting
         for chunk in self._in_flight.values():
             yield from chunk
@@ -328,7 +330,7 @@ class _Lane:
             self._set_timer(earliest)
 
 
-def _refuse(row: _Row, error: MeshError) -> None:
+def _refuse(row: _Row[Any, Any], error: MeshError) -> None:
     if not row.answer.done():
         # Each caller gets an exception of its own: one that several tasks raise gathers all of their tracebacks.
         own = error.__class__.__new__(error.__class__)

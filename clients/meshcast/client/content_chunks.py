@@ -1,18 +1,55 @@
 """Chunks of contents: rows of texts put into the stream's messages, cut by rows and by size."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
-from meshcast.client.content_questions import ContentLike, content_table, size_of
+from meshcast.client.coalesce import LaneKey
+from meshcast.client.content_questions import Content, ContentLike, content_table, size_of
+from meshcast.client.judgements import ContentChunk, ContentJudgement
+from meshcast.client.priority import PRIORITIES
 from meshcast.client.stream import Chunk
 from meshcast.contents import Contents, pack_contents
-from meshcast.rpc import InvalidInput
+from meshcast.rpc import InvalidInput, MeshError, Violation
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 """Bytes of the texts of a chunk at most, unless one text alone has more: a quarter of the largest message."""
+
+
+class GatheredContents:
+    """How single contents travel together."""
+
+    def request(
+        self,
+        items: Sequence[Content],
+        key: LaneKey,
+        *,
+        sequence: int,
+        request_id: str,
+        row_request_ids: list[str],
+    ) -> pb.AnalyzeContentStreamRequest:
+        """Contents as the message of a chunk."""
+        version, priority, _ = key
+        return pb.AnalyzeContentStreamRequest(
+            sequence=sequence,
+            request_id=request_id,
+            contents=pack_contents(content_table(items)),
+            row_request_ids=row_request_ids,
+            model_version=version,
+            priority=PRIORITIES[priority],
+        )
+
+    def answers(
+        self, response: pb.AnalyzeContentStreamResponse, items: Sequence[Any], row_request_ids: tuple[str, ...]
+    ) -> list[ContentJudgement | MeshError]:
+        """Judgements of a chunk, one a content in its order; an error names the content as if it had been alone."""
+        chunk = ContentChunk.of(response, np.arange(len(items)), response.sequence, row_request_ids)
+        for row, error in chunk.failed.items():
+            if isinstance(error, InvalidInput):
+                _as_single(error, row)
+        return chunk.judgements()
 
 
 class ContentChunks:
@@ -89,3 +126,14 @@ class ContentChunks:
         self._sequence += 1
         self._row += len(contents)
         return Chunk(request=request, rows=rows)
+
+
+def _as_single(error: InvalidInput, row: int) -> None:
+    """Names the fields of an error, as `contents.text[3]`, as those of a question of its own: `content.text`."""
+    renamed = []
+    for field, why in error.violations:
+        name = field.removeprefix("contents.").removesuffix(f"[{row}]")
+        renamed.append(Violation(f"content.{name}", why))
+        error.message = error.message.replace(field, f"content.{name}")
+    error.violations = tuple(renamed)
+    error.args = (error.message,)

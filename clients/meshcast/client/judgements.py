@@ -11,7 +11,7 @@ from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.client.receipts import Receipt
 from meshcast.columns import unpack_column, unpack_floats
-from meshcast.rpc import Internal, InvalidInput, MeshError, from_item
+from meshcast.rpc import Internal, InvalidInput, MeshError, from_item, prediction_id
 
 Question = Literal["viral", "above_median"]
 """What is asked about a text: whether it ends among the channel's top tenth, or above the channel's recent median."""
@@ -70,6 +70,7 @@ class ContentChunk:
         failed: errors of failed rows by their place in the chunk, from 0.
         error: why the chunk as a whole was refused; None when it was not. Then every row is NaN.
         receipt: one for the chunk.
+        row_request_ids: the rows' own request ids, where they had any.
     """
 
     sequence: int
@@ -80,6 +81,7 @@ class ContentChunk:
     failed: Mapping[int, MeshError]
     error: MeshError | None
     receipt: Receipt
+    row_request_ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,6 +95,8 @@ class ContentChunk:
 
     def prediction_id(self, row: int) -> str:
         """Id of the judgement of a row of the chunk, counted from 0."""
+        if self.row_request_ids:
+            return prediction_id(self.row_request_ids[row])
         return f"{self.receipt.prediction_id}.{row}"
 
     def judgements(self) -> "list[ContentJudgement | MeshError]":
@@ -127,7 +131,7 @@ class ContentChunk:
             response: the message.
             rows: the rows asked about.
             sequence: number of the chunk, as callers count.
-            row_request_ids: not used: contents carry none.
+            row_request_ids: the rows' own request ids; empty when they had none.
 
         Raises:
             Internal: the columns are not of as many rows as were asked about.
@@ -157,6 +161,7 @@ class ContentChunk:
             failed=failed,
             error=error,
             receipt=Receipt(response.receipt),
+            row_request_ids=row_request_ids,
         )
 
 

@@ -8,7 +8,9 @@ from grpc_health.v1 import health_pb2
 
 from meshcast.client.analyzer_calls import AnalyzerCalls
 from meshcast.client.calls import TIMEOUT_S, Stubs, answer_to
+from meshcast.client.chunks import GatheredQuestions
 from meshcast.client.coalesce import Coalescer
+from meshcast.client.content_chunks import GatheredContents
 from meshcast.client.embedder_calls import EmbedderCalls
 from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
@@ -38,8 +40,9 @@ class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, 
         target: `host:port` of a gateway or of a service, or a gRPC target.
         tls: certificates; None for plaintext.
         timeout_s: deadline of single calls that name none, in seconds.
-        coalesce: let single predictions that are awaited at the same time travel together on one stream. It is several
-            times cheaper where many are under way; a lone call costs about the same either way.
+        coalesce: let single predictions, and judgements of texts, that are awaited at the same time travel together on
+            a stream each. It is several times cheaper where many are under way; a lone call costs about the same either
+            way.
         settings: of the channel; None for the defaults.
     """
 
@@ -60,7 +63,8 @@ class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, 
 
     async def __aenter__(self) -> Self:
         self._stubs = Stubs(self.target, self._settings, self._tls)
-        self._coalescer = Coalescer(self._open_predictions) if self._coalesce else None
+        self._coalescer = Coalescer(self._open_predictions, GatheredQuestions()) if self._coalesce else None
+        self._content_coalescer = Coalescer(self._open_contents, GatheredContents()) if self._coalesce else None
         return self
 
     async def __aexit__(
@@ -71,9 +75,12 @@ class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, 
     async def close(self) -> None:
         """Ends every call that is under way and closes the channel. A closed client cannot be used again."""
         coalescer, self._coalescer = self._coalescer, None
+        content_coalescer, self._content_coalescer = self._content_coalescer, None
         stubs, self._stubs = self._stubs, None
         if coalescer is not None:
             await coalescer.close()
+        if content_coalescer is not None:
+            await content_coalescer.close()
         if stubs is not None:
             await stubs.close()
 

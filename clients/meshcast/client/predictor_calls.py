@@ -21,8 +21,10 @@ from meshcast.client.chunks import QuestionChunks, table_chunks
 from meshcast.client.coalesce import Coalescer
 from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.questions import (
+    History,
     HistoryLike,
     PlannedPost,
+    PlanValues,
     PostsLike,
     Question,
     checked_plan,
@@ -37,7 +39,7 @@ from meshcast.rpc import InvalidInput
 class PredictorCalls(Calls):
     """What a client asks the predictor."""
 
-    _coalescer: Coalescer | None = None
+    _coalescer: Coalescer[tuple[PlanValues, History], EngagementPrediction] | None = None
 
     async def predict_engagement(
         self,
@@ -73,7 +75,8 @@ class PredictorCalls(Calls):
         if self._coalescer is not None:
             key = (version, priority, channel)
             if self._coalescer.has_room(key):
-                return await self._coalescer.predict(plan, prepared, key=key, request_id=request_id, timeout_s=timeout)
+                item = (plan, prepared)
+                return await self._coalescer.ask(item, key=key, request_id=request_id, timeout_s=timeout)
         request = engagement_request(
             plan, prepared, request_id=request_id, channel=channel, version=version, priority=priority
         )

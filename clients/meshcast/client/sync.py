@@ -46,7 +46,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
         target: `host:port` of a gateway or of a service, or a gRPC target.
         tls: certificates; None for plaintext.
         timeout_s: deadline of single calls that name none, in seconds.
-        coalesce: let single predictions that are awaited at the same time travel together on one stream.
+        coalesce: let single predictions, and judgements of texts, that are awaited at the same time travel together.
         settings: of the channel; None for the defaults.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meshcast.client import Content, ContentOutcome, MeshClient, SyncMeshClient, prediction_id
+from meshcast.client import Content, ContentJudgement, ContentOutcome, MeshClient, SyncMeshClient, prediction_id
 from meshcast.contents import Contents, rows_from_columns
 from meshcast.rpc import DeadlineExceeded, InvalidInput, NotFound, Precondition
 
@@ -26,6 +26,28 @@ async def test_a_text_is_judged_alone_and_with_what_else_is_known(target: str, k
     assert bare.above_median > bare.viral
     assert (bare.characters_read, bare.receipt.prediction_id) == (15, prediction_id("q1"))
     assert whole.viral == pytest.approx(kit.probability(kit.log_odds("rain", "We won")), abs=1e-6)
+
+
+async def test_texts_that_are_awaited_together_travel_together(target: str, analyzer: Any, kit: Any) -> None:
+    asked = [Content(text=f"{'won ' * (row % 3)}{row}", hour_of_day=25 if row == 7 else None) for row in range(40)]
+    asked += [Content(text="won " * 10_000), Content(text=" ")]
+    analyzer.break_at = {1: 1}
+    async with MeshClient(target, coalesce=True) as mesh:
+        calls = [mesh.analyze_content(one, request_id=f"q{row}") for row, one in enumerate(asked)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    for row, (one, answer) in enumerate(zip(asked, answers, strict=True)):
+        if row in (7, 41):
+            assert isinstance(answer, InvalidInput)
+            field = "content.hour_of_day" if row == 7 else "content.text"
+            assert answer.violations[0].field == field
+            assert answer.message.startswith(f"{field} ")
+        else:
+            assert isinstance(answer, ContentJudgement)
+            assert answer.viral == pytest.approx(kit.probability(kit.log_odds(one.text)), abs=1e-6)
+            assert answer.receipt.prediction_id == prediction_id(f"q{row}")
+    assert analyzer.streams == 2, "one that broke, and one"
+    assert max(len(chunk.contents.text) for chunk in analyzer.chunks) == 41
+    assert all("won won won won" not in text for chunk in analyzer.chunks for text in chunk.contents.text)
 
 
 @pytest.mark.parametrize("break_at", [{}, {1: 1, 3: 2}])

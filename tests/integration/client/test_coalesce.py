@@ -10,6 +10,8 @@ import pytest
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.client import EngagementPrediction, History, MeshClient, PlannedPost, prediction_id
 from meshcast.client import coalesce as room
+from meshcast.client.chunks import GatheredQuestions
+from meshcast.client.questions import PlanValues
 from meshcast.rpc import (
     DeadlineExceeded,
     InvalidInput,
@@ -20,6 +22,8 @@ from meshcast.rpc import (
     Precondition,
     channel,
 )
+
+Predictions = room.Coalescer[tuple[PlanValues, History], EngagementPrediction]
 
 KINDS: dict[int, type[MeshError]] = {40_400: NotFound, 42_900: Overloaded, 41_200: Precondition, -1: InvalidInput}
 
@@ -219,10 +223,9 @@ async def test_streams_under_constant_breaks_lose_and_swap_no_answer(target: str
     assert right > 0.9 * 16 * 15
 
 
-async def predict(coalescer: room.Coalescer, kit: Any, length: int) -> EngagementPrediction:
-    return await coalescer.predict(
-        kit.plan(length).values(),
-        History(kit.channel_posts(30)),
+async def predict(coalescer: Predictions, kit: Any, length: int) -> EngagementPrediction:
+    return await coalescer.ask(
+        (kit.plan(length).values(), History(kit.channel_posts(30))),
         key=(0, "normal", ""),
         request_id=f"r{length}",
         timeout_s=10,
@@ -232,7 +235,9 @@ async def predict(coalescer: room.Coalescer, kit: Any, length: int) -> Engagemen
 async def test_an_idle_stream_is_closed_and_the_next_call_opens_one(target: str, predictor: Any, kit: Any) -> None:
     async with channel(target) as open_channel:
         stub = pb_grpc.PredictorServiceStub(open_channel)
-        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), room.Bounds(idle_s=0.02))
+        coalescer = Predictions(
+            lambda s: stub.PredictEngagementStream(timeout=s), GatheredQuestions(), room.Bounds(idle_s=0.02)
+        )
         for turn in range(3):
             await predict(coalescer, kit, turn)
             async with asyncio.timeout(5):
@@ -247,7 +252,9 @@ async def test_an_idle_stream_is_closed_and_the_next_call_opens_one(target: str,
 async def test_an_old_stream_is_replaced_and_no_row_is_lost(target: str, predictor: Any, kit: Any) -> None:
     async with channel(target) as open_channel:
         stub = pb_grpc.PredictorServiceStub(open_channel)
-        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), room.Bounds(stream_s=0.01))
+        coalescer = Predictions(
+            lambda s: stub.PredictEngagementStream(timeout=s), GatheredQuestions(), room.Bounds(stream_s=0.01)
+        )
         posts = kit.channel_posts(30)
 
         async def caller(n: int) -> None:
@@ -266,7 +273,7 @@ async def test_more_rows_than_may_wait_are_refused_at_once(target: str, predicto
     async with channel(target) as open_channel:
         stub = pb_grpc.PredictorServiceStub(open_channel)
         bounds = room.Bounds(rows_waiting_max=3)
-        coalescer = room.Coalescer(lambda s: stub.PredictEngagementStream(timeout=s), bounds)
+        coalescer = Predictions(lambda s: stub.PredictEngagementStream(timeout=s), GatheredQuestions(), bounds)
         asked = [asyncio.create_task(predict(coalescer, kit, n)) for n in range(5)]
         done, waiting = await asyncio.wait(asked, timeout=0.1)
         assert [type(task.exception()) for task in done] == [Overloaded] * 2
