@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from meshcast.contents import Contents  # noqa: E402
-from meshcast.services.analyzer.features import INPUTS, padded, rows  # noqa: E402
-from meshcast.services.analyzer.grams import KIND_IDS  # noqa: E402
-from meshcast.services.analyzer.model import (  # noqa: E402
+import torch
+
+from meshcast.contents import Contents
+from meshcast.services.analyzer.features import INPUTS, padded, rows
+from meshcast.services.analyzer.grams import KIND_IDS
+from meshcast.services.analyzer.model import (
     OUTPUTS,
     PLAN_COLUMNS,
     ContentModel,
