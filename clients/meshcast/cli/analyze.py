@@ -177,7 +177,7 @@ class _Asked:
         self._console = console
         self._notes: list[str] = []
         if is_blank.any():
-            self._notes.append(f"{int(is_blank.sum()):,} rows without text and title are left out")
+            self._notes.append(f"rows without text and title, which are left out: {int(is_blank.sum()):,}")
 
     async def report(self, connection: Connection) -> ContentReport:
         """Asks everything."""

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -384,7 +384,7 @@ def analyze(
         int | None, typer.Option(min=0, max=23, help="Hour of the day at which the one text is published.")
     ] = None,
     question: Annotated[
-        str, typer.Option(help="Which judgement of the one text is explained: viral or above_median.")
+        Literal["viral", "above_median"], typer.Option(help="Which judgement of the one text is explained.")
     ] = "viral",
     spans: Annotated[int, typer.Option(min=1, max=32, help="Most spans of the one text to name.")] = 5,
     patterns: Annotated[

@@ -103,7 +103,7 @@ def truths(rows: ContentRows) -> Truths:
     above[where] = residual > 0
     viral[where] = _top_tenth(residual, posts.channel[index.row], index)
     left = n - len(index.row)
-    note = f"{left:,} rows without an outcome, a time or {POSTS_MIN} settled posts before them are left out"
+    note = f"rows without an outcome, a time or {POSTS_MIN} settled posts before them are left out: {left:,}"
     return Truths(above_median=above, viral=viral, note=note if left else "")
 
 

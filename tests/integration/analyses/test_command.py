@@ -154,7 +154,7 @@ async def test_a_file_is_judged_and_what_works_is_told(run: Run, posts: Path, an
         "Topics, found by words",
         "languages of 399 texts: en 100%",
         "most frequent hashtags: #tag (",
-        "note: 1 rows without text and title are left out",
+        "note: rows without text and title, which are left out: 1",
         "content version 1 on arithmetic",
         "rows written to",
     ):
@@ -179,11 +179,11 @@ async def test_the_report_is_printed_for_programs(run: Run, posts: Path, analyze
     assert document["calibration"]["viral"]["base_rate"] == pytest.approx(0.1, abs=0.01)
     assert document["patterns"]["claims"][0]["examples"] == [2], "examples are rows of the file"
     assert document["features"]["share"]["a hashtag"] > 0
-    assert document["notes"][0] == "1 rows without text and title are left out"
+    assert document["notes"][0] == "rows without text and title, which are left out: 1"
 
 
 async def test_nothing_is_claimed_where_nothing_can_be(run: Run, posts: Path, tmp_path: Path) -> None:
-    assert "Nothing can be told from chance: 1 comparisons were made" in " ".join((await run(posts)).split())
+    assert "Nothing can be told from chance: of what was compared (1 in all)" in " ".join((await run(posts)).split())
     bare = write(tmp_path / "bare.csv", [{"text": f"day {row}"} for row in range(30)])
     printed = " ".join((await run(bare)).split())
     assert "The file holds no outcomes" in printed
