@@ -257,8 +257,8 @@ def no_claims(report: ContentReport) -> str:
     if not compared:
         return "There was nothing to compare: " + (" ".join(patterns.notes) or "too few rows have outcomes.")
     return (
-        f"Nothing can be told from chance: of what was compared ({compared:,} in all), and after correcting for all of it, "
-        "nothing is beyond what luck gives. More rows may show smaller effects."
+        f"Nothing can be told from chance: of what was compared ({compared:,} in all), and after correcting for all "
+        "of it, nothing is beyond what luck gives. More rows may show smaller effects."
     )
 
 
