@@ -1,7 +1,8 @@
 """Runtime of model services: sessions over exported models, batching, versions that swap under load."""
 
 from meshcast.runtime.batcher import HIGH, LOW, NORMAL, Batcher, Batching, RunFailed
-from meshcast.runtime.candidates import Candidate, Chooser, VersionPaths
+from meshcast.runtime.candidates import Candidate, VersionPaths
+from meshcast.runtime.choosing import Chooser
 from meshcast.runtime.evidence import Evidence, Proof, Recorded
 from meshcast.runtime.model import Model, Models, ModelState
 from meshcast.runtime.ordered import answer_in_order

@@ -18,7 +18,7 @@ from meshcast.rpc.deadline import Deadline
 from meshcast.rpc.errors import DeadlineExceeded, InvalidInput, MeshError, NotReady, Overloaded
 from meshcast.runtime.counts import BatcherCounts
 from meshcast.runtime.queueing import Answer, Batch, Item, Part, RowQueue, RunFacts
-from meshcast.runtime.ragged import Rows
+from meshcast.runtime.ragged import Rows, in_order
 from meshcast.runtime.signature import Arrays, Signature
 from meshcast.runtime.tap import TapRecord
 from meshcast.runtime.versions import LoadedVersion, Versions
@@ -211,18 +211,7 @@ class Batcher:
                 if item.future.done() and not item.future.cancelled():
                     item.future.exception()  # one is raised; the others have been seen too
             raise
-        if len(answers) == 1:
-            return answers[0]
-        outputs = {
-            name: np.empty((rows, *array.shape[1:]), dtype=array.dtype) for name, array in answers[0].outputs.items()
-        }
-        facts = answers[0].facts
-        for group, answer in zip(groups, answers, strict=True):
-            for name, array in answer.outputs.items():
-                outputs[name][group.positions] = array
-            if answer is not answers[0]:
-                facts = facts.and_of(answer.facts)
-        return Answer(outputs, facts)
+        return in_order(groups, answers)
 
     def _enter(self, arrays: Arrays, rows: int, deadline: Deadline, priority: int, door: str, version: int) -> Item:
         """Puts a question into the queue; see `submit`."""

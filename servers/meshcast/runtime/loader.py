@@ -26,7 +26,7 @@ class Loader:
 
     The second is for loading beside serving, in back-ends whose sessions have no threads of their own: those would
     inherit its priority for good. It is not put last of all: a thread that is put aside while it holds the
-    interpreter's lock holds serving up for longer than it works, so it also rests (`candidates.Pace`).
+    interpreter's lock holds serving up for longer than it works, so it also rests (`choosing.Pace`).
 
     Args:
         name: of the model, for the threads' names.

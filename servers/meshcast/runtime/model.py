@@ -12,7 +12,8 @@ import structlog
 from meshcast.api.type.v1 import error_reason_pb2, model_pb2
 from meshcast.rpc.errors import CorruptData, MeshError, NotFound, NotReady, Precondition
 from meshcast.runtime.batcher import Batcher, Batching
-from meshcast.runtime.candidates import Candidate, Choice, Chooser, Pace
+from meshcast.runtime.candidates import Candidate
+from meshcast.runtime.choosing import Choice, Chooser, Pace
 from meshcast.runtime.evidence import Evidence
 from meshcast.runtime.loader import Loader
 from meshcast.runtime.repository import Repository, VersionPolicy, model_unknown

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.runtime.queueing import Answer
 from meshcast.runtime.signature import RAGGED, Arrays, Signature
 
-__all__ = ["RowGroup", "Rows", "group_rows"]
+__all__ = ["RowGroup", "Rows", "group_rows", "in_order"]
 
 Column = Sequence[NDArray[Any]] | NDArray[Any]
 
@@ -76,3 +77,24 @@ def _stacked(
             whole[row][tuple(map(slice, value.shape))] = value
         arrays[spec.name] = whole
     return arrays
+
+
+def in_order(groups: Sequence[Rows], answers: Sequence[Answer]) -> Answer:
+    """The answer to a question from those to its groups: outputs in the order of its rows, facts as of several runs.
+
+    Args:
+        groups: together they hold every row of the question once.
+        answers: theirs.
+    """
+    first, *others = answers
+    if not others:
+        return first
+    rows = sum(len(group.positions) for group in groups)
+    outputs = {name: np.empty((rows, *array.shape[1:]), dtype=array.dtype) for name, array in first.outputs.items()}
+    for group, answer in zip(groups, answers, strict=True):
+        for name, array in answer.outputs.items():
+            outputs[name][group.positions] = array
+    facts = first.facts
+    for answer in others:
+        facts = facts.and_of(answer.facts)
+    return Answer(outputs, facts)

@@ -22,6 +22,7 @@ from meshcast.runtime import (
     Arrays,
     Batcher,
     Batching,
+    RowGroup,
     RunFailed,
     Signature,
     Tap,
@@ -250,6 +251,60 @@ async def test_a_full_queue_refuses_every_class_and_says_when_to_retry(make: Mak
     bench.session.go.set()
     await asyncio.gather(held, waiting)
     assert bench.batcher.counts.refused == 20
+
+
+def groups_of(*positions: list[int]) -> list[RowGroup]:
+    """Groups of a question whose row k holds k twice."""
+    return [
+        RowGroup(np.array(places), {"x": np.repeat(np.array(places, np.float32)[:, None], 2, axis=1)})
+        for places in positions
+    ]
+
+
+async def test_a_question_of_several_groups_is_answered_in_its_order_by_one_version(make: Make) -> None:
+    bench = await make()
+    bench.add(2)
+    held = await bench.hold()
+    asked = bench.batcher.submit_groups(groups_of([3, 0], [1, 4], [2]), deadline=Deadline.after(30.0))
+    task = asyncio.create_task(asked)
+    await asyncio.sleep(0)
+    bench.versions.make_live(2)  # between its being asked and its run
+    bench.session.go.set()
+    answer = await task
+    assert answer.outputs["y"].tolist() == [1.0, 3.0, 5.0, 7.0, 9.0]
+    assert answer.facts.version == 1
+    await held
+
+
+async def test_a_question_of_several_groups_is_taken_whole_or_not_at_all(make: Make) -> None:
+    bench = await make(queue_rows_max=10)
+    held = await bench.hold()
+
+    def ask(*positions: list[int], **options: Any) -> asyncio.Task[Answer]:
+        asked = bench.batcher.submit_groups(groups_of(*positions), deadline=Deadline.after(30.0), **options)
+        return asyncio.get_running_loop().create_task(asked)
+
+    first = ask([0, 1, 2], [3, 4, 5])
+    with pytest.raises(Overloaded):
+        await ask([0, 1, 2], [3, 4, 5])
+    with pytest.raises(NotFound):
+        await ask([0], [1], version=9)
+    with pytest.raises(InvalidInput, match="queue_rows_max"):
+        await ask(list(range(6)), list(range(6, 11)))
+    assert bench.batcher.queued_rows == 6
+    gone = ask([0, 1], [2])
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert bench.batcher.queued_rows == 6
+    bench.session.go.set()
+    assert (await first).outputs["y"].tolist() == [1.0, 3.0, 5.0, 7.0, 9.0, 11.0]
+    await held
+    bench.session.fails = 2
+    with pytest.raises(RunFailed):
+        await ask(list(range(8)), [8])  # two runs, and both fail
+    await bench.batcher.settle()
+    assert bench.versions.loaded[0].leases == 0
 
 
 async def test_rows_whose_deadline_passed_are_never_computed(make: Make) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
-from meshcast.rpc import CorruptData, Deadline, InvalidInput, NotFound, Overloaded, Precondition
+from meshcast.rpc import CorruptData, Deadline, InvalidInput, NotFound, Precondition
 from meshcast.runtime import (
     Backend,
     Model,
@@ -153,9 +153,9 @@ def test_padding_copies_only_what_does_not_fit() -> None:
 
 
 def test_a_signature_says_which_lengths_it_cannot_mean() -> None:
-    for wrong in ({"length_max": 0}, {"length_max": 20, "multiple_of": 8}, {"length_max": 8, "multiple_of": 0}):
+    for length_max, multiple_of in ((0, 1), (20, 8), (8, 0)):
         with pytest.raises(InvalidInput, match="length_max"):
-            TensorSpec(name="x", shape=(-1,), **wrong)
+            TensorSpec(name="x", shape=(-1,), length_max=length_max, multiple_of=multiple_of)
     with pytest.raises(InvalidInput, match="length_max"):
         TensorSpec(name="x", shape=(3,), length_max=3)
     with pytest.raises(InvalidInput, match="only inputs"):
@@ -274,28 +274,6 @@ async def test_a_question_of_mixed_lengths_is_answered_in_its_order_by_one_versi
     assert answer.facts.version == 1 and answer.facts.compute_us > 0
     alone = await model.batcher.submit_groups(groups[:1], deadline=Deadline.after(30.0))
     assert len(alone.outputs["score"]) == len(groups[0].positions)
-
-
-async def test_a_question_of_several_groups_is_taken_whole_or_not_at_all(
-    texts: Path, settings: RuntimeSettings
-) -> None:
-    asked = replace(settings, backend="onnxruntime", queue_rows_max=40)
-    async with Model(name="texts", signature=SIGNATURE, repository=Repository(texts), settings=asked) as model:
-        await model.load()
-        batcher = model.batcher
-        with pytest.raises(InvalidInput, match="queue_rows_max"):
-            await batcher.submit_groups(group_rows(SIGNATURE, rows_of(41)), deadline=Deadline.after(30.0))
-        with pytest.raises(NotFound):
-            await batcher.submit_groups(group_rows(SIGNATURE, rows_of(9)), deadline=Deadline.after(30.0), version=7)
-        first = asyncio.create_task(
-            batcher.submit_groups(group_rows(SIGNATURE, rows_of(40)), deadline=Deadline.after(30.0))
-        )
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await batcher.submit_groups(group_rows(SIGNATURE, rows_of(40)), deadline=Deadline.after(30.0))
-        assert len((await first).outputs["score"]) == 40
-        await batcher.settle()
-        assert batcher.queued_rows == 0
 
 
 def question(rows: Rows, row: int, **change: Any) -> oip_pb.ModelInferRequest:

@@ -10,7 +10,7 @@ import pytest
 
 from meshcast.rpc import CorruptData
 from meshcast.runtime import Chooser, Repository, SessionOptions, VersionPaths
-from meshcast.runtime import candidates as module
+from meshcast.runtime.choosing import SMALL_BYTES_MAX
 from meshcast.runtime.evidence import OPENVINO, OPENVINO_INT8, OPENVINO_INT8_WEIGHTS, OPENVINO_WEIGHTS, sha256
 
 INT8 = "openvino/cpu/int8"
@@ -103,7 +103,7 @@ def test_back_ends_of_a_large_version_are_opened_one_at_a_time(small: Any, repos
     paths = with_int8(repository)
     (paths.meta_dir / "weights").write_bytes(b"")
     with (paths.meta_dir / "weights").open("r+b") as file:
-        file.truncate(module.SMALL_BYTES_MAX + 1)  # a hole: it takes no room
+        file.truncate(SMALL_BYTES_MAX + 1)  # a hole: it takes no room
     found = choose(chooser(tmp_path), paths, small.signature)
     assert {name for name, candidate in found.items() if candidate.accepted} == set(found)
     rates = [candidate.rows_per_s or 0.0 for candidate in found.values()]
