@@ -6,10 +6,10 @@ same head, and a fit of least log loss states probabilities that agree with what
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from meshcast.rpc.errors import Cancelled, InvalidInput
 
@@ -29,6 +29,7 @@ _PROBABILITY_MIN = 1e-6  # one example that a fold is sure of must not decide wh
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
+Fit = Callable[[Floats, Positions, int, float, NDArray[np.float64] | None], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,21 +100,15 @@ def train(
     fold = _folds(texts, target)
     if len(names) < 2 or fold.max(initial=0) < 1:
         raise InvalidInput("examples must have two labels or more, and two different texts or more", field="examples")
-    # By itself the linear algebra spreads over every core and waits there, in the way of the model runs.
-    with threadpool_limits(1, user_api="blas"):
-        return _trained(np.ascontiguousarray(embeddings, dtype=np.float32), names, target, fold, is_over)
-
-
-def _trained(
-    embeddings: Floats, names: NDArray[np.object_], target: Positions, fold: Positions, is_over: Callable[[], bool]
-) -> Trained:
-    held = _cross_validated(embeddings, target, len(names), fold, is_over)
+    fit = partial(_fit, is_over)
+    embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+    held = _cross_validated(embeddings, target, len(names), fold, fit)
     right = np.arange(len(target)), target
     losses = [-float(np.log(np.maximum(found[right], _PROBABILITY_MIN)).mean()) for found in held]
     best = int(np.argmin(losses))
     weights = None
     for strength in _STRENGTHS[: best + 1]:
-        weights = _fit(embeddings, target, len(names), strength, weights, is_over)
+        weights = fit(embeddings, target, len(names), strength, weights)
     assert weights is not None
     return Trained(
         labels=tuple(str(name) for name in names),
@@ -134,9 +129,7 @@ def _folds(texts: Sequence[str], target: Positions) -> Positions:
     return np.array([fold_of[text] for text in texts], dtype=np.int64)
 
 
-def _cross_validated(
-    embeddings: Floats, target: Positions, labels: int, fold: Positions, is_over: Callable[[], bool]
-) -> list[Floats]:
+def _cross_validated(embeddings: Floats, target: Positions, labels: int, fold: Positions, fit: Fit) -> list[Floats]:
     """For each strength, the probabilities (n, labels) of heads that did not see the example."""
     held = [np.empty((len(target), labels), dtype=np.float32) for _ in _STRENGTHS]
     for out in range(int(fold.max()) + 1):
@@ -144,19 +137,19 @@ def _cross_validated(
         weights = None
         for strength, found in zip(_STRENGTHS, held, strict=True):
             # The fit of a stronger penalty is near the next one's: it is where that one starts.
-            weights = _fit(embeddings[seen], target[seen], labels, strength, weights, is_over)
+            weights = fit(embeddings[seen], target[seen], labels, strength, weights)
             scores = _scores(embeddings[unseen], weights[:, :-1].astype(np.float32), weights[:, -1].astype(np.float32))
             found[unseen] = _softmax(scores)
     return held
 
 
 def _fit(
+    is_over: Callable[[], bool],
     embeddings: Floats,
     target: Positions,
     labels: int,
     strength: float,
     start: NDArray[np.float64] | None,
-    is_over: Callable[[], bool],
 ) -> NDArray[np.float64]:
     """Weights and, in the last column, biases, (labels, width + 1), of least penalised mean log loss."""
     from scipy.optimize import minimize  # a tenth of a second and 30 MB, which only those pay who train
