@@ -51,6 +51,8 @@ class TensorSpec:
             from call to call. Zeros at its end are padding by contract: they must not change any output.
         description: what it holds, with units.
         takes_nonfinite: True for an input in which NaN or infinity mean something; elsewhere they are refused.
+        value_max: largest value of an integer input whose least is 0, as of an index into a table: one beyond it would
+            fail the run, and with it the rows of other callers; None: any value.
         multiple_of: ragged axes are padded with zeros to a multiple of it, so that rows of near lengths run together
             (see `Signature.lengths`).
         length_max: longest ragged axis, itself such a multiple; 0 where none is ragged.
@@ -61,6 +63,7 @@ class TensorSpec:
     shape: tuple[int, ...] = ()
     description: str = ""
     takes_nonfinite: bool = False
+    value_max: int | None = None
     multiple_of: int = 1
     length_max: int = 0
 
@@ -106,18 +109,21 @@ class TensorSpec:
             "shape": list(self.shape),
             "description": self.description,
             "takes_nonfinite": self.takes_nonfinite,
+            **({} if self.value_max is None else {"value_max": self.value_max}),
             **({"multiple_of": self.multiple_of, "length_max": self.length_max} if self.is_ragged else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TensorSpec":
         """The spec that `to_dict` wrote."""
+        value_max = values.get("value_max")
         return cls(
             name=str(values["name"]),
             dtype=str(values["dtype"]),
             shape=tuple(int(size) for size in values["shape"]),
             description=str(values.get("description", "")),
             takes_nonfinite=bool(values.get("takes_nonfinite", False)),
+            value_max=None if value_max is None else int(value_max),
             multiple_of=int(values.get("multiple_of", 1)),
             length_max=int(values.get("length_max", 0)),
         )
@@ -166,7 +172,7 @@ class Signature:
             raise InvalidInput("cells_max must be 1 or more.", field="cells_max")
 
     def check(self, arrays: Arrays, *, model: str = "") -> int:
-        """Number of rows of `arrays`, which hold exactly the inputs with their dtypes, shapes and finite values.
+        """Number of rows of `arrays`, which hold exactly the inputs with their dtypes, shapes and possible values.
 
         Args:
             arrays: the inputs by name.
@@ -193,6 +199,11 @@ class Signature:
             if array.dtype.kind == "f" and not spec.takes_nonfinite and not np.isfinite(array).all():
                 place = np.argwhere(~np.isfinite(array))[0].tolist()
                 raise _mismatch(model, spec.name, f"holds {array[tuple(place)]} at {place}; values must be finite")
+            if spec.value_max is not None and array.size and not 0 <= array.min() <= array.max() <= spec.value_max:
+                place = np.argwhere((array < 0) | (array > spec.value_max))[0].tolist()
+                raise _mismatch(
+                    model, spec.name, f"holds {array[tuple(place)]} at {place}; values are 0 to {spec.value_max}"
+                )
         if len(arrays) != len(self.inputs):
             unknown = sorted(set(arrays) - set(self.input_names))[0]
             raise _mismatch(model, unknown, f"is not an input; the model takes {', '.join(self.input_names)}")

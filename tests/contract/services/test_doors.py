@@ -227,6 +227,11 @@ def wrong_tensors(served: Any) -> list[tuple[str, oip_pb.ModelInferRequest]]:
                 array = tensors[spec.name].copy()
                 array[(1, *(0 for _ in spec.shape))] = value
                 cases.append((spec.name, peer.tensor_request({**tensors, spec.name: array})))
+        if spec.value_max is not None:
+            for value in (-1, spec.value_max + 1):
+                array = tensors[spec.name].copy()
+                array[(1, *(0 for _ in spec.shape))] = value
+                cases.append((spec.name, peer.tensor_request({**tensors, spec.name: array})))
     stranger = peer.tensor_request(tensors)
     stranger.inputs[0].name = "stranger"
     cases.append(("stranger", stranger))

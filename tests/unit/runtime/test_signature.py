@@ -53,6 +53,18 @@ def test_an_input_in_which_nan_means_something_takes_it() -> None:
     assert Signature.from_dict(signature.to_dict()) == signature
 
 
+@pytest.mark.parametrize(("value", "words"), [(-1, "holds -1 at [0, 1]"), (10, "holds 10 at [0, 1]")])
+def test_an_index_beyond_its_table_is_refused(value: int, words: str) -> None:
+    signature = Signature(
+        inputs=(TensorSpec(name="ids", dtype="INT32", shape=(2,), value_max=9),), outputs=(TensorSpec(name="y"),)
+    )
+    assert signature.check({"ids": np.array([[0, 9]], np.int32)}) == 1
+    with pytest.raises(InvalidInput, match="values are 0 to 9") as caught:
+        signature.check({"ids": np.array([[0, value]], np.int32)})
+    assert words in caught.value.message
+    assert Signature.from_dict(signature.to_dict()) == signature
+
+
 def test_a_signature_survives_json() -> None:
     assert Signature.from_dict(SIGNATURE.to_dict()) == SIGNATURE
 

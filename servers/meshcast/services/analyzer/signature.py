@@ -2,8 +2,12 @@
 
 from meshcast.runtime import Signature, TensorSpec
 from meshcast.services.analyzer.features import EXTRAS, GRAMS_MAX, GRAMS_UNIT, TOKENS_MAX, TOKENS_UNIT
+from meshcast.services.analyzer.grams import GRAM_IDS
 
-__all__ = ["SIGNATURE"]
+__all__ = ["SIGNATURE", "TOKEN_IDS"]
+
+TOKEN_IDS = 8_192
+"""Ids of tokens that `tokenizer.json` gives, padding included."""
 
 SIGNATURE = Signature(
     inputs=(
@@ -11,6 +15,7 @@ SIGNATURE = Signature(
             name="tokens",
             dtype="INT32",
             shape=(-1,),
+            value_max=TOKEN_IDS - 1,
             multiple_of=TOKENS_UNIT,
             length_max=TOKENS_MAX,
             description="ids of the text's tokens, then 1, then those of the title; 0 is padding",
@@ -19,6 +24,7 @@ SIGNATURE = Signature(
             name="grams",
             dtype="INT32",
             shape=(-1,),
+            value_max=GRAM_IDS - 1,
             multiple_of=GRAMS_UNIT,
             length_max=GRAMS_MAX,
             description="ids of the different n-grams of text and title, in any order; 0 is padding",

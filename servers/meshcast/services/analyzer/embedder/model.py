@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meshcast.services.analyzer.embedder.signature import TOKENS_MAX, WIDTH
+from meshcast.services.analyzer.embedder.signature import TOKENS_MAX, WIDTH, WORDS
 
 __all__ = ["EmbedderModel"]
 
-_WORDS, _LAYERS, _HEADS, _INNER = 30_522, 6, 12, 1_536
+_LAYERS, _HEADS, _INNER = 6, 12, 1_536
 _NORM_EPS = 1e-12
 _MASKED = -1e4  # exp gives 0 for it, and a row of padding alone stays finite
 
@@ -46,7 +46,7 @@ class EmbedderModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Parameter(torch.randn(_WORDS, WIDTH))
+        self.words = nn.Parameter(torch.randn(WORDS, WIDTH))
         self.places = nn.Parameter(torch.zeros(TOKENS_MAX, WIDTH))
         self.norm = nn.LayerNorm(WIDTH, eps=_NORM_EPS)
         self.layers = nn.ModuleList(_Layer() for _ in range(_LAYERS))
