@@ -1,18 +1,19 @@
 """Claims: what goes with a better or worse outcome, tested against chance for all comparisons of a report at once.
 
-Each comparison is of rows that have something with rows that have it not, within strata: stretches of about 40 posts of
+Each comparison is of rows that have something with rows that have it not, within strata: stretches of about 60 posts of
 one channel, in the order of time. Inside of a stratum outcomes are replaced by their ranks on the normal scale, less a
 straight line over time, so neither the level and spread of a channel, nor a trend, nor the shape of the outcomes'
 distribution can make a claim. Chance is what remains when the outcomes change places within their strata.
 
 Assumed is that, but for what is compared, the posts of a stratum are alike whatever their order. Outcomes of one day
-may depend on each other: a comparison is judged by its spread from day to day. Without dates posts are taken as
-independent.
+may be alike: how much they are is measured, and a comparison's standard error grows with it and with how far days have
+it or have it not as a whole. Without dates posts are taken as independent.
 
 Sources: Westfall and Young, Resampling-Based Multiple Testing (1993), for the largest of all statistics; Freedman and
 Lane, A Nonstochastic Interpretation of Reported Significance Levels (J. Bus. Econ. Stat. 1, 1983), for residuals that
 change places; Chung and Romano, Exact and Asymptotically Robust Permutation Tests (Ann. Stat. 41, 2013), for statistics
-that carry their own standard error.
+that carry their own standard error; Moulton, Random Group Effects and the Precision of Regression Estimates (J.
+Econometrics 32, 1986), for what days add to it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,15 +31,16 @@ Mask = NDArray[np.bool_]
 ROWS_MIN = 10
 """Rows with a known outcome that must have something, and that must not, for a comparison."""
 CLUSTERS_MIN = 20
-"""Days of which the outcomes must be known before the spread from day to day is taken as the measure."""
+"""Days of which outcomes must be known before it can be told how much those of one day are alike."""
 
-_STRATUM = 40
+_STRATUM = 60
 _LINE_MIN = 8  # rows of a dated stratum from which a line over time is taken out
-_RESERVE = 2.0
+_TOPICS_SHARE = 1 / 2  # of the error rate that claims about topics may use up
+_OTHERS_SHARE = 1 / 6  # that all other claims may; the rest is kept for what changing places does not show
 _PERMUTATIONS = 999
 _PERMUTATIONS_MAX = 9_999
 _BATCH = 100
-_LEVEL = 0.95
+_REACH = 1.959964  # standard errors from the middle to an end of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,9 +85,9 @@ class Finding:
     p_value: float
     """Probability of so large a statistic by chance."""
     p_corrected: float
-    """Twice the probability that the largest statistic of all comparisons is so large by chance; at most 1. Twice,
-    since half of the error rate is kept for what changing places does not show, as outcomes that depend on each other
-    for longer than a day."""
+    """Probability that the largest statistic of all comparisons of its kind is so large by chance, over the share of
+    the error rate that the kind has: a half for topics, a sixth for all else; at most 1. The third that is left is kept
+    for what changing places does not show, as outcomes that depend on each other for longer than a day."""
 
 
 def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats | None) -> Design | None:
@@ -145,6 +147,7 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
 def findings(
     design: Design,
     masks: Sequence[Mask],
+    is_topic: Sequence[bool],
     *,
     error_rate: float,
     seed: int,
@@ -155,6 +158,7 @@ def findings(
     Args:
         design: of the outcomes.
         masks: of each comparison, shape (n,) over all rows, True where a row has it.
+        is_topic: of each comparison, whether it is of a topic.
         error_rate: at which claims will be made; more permutations are drawn for a smaller one.
         seed: of the permutations.
         check: called between steps; raises to give up.
@@ -168,18 +172,22 @@ def findings(
     if not len(tested):
         return found
     check()
-    clusters = _Clusters(contrast[tested], design.cluster)
-    statistic = clusters.statistics(design.score[:, None])[:, 0]
+    contrasts = _Contrasts(contrast[tested], design.cluster)
+    statistic = contrasts.statistics(design.score[:, None])[:, 0]
     seen = np.abs(statistic)
-    count = int(np.clip(np.ceil(40 / error_rate), _PERMUTATIONS, _PERMUTATIONS_MAX))
+    count = int(np.clip(np.ceil(50 / error_rate), _PERMUTATIONS, _PERMUTATIONS_MAX))
     own, most = np.zeros(len(tested)), np.zeros(len(tested))
+    of_topics = np.array(is_topic, dtype=np.bool_)[tested]
+    share = np.where(of_topics, _TOPICS_SHARE, _OTHERS_SHARE)
     rng = np.random.default_rng(seed)
     for start in range(0, count, _BATCH):
         check()
-        drawn = np.abs(clusters.statistics(_shuffled(design, min(_BATCH, count - start), rng)))
+        drawn = np.abs(contrasts.statistics(_shuffled(design, min(_BATCH, count - start), rng)))
         own += (drawn >= seen[:, None]).sum(axis=1)
-        most += (drawn.max(axis=0)[None, :] >= seen[:, None]).sum(axis=1)
-    effects, lower, upper = clusters.effects(design.score)
+        for kind in (of_topics, ~of_topics):
+            if kind.any():
+                most[kind] += (drawn[kind].max(axis=0)[None, :] >= seen[kind, None]).sum(axis=1)
+    effects, lower, upper = contrasts.effects(design.score)
     for k, at in enumerate(tested.tolist()):
         found[at] = Finding(
             effect=float(effects[k]),
@@ -189,12 +197,12 @@ def findings(
             rows_without=len(design.rows) - int(counts[at]),
             statistic=float(statistic[k]),
             p_value=float((1 + own[k]) / (1 + count)),
-            p_corrected=min(float(_RESERVE * (1 + most[k]) / (1 + count)), 1.0),
+            p_corrected=min(float((1 + most[k]) / (1 + count) / share[k]), 1.0),
         )
     return found
 
 
-class _Clusters:
+class _Contrasts:
     """Comparisons j of m rows, each row in one of several clusters.
 
     Args:
@@ -205,44 +213,40 @@ class _Clusters:
     def __init__(self, contrast: Floats, cluster: Ints) -> None:
         self._order = np.argsort(cluster, kind="stable")
         self._contrast = contrast[:, self._order]
+        self._square = self._contrast**2
         self._starts = np.flatnonzero(np.diff(cluster[self._order], prepend=-1))
-        self._alone = len(self._starts) == len(cluster)
+        sizes = np.diff(np.append(self._starts, len(cluster)))
+        self._pairs = float((sizes * (sizes - 1)).sum())
+        sums = np.add.reduceat(self._contrast, self._starts, axis=1)
+        # Where the rows of a day cancel out, days that are alike make a comparison surer; that is not relied upon.
+        self._together = np.maximum((sums**2).sum(axis=1) - self._square.sum(axis=1), 0)
 
     def statistics(self, scores: Floats) -> Floats:
-        """Each comparison's sum over its own standard error, shape (j, p).
+        """Each comparison's sum over its standard error, shape (j, p).
 
         Args:
             scores: shape (m, p), p arrangements of the outcomes.
         """
         ordered = scores[self._order]
-        total = self._contrast @ ordered
-        square = np.zeros_like(total)
-        if self._alone:
-            square = self._contrast**2 @ ordered**2
-        else:
-            for start, stop in zip(self._starts, [*self._starts[1:], len(ordered)], strict=True):
-                square += (self._contrast[:, start:stop] @ ordered[start:stop]) ** 2
-        return np.asarray(total / np.sqrt(np.maximum(square, 1e-300)))
+        variance = self._square @ ordered**2 + self._together[:, None] * self._alike(ordered)
+        return np.asarray(self._contrast @ ordered / np.sqrt(np.maximum(variance, 1e-300)))
 
     def effects(self, score: Floats) -> tuple[Floats, Floats, Floats]:
-        """Differences and the ends of their 95 % confidence intervals, each (j,).
-
-        Source: the variance of Liang and Zeger, Longitudinal Data Analysis Using Generalized Linear Models (Biometrika
-        73, 1986); the degrees of freedom by the effective number of clusters, Carter, Schnepel and Steigerwald (Rev.
-        Econ. Stat. 99, 2017).
-        """
-        from scipy.special import stdtrit
-
+        """Differences and the ends of their 95 % confidence intervals, each (j,)."""
         ordered = score[self._order]
-        weight = (self._contrast**2).sum(axis=1)
+        weight = self._square.sum(axis=1)
         effect = self._contrast @ ordered / weight
-        left = self._contrast * (ordered - effect[:, None] * self._contrast)
-        sums = np.add.reduceat(left, self._starts, axis=1)
-        size = np.add.reduceat(self._contrast**2, self._starts, axis=1)
-        effective = np.maximum(weight**2 / (size**2).sum(axis=1), 2)
-        error = np.sqrt((sums**2).sum(axis=1) * effective / (effective - 1)) / weight
-        reach = stdtrit(effective - 1, (1 + _LEVEL) / 2) * error
+        left = ordered - effect[:, None] * self._contrast
+        variance = (self._square * left**2).sum(axis=1) + self._together * self._alike(ordered[:, None])
+        reach = _REACH * np.sqrt(variance) / weight
         return effect, effect - reach, effect + reach
+
+    def _alike(self, ordered: Floats) -> Floats:
+        """Mean product of two scores of a day, at least 0, shape (p,)."""
+        if not self._pairs:
+            return np.zeros(ordered.shape[1])
+        sums = np.add.reduceat(ordered, self._starts, axis=0)
+        return np.asarray(np.maximum((sums**2).sum(axis=0) - (ordered**2).sum(axis=0), 0) / self._pairs)
 
 
 def _residual(having: Floats, design: Design) -> Floats:

@@ -158,7 +158,14 @@ def judge(
         return Patterns(topics=found.topics, row_topics=found.row_topics, claims=(), others=(), notes=(note,))
     if not design.by_day:  # weeks repeat, so a weekday cannot be told from a few days that were good or bad
         compared = [one for one in compared if one.kind != "weekday"]
-    results = findings(design, [one.has_it for one in compared], error_rate=error_rate, seed=_SEED, check=check)
+    results = findings(
+        design,
+        [one.has_it for one in compared],
+        [one.branch is not None for one in compared],
+        error_rate=error_rate,
+        seed=_SEED,
+        check=check,
+    )
     pairs = [(one, result) for one, result in zip(compared, results, strict=True) if result is not None]
     pairs.sort(key=lambda pair: (pair[1].p_corrected, pair[1].p_value, -abs(pair[1].statistic)))
     found = tree.cut(
