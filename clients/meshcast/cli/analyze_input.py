@@ -15,7 +15,7 @@ __all__ = ["Details", "Encoding", "TextInput", "given"]
 
 _TEXT_FORMS = (".txt", ".md")
 _WAYS = "give a table (.csv, .jsonl or .parquet), a text (.txt or .md), - for standard input, or --text"
-_WIDEST = 4  # bytes of a character in any encoding that is in use
+_READ_MAX = 4 * BYTES_MAX + 1  # no encoding that is in use takes more than 4 bytes where UTF-8 takes 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +89,11 @@ def given(file: str | None, text: str | None, details: Details, encoding: Encodi
             return _one("text", _unescaped(text, encoding), details)
         assert file is not None
         if file == "-":
-            data = sys.stdin.buffer.read(_WIDEST * BYTES_MAX + 1)
-            return _one("standard input", _decoded(data, "standard input", encoding), details)
+            return _one(*_text_of(sys.stdin.buffer.read(_READ_MAX), "standard input", encoding), details)
         path = Path(file)
         form, packing = kind_of(path, (*TABLE_FORMS, *_TEXT_FORMS), _WAYS)
         if form in _TEXT_FORMS:
-            return _one(path.name, _decoded(read_bytes(path, packing), path.name, encoding), details)
+            return _one(*_text_of(read_bytes(path, packing, most=_READ_MAX), path.name, encoding), details)
         if details != Details():
             raise Problem("--title, --media and --hour belong to one text; a table has columns for them")
         return read_contents(path, encoding=encoding.codec, replace_invalid=encoding.replace_invalid)
@@ -107,10 +106,21 @@ def _one(source: str, text: str, details: Details) -> TextInput:
         raise Problem(f"{source} holds no text")
     size = len(text.encode()) + len(details.title.encode("utf-8", "replace"))
     if size > BYTES_MAX:
-        way_out = "give its beginning: the model reads no more than that"
-        raise Problem(f"{source}: {size:,} bytes of UTF-8, at most {BYTES_MAX:,} are taken", way_out=way_out)
+        raise _too_long(source, f"{size:,} bytes of UTF-8")
     content = Content(text=text, title=details.title, has_media=details.has_media, hour_of_day=details.hour_of_day)
     return TextInput(source=source, content=content)
+
+
+def _text_of(data: bytes, source: str, encoding: Encoding) -> tuple[str, str]:
+    """A source and its text."""
+    if len(data) >= _READ_MAX:
+        raise _too_long(source, f"more than {_READ_MAX - 1:,} bytes")
+    return source, _decoded(data, source, encoding)
+
+
+def _too_long(source: str, size: str) -> Problem:
+    way_out = "give its beginning: the model reads no more than that"
+    return Problem(f"{source}: {size}, at most {BYTES_MAX:,} are taken", way_out=way_out)
 
 
 def _decoded(data: bytes, source: str, encoding: Encoding) -> str:

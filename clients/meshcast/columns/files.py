@@ -48,15 +48,15 @@ def kind_of(path: Path, forms: Sequence[str], way_out: str) -> FileKind:
     return FileKind(form, packing)
 
 
-def read_bytes(path: Path, packing: str = "") -> bytes:
-    """The bytes of a file, unpacked.
+def read_bytes(path: Path, packing: str = "", *, most: int = -1) -> bytes:
+    """The bytes of a file, unpacked, at most so many of them; all where `most` is negative.
 
     Raises:
         NotFound: there is no such file.
         InvalidInput: it cannot be read, or is cut off.
     """
     with _refused(path, packing), _open(path, packing) as file:
-        data: bytes = file.read()
+        data: bytes = file.read(most)
     return data
 
 

@@ -344,12 +344,14 @@ async def test_a_real_browser_shows_the_page_in_light_and_dark_and_runs_nothing(
         ({"text": "x", "question": "likes"}, "--question likes: is not known"),
         ({"text": " \n"}, "text holds no text"),
         ({"text": "ж" * 600_000}, "1,200,000 bytes of UTF-8, at most 1,048,576"),
+        ({"file": "huge.txt"}, "huge.txt: more than 4,194,304 bytes, at most 1,048,576 are taken"),
         ({"text": "x", "encoding": Encoding(name="klingon")}, "--encoding klingon: is not known"),
         ({"text": "x", "encoding": Encoding(name="base64")}, "is no encoding of texts"),
         ({"text": "x\udcff"}, "text, line 1, byte 2: is not UTF-8"),
     ],
 )
 async def test_what_is_wrong_with_a_command_is_said(run: Run, posts: Path, options: dict[str, Any], said: str) -> None:
+    posts.with_name("huge.txt").write_text("ж" * 3_000_000, "utf-8")
     if options.get("encoding"):
         options = {"file": "posts.csv", "encoding": options["encoding"]}
     with pytest.raises(Problem) as caught:
