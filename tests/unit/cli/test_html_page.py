@@ -1,5 +1,7 @@
 """Pages: whatever a text says, the page stays well-formed and says it as text."""
 
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,3 +40,12 @@ def test_a_page_needs_a_name_and_a_folder(tmp_path: Path) -> None:
     for name, said in (("report.pdf", "unknown kind of page"), ("none/report.html", "there is no folder")):
         with pytest.raises(Problem, match=said):
             check_html(tmp_path / name)
+
+
+def test_a_page_without_matplotlib_is_answered_with_the_pip_line(tmp_path: Path) -> None:
+    words = ["analyze", "--text", "x", "--html", str(tmp_path / "report.html"), "--target", "127.0.0.1:1"]
+    code = f"import sys; sys.modules['matplotlib'] = None; from meshcast.cli import main; main({words!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert "pip install 'meshcast[plot]'" in done.stderr
+    assert not list(tmp_path.iterdir())
