@@ -5,11 +5,10 @@ They are well-formed XML too, so that a strict parser can check them.
 
 import html
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from meshcast.cli.content_plots import Picture
-from meshcast.cli.problem import ExitCode, Problem, pip_line
+from meshcast.cli.problem import Problem, need_matplotlib
 from meshcast.cli.shown_text import shown
 from meshcast.columns import written_whole
 
@@ -132,12 +131,7 @@ def check_html(path: Path) -> None:
         raise Problem(f"--html {path}: unknown kind of page", way_out="end its name with .html")
     if not path.parent.is_dir():
         raise Problem(f"--html {path}: there is no folder {path.parent}")
-    if find_spec("matplotlib") is None:
-        raise Problem(
-            "the page's plots need matplotlib, which is not installed",
-            exit_code=ExitCode.EXTRA_MISSING,
-            way_out=pip_line("plot"),
-        )
+    need_matplotlib("a page with plots")
 
 
 def write_page(path: Path, content: str) -> None:

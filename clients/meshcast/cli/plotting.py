@@ -4,14 +4,13 @@ import math
 import warnings
 from collections.abc import Sequence
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from meshcast.cli.forecast_table import SeriesForecast, percent
-from meshcast.cli.problem import ExitCode, Problem, pip_line
+from meshcast.cli.problem import Problem, need_matplotlib
 from meshcast.cli.series_file import shown_name
 
 __all__ = ["PANELS_MAX", "check_plot", "draw"]
@@ -39,12 +38,7 @@ def check_plot(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise Problem(f"--plot {path}: there is no folder {path.parent}")
-    if find_spec("matplotlib") is None:
-        raise Problem(
-            "drawing needs matplotlib, which is not installed",
-            exit_code=ExitCode.EXTRA_MISSING,
-            way_out=pip_line("plot"),
-        )
+    need_matplotlib("drawing")
 
 
 def draw(path: Path, found: Sequence[SeriesForecast], *, is_nonnegative: bool) -> None:

@@ -4,8 +4,9 @@ import re
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
+from importlib.util import find_spec
 
-__all__ = ["EXTRA_OF_MODULE", "ExitCode", "Problem", "report", "translate"]
+__all__ = ["EXTRA_OF_MODULE", "ExitCode", "Problem", "need_matplotlib", "report", "translate"]
 
 
 class ExitCode(IntEnum):
@@ -125,6 +126,23 @@ def missing_module(error: ModuleNotFoundError) -> Problem:
 def pip_line(extra: str) -> str:
     """The command that installs one extra."""
     return f"pip install 'meshcast[{extra}]'"
+
+
+def need_matplotlib(what: str) -> None:
+    """Refuses what needs the extra `plot` where it is not installed.
+
+    Args:
+        what: needs it, as in `drawing`.
+
+    Raises:
+        Problem: with the pip line.
+    """
+    if find_spec("matplotlib") is None:
+        raise Problem(
+            f"{what} needs matplotlib, which is not installed",
+            exit_code=ExitCode.EXTRA_MISSING,
+            way_out=pip_line("plot"),
+        )
 
 
 def _says(message: str, field: str, description: str) -> bool:
