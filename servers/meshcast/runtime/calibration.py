@@ -12,9 +12,12 @@ __all__ = [
     "expected_calibration_error",
     "rank_correlation",
     "rank_correlation_within",
+    "stacking_line",
 ]
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+
+_SLOPE_MIN = 0.01  # so that the order of the rows is kept
 
 
 def confidence_line(logits: Floats, labels: NDArray[np.bool_]) -> tuple[float, float]:
@@ -29,23 +32,30 @@ def confidence_line(logits: Floats, labels: NDArray[np.bool_]) -> tuple[float, f
 
     Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), with its smoothed targets.
     """
-    z = np.asarray(logits, dtype=np.float64)
-    positives, negatives = int(labels.sum()), int((~labels).sum())
-    goal = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([z, np.ones_like(z)], axis=1)
-    line = np.array([1.0, 0.0])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(design @ line, -30, 30)))
-        slope = design.T @ (p - goal)
-        curve = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
-        step = np.linalg.solve(curve, slope)
-        # A full Newton step overshoots where log odds are far off; half steps until the loss falls always arrive.
-        while _log_loss(design @ (line - step), goal) > _log_loss(design @ line, goal) and np.abs(step).max() > 1e-9:
-            step = step / 2
-        line = line - step
-        if float(np.abs(step).max()) < 1e-9:
-            break
-    return max(float(line[0]), 0.01), float(line[1])
+    slope, shift = _fitted(np.asarray(logits, dtype=np.float64)[:, None], labels)
+    return max(slope, _SLOPE_MIN), shift
+
+
+def stacking_line(main: Floats, more: Floats, labels: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Slopes and intercept that turn two answers into calibrated log odds, as `confidence_line` does with one.
+
+    Args:
+        main: shape (n,), log odds of the answer that counts whatever the other is worth.
+        more: shape (n,), what is added to it.
+        labels: shape (n,), what happened.
+
+    Returns:
+        Slope of the main answer, at least .01; slope of the other, 0 where it would do harm; and intercept.
+
+    Source: Wolpert, Stacked Generalization (Neural Networks 5, 1992), with Platt's smoothed targets.
+    """
+    answers = np.stack([main, more], axis=1).astype(np.float64)
+    if np.ptp(answers[:, 1]) > 0:
+        slope, added, shift = _fitted(answers, labels)
+        if added > 0 and slope >= _SLOPE_MIN:
+            return slope, added, shift
+    slope, shift = confidence_line(main, labels)
+    return slope, 0.0, shift
 
 
 def expected_calibration_error(confidence: Floats, labels: NDArray[np.bool_], *, bins: int = 15) -> float:
@@ -97,6 +107,26 @@ def rank_correlation_within(a: Floats, b: Floats, groups: NDArray[np.int64], *, 
     ]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def _fitted(answers: NDArray[np.float64], labels: NDArray[np.bool_]) -> list[float]:
+    """Slopes of the columns and intercept by Newton's method, from slopes of 1."""
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    goal = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.concatenate([answers, np.ones((len(answers), 1))], axis=1)
+    line = np.append(np.ones(answers.shape[1]), 0.0)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(design @ line, -30, 30)))
+        slope = design.T @ (p - goal)
+        curve = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(len(line))
+        step = np.linalg.solve(curve, slope)
+        # A full Newton step overshoots where log odds are far off; half steps until the loss falls always arrive.
+        while _log_loss(design @ (line - step), goal) > _log_loss(design @ line, goal) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        line = line - step
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    return [float(value) for value in line]
 
 
 def _log_loss(odds: NDArray[np.float64], goal: NDArray[np.float64]) -> float:

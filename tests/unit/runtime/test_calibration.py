@@ -21,6 +21,18 @@ def test_the_confidence_line_never_turns_the_order_around() -> None:
     assert slope > 0
 
 
+def test_stacking_weighs_two_answers_as_they_deserve() -> None:
+    rng = np.random.default_rng(4)
+    main, more, noise = rng.normal(size=(3, 20_000))
+    happened = rng.random(20_000) < 1 / (1 + np.exp(-(2 * main + 0.5 * more - 1)))
+    assert calibration.stacking_line(main, more, happened) == pytest.approx((2, 0.5, -1), abs=0.1)
+    assert calibration.stacking_line(main, -more, happened)[1] == 0  # it would do harm
+    assert calibration.stacking_line(main, noise, happened)[1] == pytest.approx(0, abs=0.05)
+    assert calibration.stacking_line(main, np.zeros(20_000), happened)[:2] == pytest.approx(
+        (calibration.confidence_line(main, happened)[0], 0)
+    )
+
+
 def test_calibration_error_is_zero_when_bins_hold_and_the_gap_when_they_do_not() -> None:
     labels = np.tile([True, False], 300)
     assert calibration.expected_calibration_error(np.full(600, 0.5), labels) == pytest.approx(0, abs=0.02)

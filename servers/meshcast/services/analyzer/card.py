@@ -108,19 +108,20 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
     if split["test"]["rows"] < _ROWS_FEW:
         lines += [f"All of these figures are rough: the test part has {split['test']['rows']:,} posts.", ""]
     lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
-    settings = recipe["settings"]
+    settings, penalty, counts = recipe["settings"], recipe["penalty"], recipe["network_counts"]
     lines += [
         "## Recipe",
         "",
         f"A bag of hashed n-grams (words, pairs of words, pieces of 2 to 4 characters; {recipe['buckets']:,} buckets a "
         "kind), weighed by rarity and fitted by ridge regression on the posts' ranks within their channel (penalties "
-        f"{settings['penalty_above']:g} and {settings['penalty_viral']:g}). Beside it a convolution over the tokens, a "
+        f"{penalty['above_median']:g} and {penalty['viral']:g}). Beside it a convolution over the tokens, a "
         f"transformer encoder layer and a network for length, media and hour ({recipe['parameters']:,} parameters), "
         "trained on both questions together next to what bags say of posts they were not fitted on. Best of "
         f"{recipe['epochs_run']} epochs: {recipe['best_epoch']}; batches of {settings['batch_rows']}, learning rate "
         f"{settings['learning_rate']:g}, dropout {settings['dropout']:g}, averaged weights (decay "
-        f"{settings['averaging']:g}), seed {settings['seed']}. Platt scaling on the validation part, inside the "
-        "exported graph.",
+        f"{settings['averaging']:g}), seed {settings['seed']}. On the validation part both are stacked (the "
+        f"network counts {counts['above_median']:.2f} and {counts['viral']:.2f} of "
+        "what it says) and calibrated by Platt scaling, inside the exported graph.",
         "",
     ]
     if text.notes:

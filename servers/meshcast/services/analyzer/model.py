@@ -204,7 +204,7 @@ class ContentModel(nn.Module):
         self.answer = nn.Linear(hidden, len(OUTPUTS) + 1)
         nn.init.zeros_(self.answer.weight)  # start as the bag alone
         nn.init.zeros_(self.answer.bias)
-        self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * len(OUTPUTS)))
+        self.register_buffer("calibration", torch.tensor([[1.0, 1.0, 0.0]] * len(OUTPUTS)))
 
     def forward(self, tokens: Tensor, grams: Tensor, extras: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated probabilities.
@@ -218,13 +218,14 @@ class ContentModel(nn.Module):
             `above_median` (B,) and `viral` (B,).
         """
         plan = plan_columns(extras)
-        odds, _ = self.log_odds(tokens, self.bag(grams, plan), plan)
-        odds = odds * self.calibration[:, 0] + self.calibration[:, 1]
+        bag = self.bag(grams, plan)
+        correction, _ = self.correction(tokens, bag, plan)
+        odds = bag * self.calibration[:, 0] + correction * self.calibration[:, 1] + self.calibration[:, 2]
         above_median, viral = torch.sigmoid(odds).unbind(dim=1)
         return above_median, viral
 
-    def log_odds(self, tokens: Tensor, bag: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
-        """Uncalibrated log odds of both questions, (B, 2), and what training also asks for, the rank, (B,).
+    def correction(self, tokens: Tensor, bag: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be added to the bag's log odds, (B, 2), and what training also asks for, the rank, (B,).
 
         Args:
             tokens: as `forward`.
@@ -232,11 +233,11 @@ class ContentModel(nn.Module):
             plan: shape (B, `PLAN_COLUMNS`).
         """
         answer = self.answer(self.join(torch.cat([self.reader(tokens), self.plan(plan), bag], dim=1)))
-        return bag + answer[:, : len(OUTPUTS)], answer[:, -1]
+        return answer[:, : len(OUTPUTS)], answer[:, -1]
 
     @torch.no_grad()
     def set_calibration(self, lines: Tensor) -> None:
-        """Sets slope and intercept of the log odds of both questions, (2, 2)."""
+        """Sets, for both questions, what the bag counts for, what the correction does, and the intercept: (2, 3)."""
         self.calibration.copy_(lines)
 
 

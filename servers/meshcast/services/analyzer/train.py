@@ -38,7 +38,8 @@ RECORDED_ROWS = 256
 """Validation rows kept as real inputs for the parity gate of an export."""
 
 _BUCKETS = (1 << 14, 1 << 20)
-_BUCKETS_A_ROW = 10  # a text brings about so many n-grams that no text before it had
+_BUCKETS_A_ROW = 8  # with fewer, n-grams that share a bucket cost accuracy; with more nothing is gained
+_PENALTIES = (3.0, 6.0, 12.0)  # many rows need little, a few thousand much
 _READ_ROWS = 1_024
 
 
@@ -54,7 +55,7 @@ class TrainSettings:
         validate_share: share of rows that choose the epoch and calibrate.
         rows_min: fewest training rows; the two other parts need a tenth of it.
         buckets: of the bag's tables, a power of two; 0 takes what fits the rows.
-        penalty_above: of the bag's squared weights, for being above the median.
+        penalty_above: of the bag's squared weights, for being above the median; 0 takes what validates best.
         penalty_viral: the same for being viral.
         folds: parts in time that a bag answers without having seen them.
         width: of a token's embedding.
@@ -79,13 +80,13 @@ class TrainSettings:
     validate_share: float = 0.12
     rows_min: int = 500
     buckets: int = 0
-    penalty_above: float = 3.0
-    penalty_viral: float = 5.0
-    folds: int = 4
+    penalty_above: float = 0.0
+    penalty_viral: float = 0.0
+    folds: int = 3
     width: int = 64
     epochs: int = 2
     steps_min: int = 400
-    patience: int = 1
+    patience: int = 2
     batch_rows: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -295,6 +296,8 @@ def fit(
     recipe = {
         "parameters": parameters,
         "buckets": module.bag.buckets,
+        "penalty": dict(zip(OUTPUTS, data.penalty, strict=True)),
+        "network_counts": dict(zip(OUTPUTS, module.calibration[:, 1].tolist(), strict=True)),
         "epochs_run": epochs,
         "best_epoch": best,
         "settings": dataclasses.asdict(settings),
@@ -346,6 +349,7 @@ class _Data:
         ranks: shape (n,), float32.
         learn: number of training rows.
         weights: of the bag that is kept, fitted on all rows.
+        penalty: of its squared weights, for either question.
     """
 
     tokens: Tokenized
@@ -355,6 +359,7 @@ class _Data:
     ranks: Tensor
     learn: int
     weights: BagWeights
+    penalty: tuple[float, float]
 
     @classmethod
     def of(
@@ -374,15 +379,16 @@ class _Data:
         buckets = settings.buckets or _buckets(len(learn))
         bags = Bags(rows.grams, rows.gram_starts, plan.numpy(), first, buckets=buckets)
         targets = np.stack([ranks, ranks**3], axis=1)
-        penalty = (settings.penalty_above, settings.penalty_viral)
-        steps = settings.folds + 2
+        steps = settings.folds + 3
 
         def fitted(done: int) -> None:
-            progress(Progress(doing="fitting n-grams", done=done, total=steps))
+            progress(Progress(doing="fitting n-grams", done=done + 1, total=steps))
 
+        penalty = _penalties(bags, targets, first, labels, settings)
+        fitted(0)
         unseen = out_of_fold(bags, targets, first, when, penalty=penalty, folds=settings.folds, fitted=fitted)
         solved, bias = fit_bag(bags, targets, np.ones(len(rows), dtype=np.bool_), penalty=penalty)
-        fitted(steps)
+        fitted(steps - 1)
         lines = [calibration.confidence_line(unseen[:, k], labels[:, k]) for k in range(len(OUTPUTS))]
         slope, shift = np.array(lines, dtype=np.float32).T
         return cls(
@@ -393,6 +399,7 @@ class _Data:
             ranks=torch.from_numpy(ranks),
             learn=len(learn),
             weights=bags.weights(solved * slope, bias * slope + shift),
+            penalty=penalty,
         )
 
     def batches(self, rows: Positions, size: int, rng: np.random.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -405,6 +412,24 @@ class _Data:
         chunks = [rows[order[at : at + size]] for at in range(0, len(rows), size)]
         for k in range(len(chunks)) if rng is None else rng.permutation(len(chunks)):
             yield torch.from_numpy(chunks[k]), torch.from_numpy(self.tokens.token_matrix(chunks[k]))
+
+
+def _penalties(
+    bags: Bags, targets: Floats, first: NDArray[np.bool_], labels: NDArray[np.bool_], settings: TrainSettings
+) -> tuple[float, float]:
+    """Penalties of either question: those of the settings, or what ranks the validation rows best."""
+    wanted = (settings.penalty_above, settings.penalty_viral)
+    if all(wanted):
+        return wanted
+    solved, aucs = None, []
+    for penalty in sorted(_PENALTIES, reverse=True):
+        solved, _ = fit_bag(bags, targets, first, penalty=(penalty, penalty), start=solved)
+        odds = (bags.matrix @ solved)[~first]
+        pairs = zip(odds.T, labels[~first].T, strict=True)
+        aucs.append([calibration.area_under_curve(*pair) for pair in pairs])
+    best = np.argmax(np.nan_to_num(aucs), axis=0)
+    above, viral = (sorted(_PENALTIES, reverse=True)[place] for place in best)
+    return wanted[0] or above, wanted[1] or viral
 
 
 def _fit_network(
@@ -425,15 +450,16 @@ def _fit_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=epochs * batches, pct_start=0.1
     )
-    best_loss = float(_loss(_validation_odds(averaged, data), data.labels[data.learn :]))  # of the bag alone
-    best_epoch, best = 0, copy.deepcopy(averaged.state_dict())
+    best_loss, best_epoch, best = math.inf, 0, copy.deepcopy(averaged.state_dict())
     step, epoch = 0, 0
     for epoch in range(1, epochs + 1):
         module.train()
         for at, tokens in data.batches(rows, settings.batch_rows, rng):
             kept = tokens * (torch.rand(tokens.shape) >= settings.token_dropout)
-            odds, rank = module.log_odds(kept, data.bag[at], data.plan[at])
-            loss = _loss(odds, data.labels[at]) + nn.functional.mse_loss(rank, data.ranks[at] - 0.5)
+            correction, rank = module.correction(kept, data.bag[at], data.plan[at])
+            loss = _loss(data.bag[at] + correction, data.labels[at]) + nn.functional.mse_loss(
+                rank, data.ranks[at] - 0.5
+            )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -443,8 +469,7 @@ def _fit_network(
             _average(averaged, module, min(settings.averaging, (1 + step) / (10 + step)))
             if step % 20 == 0:
                 progress(Progress(doing="training", done=step, total=epochs * batches))
-        odds = _validation_odds(averaged, data)
-        found = float(_loss(odds, data.labels[data.learn :]))
+        found = _calibrate(averaged, data)
         progress(Progress(doing="training", done=step, total=epochs * batches, validation_loss=found))
         if found < best_loss:
             best_loss, best_epoch, best = found, epoch, copy.deepcopy(averaged.state_dict())
@@ -460,19 +485,18 @@ def _loss(odds: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _validation_odds(module: ContentModel, data: _Data) -> Tensor:
+def _calibrate(module: ContentModel, data: _Data) -> float:
+    """Weighs bag and network against each other on the validation rows; returns the calibrated log loss there."""
     module.eval()
     rows = np.arange(data.learn, len(data.tokens))
-    odds = torch.empty(len(rows), len(OUTPUTS))
+    bag, labels = data.bag[data.learn :], data.labels[data.learn :]
+    correction = torch.empty(len(rows), len(OUTPUTS))
     for at, tokens in data.batches(rows, _READ_ROWS, None):
-        odds[at - data.learn] = module.log_odds(tokens, data.bag[at], data.plan[at])[0]
-    return odds
-
-
-def _calibrate(module: ContentModel, data: _Data) -> None:
-    odds, labels = _validation_odds(module, data).numpy(), data.labels[data.learn :].numpy() > 0
-    lines = [calibration.confidence_line(odds[:, k], labels[:, k]) for k in range(len(OUTPUTS))]
-    module.set_calibration(torch.tensor(lines, dtype=torch.float32))
+        correction[at - data.learn] = module.correction(tokens, data.bag[at], data.plan[at])[0]
+    columns = zip(bag.numpy().T, correction.numpy().T, labels.numpy().T > 0, strict=True)
+    lines = torch.tensor([calibration.stacking_line(*column) for column in columns], dtype=torch.float32)
+    module.set_calibration(lines)
+    return float(_loss(bag * lines[:, 0] + correction * lines[:, 1] + lines[:, 2], labels))
 
 
 @torch.no_grad()

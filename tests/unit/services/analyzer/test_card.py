@@ -24,9 +24,9 @@ def metrics(model: dict[str, Any] | None = None, rows: int = 2_000, channels: in
             "buckets": 65_536,
             "epochs_run": 2,
             "best_epoch": 1,
+            "penalty": {"above_median": 3.0, "viral": 6.0},
+            "network_counts": {"above_median": 0.9, "viral": 0.4},
             "settings": {
-                "penalty_above": 3.0,
-                "penalty_viral": 5.0,
                 "batch_rows": 128,
                 "learning_rate": 1e-3,
                 "dropout": 0.4,

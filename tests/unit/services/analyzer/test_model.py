@@ -29,7 +29,7 @@ def module() -> ContentModel:
         torch.rand(1 << 13) * 8, torch.randn(1 << 13, 2), torch.randn(PLAN_COLUMNS, 2) * 0.1, torch.tensor([0.1, -1.0])
     )
     torch.nn.init.normal_(module.answer.weight, std=0.1)
-    module.set_calibration(torch.tensor([[0.9, 0.1], [1.1, -0.2]]))
+    module.set_calibration(torch.tensor([[0.9, 0.8, 0.1], [1.1, 0.7, -0.2]]))
     return module.eval()
 
 
