@@ -257,7 +257,7 @@ def _when(clock: Clock) -> Iterator[Html]:
         (day, *("" if value != value else f"{value:+.2f}" if has_outcomes else f"{value:.0f}" for value in row))
         for day, row in zip(DAYS, values.tolist(), strict=True)
     ]
-    headings = ("", *(f"{hour:02}" for hour in range(24)))
+    headings = ("day", *(f"{hour:02}" for hour in range(24)))
     alt = f"A map of {what} by weekday and hour."
     yield figure(clock_picture(clock), alt, told, table(f"Of each hour {what}.", headings, rows, numbers=range(1, 25)))
 

@@ -104,8 +104,8 @@ def figure(picture: Picture, alt: str, told: str, beside: Html) -> Html:
     return Html(
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{picture.dark}"/>'
         f'<img src="{picture.light}" alt="{text(alt)}"/></picture>'
-        f'<figcaption class="soft">{text(told)}</figcaption>'
-        f"<details><summary>The numbers</summary>{beside}</details></figure>"
+        f"<figcaption>{paragraph(told, is_soft=True)}"
+        f"<details><summary>The numbers</summary>{beside}</details></figcaption></figure>"
     )
 
 

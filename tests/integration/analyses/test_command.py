@@ -259,8 +259,9 @@ def strictly(page: Path) -> ElementTree.Element:
         assert table.find("caption") is not None
         widths = {len(row) for row in table.iter("tr")}
         assert len(widths) == 1, widths
+    assert all(heading.text for heading in root.iter("th")), "a heading is empty"
     for figure in root.iter("figure"):
-        assert figure.find("details/div/table") is not None, "each picture has its numbers beside it"
+        assert figure.find("figcaption/details/div/table") is not None, "each picture has its numbers beside it"
     return root
 
 
