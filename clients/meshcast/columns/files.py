@@ -75,9 +75,10 @@ def decoded(data: bytes, source: str, *, encoding: str = "utf-8-sig", replace_in
     try:
         return data.decode(encoding, "replace" if replace_invalid else "strict")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        place = error.start - data.rfind(b"\n", 0, error.start)
-        raise _not_decoded(source, line, place, data[error.start], encoding) from error
+        given = bytes(error.object)  # not `data`: places are counted after a byte order mark that was left out
+        line = given.count(b"\n", 0, error.start) + 1
+        place = error.start - given.rfind(b"\n", 0, error.start)
+        raise _not_decoded(source, line, place, given[error.start], encoding) from error
 
 
 @contextmanager

@@ -58,27 +58,26 @@ class Contents:
         Args:
             text: n texts.
             title: n titles; None: no row has one.
-            content_length: shape (n,); None: the length of each text.
+            content_length: shape (n,); None, or NaN in a row: the length of the text.
             has_media: shape (n,); None: no row has media.
-            hour_of_day: shape (n,), -1 where unknown; None: unknown everywhere.
+            hour_of_day: shape (n,), -1 or NaN where unknown; None: unknown everywhere.
 
         Raises:
-            InvalidInput: a column is not of n rows.
+            InvalidInput: a column is not of n rows, or a number is not whole.
         """
         texts = tuple(text)
         n = len(texts)
         titles = ("",) * n if title is None else tuple(title)
         if len(titles) != n:
             raise InvalidInput(f"title has {len(titles)} rows, text {n}", field="title")
-        lengths = [len(one) for one in texts] if content_length is None else content_length
+        own = np.fromiter(map(len, texts), dtype=np.int64, count=n)
+        unknown = np.full(n, UNKNOWN_HOUR, dtype=np.int64)
         return cls(
             text=texts,
             title=titles,
-            content_length=_column("content_length", lengths, n, np.int64),
-            has_media=_column("has_media", np.zeros(n) if has_media is None else has_media, n, np.bool_),
-            hour_of_day=_column(
-                "hour_of_day", np.full(n, UNKNOWN_HOUR) if hour_of_day is None else hour_of_day, n, np.int64
-            ),
+            content_length=own if content_length is None else _whole("content_length", content_length, own),
+            has_media=_column("has_media", np.zeros(n) if has_media is None else has_media, n).astype(np.bool_),
+            hour_of_day=unknown if hour_of_day is None else _whole("hour_of_day", hour_of_day, unknown),
         )
 
     def __len__(self) -> int:
@@ -112,8 +111,29 @@ def blank_rows(contents: Contents) -> NDArray[np.bool_]:
     return np.fromiter((is_blank(text, title) for text, title in pairs), dtype=np.bool_, count=len(contents))
 
 
-def _column(name: str, values: ArrayLike, n: int, kind: type[Any]) -> NDArray[Any]:
+def _column(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
     column = np.asarray(values)
     if column.shape != (n,):
         raise InvalidInput(f"{name} has shape {column.shape}, text ({n},)", field=name)
-    return column.astype(kind, copy=False)
+    return column
+
+
+def _whole(name: str, values: ArrayLike, unknown: Positions) -> Positions:
+    """Whole numbers as anything that numpy takes has them; `unknown` stands where they are NaN or None.
+
+    Raises:
+        InvalidInput: a value is no whole number; its row is named.
+    """
+    column = _column(name, values, len(unknown))
+    if column.dtype.kind in "iu":
+        return column.astype(np.int64, copy=False)
+    try:
+        numbers = column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{name} must be whole numbers: {error}", field=name) from error
+    gap = np.isnan(numbers)
+    wrong = np.flatnonzero(~gap & ~(np.floor(numbers) == numbers) | np.isinf(numbers))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InvalidInput(f"{name}[{row}] must be a whole number, is {numbers[row]:g}", field=f"{name}[{row}]")
+    return np.where(gap, unknown, np.where(gap, 0.0, numbers).astype(np.int64))

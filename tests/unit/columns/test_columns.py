@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meshcast.columns import column_bytes, kind_of, open_text, unpack_column, written_whole
+from meshcast.columns import column_bytes, decoded, kind_of, open_text, read_bytes, unpack_column, written_whole
 from meshcast.rpc import InvalidInput, NotFound
 
 
@@ -52,3 +52,16 @@ def test_an_error_of_the_reader_is_not_taken_for_one_of_the_file(tmp_path: Path)
         raise ValueError("mine")
     with pytest.raises(NotFound), open_text(tmp_path / "b.csv"):
         pass
+
+
+def test_bytes_are_read_up_to_a_bound_and_placed_where_they_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\ncd\xff")
+    data = read_bytes(tmp_path / "a.txt")
+    assert read_bytes(tmp_path / "a.txt", most=4) == data[:4]
+    with pytest.raises(InvalidInput, match=r"a\.txt, line 2, byte 3: is not UTF-8") as caught:
+        decoded(data, "a.txt")
+    assert caught.value.violations[0].description == "byte 0xff is not UTF-8"
+    assert decoded(data, "a.txt", replace_invalid=True) == "ab\ncd\ufffd"
+    assert decoded(data[3:], "a.txt", encoding="latin-1") == "ab\ncdÿ"
+    with pytest.raises(InvalidInput, match="is not ascii"):
+        decoded(data, "a.txt", encoding="ascii")

@@ -141,3 +141,13 @@ def test_slices_and_picked_rows_are_tables() -> None:
     contents = Contents.of(["a", "b", "c"], hour_of_day=[1, 2, 3])
     assert_same(contents[1:], Contents.of(["b", "c"], hour_of_day=[2, 3]))
     assert_same(contents.take(np.array([2, 0])), Contents.of(["c", "a"], hour_of_day=[3, 1]))
+
+
+def test_gaps_of_data_frames_are_unknown() -> None:
+    given = {"content_length": [9.0, np.nan, 3.0], "hour_of_day": np.array([None, 7, -1], dtype=object)}
+    contents = Contents.of(["a", "bc", "d"], **given)  # type: ignore[arg-type]  # two kinds of columns
+    assert contents.content_length.tolist() == [9, 2, 3]
+    assert contents.hour_of_day.tolist() == [-1, 7, -1]
+    for wrong, said in (([1.5], r"hour_of_day\[0\] must be a whole number, is 1.5"), (["x"], "must be whole numbers")):
+        with pytest.raises(InvalidInput, match=said):
+            Contents.of(["a"], hour_of_day=wrong)
