@@ -10,6 +10,7 @@ __all__ = ["CardText", "render_card"]
 _QUESTIONS = {"above_median": "above the channel's recent median", "viral": "viral, the channel's top tenth"}
 _ECE_MAX = 0.03
 _ROWS_FEW = 1_000  # then an AUC is known to two points at best
+_HELD_FEW = 100  # to three
 
 _INTENDED_USE = (
     "To judge planned posts by their text and title: how likely each ends above the median of its channel's last 100 "
@@ -85,12 +86,14 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         "The calibration error is the expected one over 15 bins of equally many rows.",
         "",
     ]
-    warned = []
+    warned, rare = [], []
+    rows = split["test"]["rows"]
     for question, meaning in _QUESTIONS.items():
         model = test["model"][question]
+        held = round(rows * model["share"])
         others = {name: values[question] for name, values in test["baselines"].items()}
         lines += [
-            f"### {meaning[0].upper()}{meaning[1:]} ({100 * model['share']:.1f} % of the posts)",
+            f"### {meaning[0].upper()}{meaning[1:]} ({held:,} of {rows:,} posts)",
             "",
             "| method | AUC | calibration error | log loss |",
             "| --- | --- | --- | --- |",
@@ -103,12 +106,16 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
             lines += [f"**A plain method ranks posts better here**: {', '.join(better)}.", ""]
         if model["ece"] > _ECE_MAX:
             warned.append(meaning)
+        if held < _HELD_FEW:
+            rare.append(meaning)
     if warned:
         lines += [f"**Calibrated worse than it should be** ({_ECE_MAX:g}): {', '.join(warned)}.", ""]
-    if split["test"]["rows"] < _ROWS_FEW:
-        lines += [f"All of these figures are rough: the test part has {split['test']['rows']:,} posts.", ""]
+    if rows < _ROWS_FEW:
+        lines += [f"All of these figures are rough: the test part has {rows:,} posts.", ""]
+    elif rare:
+        lines += [f"AUCs are rough, for want of posts that were: {', '.join(rare)}.", ""]
     lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
-    settings, penalty, counts = recipe["settings"], recipe["penalty"], recipe["network_counts"]
+    settings, penalty = recipe["settings"], recipe["penalty"]
     lines += [
         "## Recipe",
         "",
@@ -119,9 +126,8 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         "trained on both questions together next to what bags say of posts they were not fitted on. Best of "
         f"{recipe['epochs_run']} epochs: {recipe['best_epoch']}; batches of {settings['batch_rows']}, learning rate "
         f"{settings['learning_rate']:g}, dropout {settings['dropout']:g}, averaged weights (decay "
-        f"{settings['averaging']:g}), seed {settings['seed']}. On the validation part both are stacked (the "
-        f"network counts {counts['above_median']:.2f} and {counts['viral']:.2f} of "
-        "what it says) and calibrated by Platt scaling, inside the exported graph.",
+        f"{settings['averaging']:g}), seed {settings['seed']}. The validation part weighs bag and network "
+        "against each other and calibrates them, by logistic regression; both stand inside the exported graph.",
         "",
     ]
     if text.notes:

@@ -44,7 +44,7 @@ def metrics(model: dict[str, Any] | None = None, rows: int = 2_000, channels: in
 def test_a_card_shows_the_model_beside_plain_methods() -> None:
     card = render_card(metrics())
     assert "12,345 posts of 3 channels, 2014-05-13 to 2015-12-13 (UTC); 94 % have a title." in card
-    assert "### Above the channel's recent median (30.0 % of the posts)" in card
+    assert "### Above the channel's recent median (600 of 2,000 posts)" in card
     assert "| **this model** | 0.740 | 0.010 | 0.600 |" in card
     assert "| TF-IDF and logistic regression | 0.720 | 0.010 | 0.600 |" in card
     assert "A plain method" not in card and "Calibrated worse" not in card and "rough" not in card
@@ -61,6 +61,13 @@ def test_a_card_warns_of_one_channel_and_of_few_rows() -> None:
     card = render_card(metrics(rows=200, channels=1))
     assert "**One channel only.**" in card
     assert "the test part has 200 posts" in card
+
+
+def test_a_card_says_where_too_few_posts_held() -> None:
+    rare = question(0.75) | {"share": 0.02}
+    assert "for want of posts that were: viral," in render_card(
+        metrics({"above_median": question(0.74), "viral": rare})
+    )
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
