@@ -232,9 +232,11 @@ def _sample(posts: Any, kind: str, embed: Embed | None, seed: int, count: int, d
     planted: dict[str, str] = {}
     if kind == "page":
         pages = [page for at, page in enumerate(_SUBJECTS) if at != seed % len(_SUBJECTS)]
-        each = [posts[posts["channel"] == page].sample(int(_SHARE * count), random_state=seed) for page in pages]
-        rest = posts[~posts["channel"].isin(_SUBJECTS)]
-        chosen = pd.concat([*each, rest.sample(count - sum(map(len, each)), random_state=seed)])
+        sizes = dict.fromkeys(pages, int(_SHARE * count)) | {_SUBJECTS[seed % len(_SUBJECTS)]: 0}
+        sizes[_SUBJECTS[seed % len(_SUBJECTS)]] = count - sum(sizes.values())
+        chosen = pd.concat(
+            [posts[posts["channel"] == page].sample(size, random_state=seed) for page, size in sizes.items()]
+        )
         planted = {page: page for page in pages}
     elif kind == "word":
         words = list(_WORDS) if set(_SUBJECTS) <= set(posts["channel"]) else list(_TWEET_WORDS)

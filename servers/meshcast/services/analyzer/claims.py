@@ -40,6 +40,7 @@ _OTHERS_SHARE = 1 / 6  # that all other claims may; the rest is kept for what ch
 _PERMUTATIONS = 999
 _PERMUTATIONS_MAX = 9_999
 _BATCH = 100
+_DRAWS = 100
 _REACH = 1.959964  # standard errors from the middle to an end of a 95 % interval
 
 
@@ -110,7 +111,10 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
         dated = dated[np.argsort(time[dated], kind="stable")]
         strata += [(part, True) for part in np.array_split(dated, max(round(len(dated) / _STRATUM), 1))]
         strata.append((own[~np.isfinite(time[own])], False))
-    rows, stratum, score, place = [], [], [], []
+    rows: list[Ints] = []
+    stratum: list[Ints] = []
+    score: list[Floats] = []
+    place: list[Floats] = []
     for members, in_time in strata:
         ranks = _ranks(outcome[members])
         if len(members) < 2 or ranks.min() == ranks.max():
@@ -172,21 +176,26 @@ def findings(
     if not len(tested):
         return found
     check()
-    contrasts = _Contrasts(contrast[tested], design.cluster)
+    contrasts = _Contrasts(contrast[tested], design)
     statistic = contrasts.statistics(design.score[:, None])[:, 0]
     seen = np.abs(statistic)
     count = int(np.clip(np.ceil(50 / error_rate), _PERMUTATIONS, _PERMUTATIONS_MAX))
-    own, most = np.zeros(len(tested)), np.zeros(len(tested))
     of_topics = np.array(is_topic, dtype=np.bool_)[tested]
     share = np.where(of_topics, _TOPICS_SHARE, _OTHERS_SHARE)
     rng = np.random.default_rng(seed)
+    parts = []
     for start in range(0, count, _BATCH):
         check()
-        drawn = np.abs(contrasts.statistics(_shuffled(design, min(_BATCH, count - start), rng)))
-        own += (drawn >= seen[:, None]).sum(axis=1)
-        for kind in (of_topics, ~of_topics):
-            if kind.any():
-                most[kind] += (drawn[kind].max(axis=0)[None, :] >= seen[kind, None]).sum(axis=1)
+        parts.append(contrasts.statistics(_shuffled(design, min(_BATCH, count - start), rng)))
+    drawn = np.concatenate(parts, axis=1)
+    # Rows that changed places are no longer alike by day, so they understate what a few good days do to a weekday.
+    spread = np.where(contrasts.is_of_days, np.minimum(drawn.std(axis=1), 1), 1)
+    drawn = np.abs(drawn) / spread[:, None]
+    own = (drawn >= seen[:, None]).sum(axis=1)
+    most = np.zeros(len(tested))
+    for kind in (of_topics, ~of_topics):
+        if kind.any():
+            most[kind] = (drawn[kind].max(axis=0) >= seen[kind, None]).sum(axis=1)
     effects, lower, upper = contrasts.effects(design.score)
     for k, at in enumerate(tested.tolist()):
         found[at] = Finding(
@@ -203,23 +212,37 @@ def findings(
 
 
 class _Contrasts:
-    """Comparisons j of m rows, each row in one of several clusters.
+    """Comparisons j of m rows, and what their errors are.
+
+    Outcomes are taken as the sum of what is the day's own and what is the row's own. How much of each there is follows
+    from two figures, the variance of the scores and the mean product of two scores of a day, which strata and lines
+    over time make smaller than they were; how much smaller is seen from random numbers put through the same.
 
     Args:
         contrast: shape (j, m), what each row counts for in each comparison; 0 in sum over any stratum.
-        cluster: shape (m,), from 0.
+        design: of the outcomes.
+
+    Attributes:
+        is_of_days: shape (j,), True for comparisons of days rather than of rows.
     """
 
-    def __init__(self, contrast: Floats, cluster: Ints) -> None:
-        self._order = np.argsort(cluster, kind="stable")
-        self._contrast = contrast[:, self._order]
+    def __init__(self, contrast: Floats, design: Design) -> None:
+        order = self._order = np.argsort(design.cluster, kind="stable")
+        self._contrast = contrast[:, order]
         self._square = self._contrast**2
-        self._starts = np.flatnonzero(np.diff(cluster[self._order], prepend=-1))
-        sizes = np.diff(np.append(self._starts, len(cluster)))
-        self._pairs = float((sizes * (sizes - 1)).sum())
+        self._starts = np.flatnonzero(np.diff(design.cluster[order], prepend=-1))
+        self._by_day = design.by_day
         sums = np.add.reduceat(self._contrast, self._starts, axis=1)
         # Where the rows of a day cancel out, days that are alike make a comparison surer; that is not relied upon.
         self._together = np.maximum((sums**2).sum(axis=1) - self._square.sum(axis=1), 0)
+        self.is_of_days = self._together > self._square.sum(axis=1)
+        if self._by_day:
+            rng = np.random.default_rng(0)
+            days = rng.standard_normal((_DRAWS, len(self._starts)))[:, design.cluster]
+            own = rng.standard_normal((_DRAWS, len(order)))
+            parts = [_residual(part, design)[:, order].T for part in (days, own)]
+            figures = np.array([[np.mean(part**2), np.mean(self._alike(part))] for part in parts])
+            self._parts_of = np.linalg.inv(figures.T)
 
     def statistics(self, scores: Floats) -> Floats:
         """Each comparison's sum over its standard error, shape (j, p).
@@ -228,7 +251,7 @@ class _Contrasts:
             scores: shape (m, p), p arrangements of the outcomes.
         """
         ordered = scores[self._order]
-        variance = self._square @ ordered**2 + self._together[:, None] * self._alike(ordered)
+        variance = self._variance(self._square @ ordered**2, ordered)
         return np.asarray(self._contrast @ ordered / np.sqrt(np.maximum(variance, 1e-300)))
 
     def effects(self, score: Floats) -> tuple[Floats, Floats, Floats]:
@@ -237,16 +260,22 @@ class _Contrasts:
         weight = self._square.sum(axis=1)
         effect = self._contrast @ ordered / weight
         left = ordered - effect[:, None] * self._contrast
-        variance = (self._square * left**2).sum(axis=1) + self._together * self._alike(ordered[:, None])
+        variance = self._variance((self._square * left**2).sum(axis=1)[:, None], ordered[:, None])[:, 0]
         reach = _REACH * np.sqrt(variance) / weight
         return effect, effect - reach, effect + reach
 
+    def _variance(self, alone: Floats, ordered: Floats) -> Floats:
+        """Variances of the sums, shape (j, p), from what they were if no two rows were alike."""
+        if not self._by_day:
+            return alone
+        figures = np.stack([np.mean(ordered**2, axis=0), self._alike(ordered)])
+        of_day, of_row = self._parts_of @ figures  # either may come out below 0 by chance, so that none is too large
+        return np.maximum((of_day + of_row) * alone + of_day * self._together[:, None], alone / 2)
+
     def _alike(self, ordered: Floats) -> Floats:
-        """Mean product of two scores of a day, at least 0, shape (p,)."""
-        if not self._pairs:
-            return np.zeros(ordered.shape[1])
+        """Sum of the products of two scores of a day over all rows, shape (p,)."""
         sums = np.add.reduceat(ordered, self._starts, axis=0)
-        return np.asarray(np.maximum((sums**2).sum(axis=0) - (ordered**2).sum(axis=0), 0) / self._pairs)
+        return np.asarray(((sums**2).sum(axis=0) - (ordered**2).sum(axis=0)) / len(ordered))
 
 
 def _residual(having: Floats, design: Design) -> Floats:
