@@ -164,6 +164,7 @@ def _held_up(report: ContentReport) -> Iterator[Html]:
         for part in one.bins
     ]
     headings = ("to end …", "rows", "mean probability", "share that came true", "95 % interval")
+    told += " The top tenth is that of the posts of the file."
     alt = "Reliability diagrams: the share that came true beside the probability that was told."
     yield figure(
         calibration_picture(found), alt, told, table("Bins of equal mass.", headings, rows, numbers=range(1, 5))
