@@ -36,11 +36,11 @@ def print_report(console: Console, report: ContentReport) -> None:
     if report.calibrations:
         _head(console, "How the probabilities held up")
         console.print(_held_up(report))
-        told = (
+        legend = (
             "AUC 0.5 is chance; the error is the mean gap between probability and share; the top tenth is that of the "
             "posts of the file"
         )
-        console.print(told, style="dim", highlight=False)
+        console.print(legend, style="dim", highlight=False)
     _print_patterns(console, report)
     if report.features is not None:
         _head(console, "What is in the texts")
