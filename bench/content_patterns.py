@@ -95,7 +95,7 @@ def main() -> None:
             "shuffled": shuffled(posts, way, runs),
             **{f"planted by {kind}": planted(posts, kind, way, runs) for kind in kinds(posts)},
         }
-    report["no_effect"] = no_effect(posts, runs)
+    report["no_effect"] = no_effect(posts, max(runs // 2, 1))
     report["seconds"] = seconds(posts)
     if not options.short:
         report["targets"] = targets(report)

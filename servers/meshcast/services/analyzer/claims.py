@@ -119,11 +119,11 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
         ranks = _ranks(outcome[members])
         if len(members) < 2 or ranks.min() == ranks.max():
             continue
-        found: Floats = np.asarray(ndtri((ranks + 0.5) / len(members)), dtype=np.float64)
-        found = found - found.mean()
-        line = np.zeros(len(members))
+        normal: Floats = np.asarray(ndtri((ranks + 0.5) / len(members)), dtype=np.float64)
+        found: Floats = normal - normal.mean()
+        line: Floats = np.zeros(len(members))
         if in_time and len(members) >= _LINE_MIN:
-            line = np.arange(len(members)) - (len(members) - 1) / 2
+            line = np.arange(len(members), dtype=np.float64) - (len(members) - 1) / 2
             found = found - line * (float(line @ found) / float(line @ line))
         rows.append(members)
         stratum.append(np.full(len(members), len(rows) - 1))
@@ -270,7 +270,8 @@ class _Contrasts:
             return alone
         figures = np.stack([np.mean(ordered**2, axis=0), self._alike(ordered)])
         of_day, of_row = self._parts_of @ figures  # either may come out below 0 by chance, so that none is too large
-        return np.maximum((of_day + of_row) * alone + of_day * self._together[:, None], alone / 2)
+        variance = (of_day + of_row) * alone + of_day * self._together[:, None]
+        return np.asarray(np.maximum(variance, alone / 2))
 
     def _alike(self, ordered: Floats) -> Floats:
         """Sum of the products of two scores of a day over all rows, shape (p,)."""
