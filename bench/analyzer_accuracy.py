@@ -31,7 +31,8 @@ from meshcast.services.analyzer.baselines import tfidf_answers
 from meshcast.services.analyzer.features import Tokenized
 from meshcast.services.analyzer.model import OUTPUTS, ContentModel
 from meshcast.services.analyzer.outcomes import Outcomes
-from meshcast.services.analyzer.train import Part, Progress, TrainSettings, answers, fit, judge
+from meshcast.services.analyzer.parts import Part, judge
+from meshcast.services.analyzer.train import Progress, TrainSettings, answers, fit
 
 _FEW_ROWS = 20_000
 _ROWS_SHORT = 3_000

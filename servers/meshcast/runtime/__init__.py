@@ -7,7 +7,7 @@ from meshcast.runtime.evidence import Evidence, Proof, Recorded
 from meshcast.runtime.model import Model, Models, ModelState
 from meshcast.runtime.ordered import answer_in_order
 from meshcast.runtime.prediction_log import PredictionLog, Record, SqlitePredictionLog, StoredPrediction
-from meshcast.runtime.publish import Published, figures, publish, read_options
+from meshcast.runtime.publish import Published, dates_in_seconds, figures, publish, read_options
 from meshcast.runtime.queueing import Answer, RunFacts
 from meshcast.runtime.ragged import RowGroup, group_rows
 from meshcast.runtime.receipts import plain_receipt, priority_class, receipt_of
@@ -86,6 +86,7 @@ __all__ = [
     # training
     "Published",
     "publish",
+    "dates_in_seconds",
     "figures",
     "read_options",
     # predictions

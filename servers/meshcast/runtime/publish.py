@@ -1,11 +1,13 @@
 """Publishing: a trained module becomes a version in a repository, with the evidence of its export and its card."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from meshcast.rpc.errors import InvalidInput
 from meshcast.rpc.settings import load
 from meshcast.runtime.repository import Repository
 from meshcast.runtime.service import ModelSpec, ServiceSpec
@@ -14,7 +16,7 @@ from meshcast.runtime.signature import Arrays
 if TYPE_CHECKING:
     from meshcast.runtime.export import Int8Plan
 
-__all__ = ["Published", "figures", "publish", "read_options"]
+__all__ = ["Published", "dates_in_seconds", "figures", "publish", "read_options"]
 
 Options = TypeVar("Options")
 
@@ -94,6 +96,26 @@ def read_options(kind: type[Options], options: Mapping[str, str]) -> Options:
     values = {f"MESHCAST_TRAIN_{name.upper()}": value for name, value in options.items()}
     settings: Options = load({"train": kind}, environ=values)["train"]
     return settings
+
+
+def dates_in_seconds(options: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Options of which some may be ISO 8601 times: `train_before` becomes `train_before_unix_s`; the others stay.
+
+    Raises:
+        InvalidInput: what should be a time is none.
+    """
+    return {
+        **{name: value for name, value in options.items() if name not in names},
+        **{f"{name}_unix_s": str(_unix_s(name, value)) for name, value in options.items() if name in names},
+    }
+
+
+def _unix_s(name: str, text: str) -> int:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(f"{name} must be an ISO 8601 time, as in 2017-01-01, is {text!r}", field=name) from error
+    return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp())
 
 
 def figures(tree: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Outcomes of posts as the content model learns them: how each did beside its own channel's settled posts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,16 @@ class Outcomes:
     channel: Positions
     published_unix_s: Positions
     residual: Floats
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Outcomes]") -> "Outcomes":
+        """The posts of all parts, one after the other."""
+        return cls(
+            row=np.concatenate([part.row for part in parts]),
+            channel=np.concatenate([part.channel for part in parts]),
+            published_unix_s=np.concatenate([part.published_unix_s for part in parts]),
+            residual=np.concatenate([part.residual for part in parts]),
+        )
 
     def __len__(self) -> int:
         return len(self.row)

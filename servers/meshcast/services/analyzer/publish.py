@@ -1,12 +1,10 @@
 """Publishing: a file of posts with texts becomes a version in a repository, with its evidence and its model card."""
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from meshcast.contents import read_contents
-from meshcast.rpc import InvalidInput
-from meshcast.runtime import Published, figures, publish, read_options
+from meshcast.runtime import Published, dates_in_seconds, figures, publish, read_options
 from meshcast.services.analyzer import SERVICE
 from meshcast.services.analyzer.card import CardText, render_card
 
@@ -42,7 +40,7 @@ def train_file(
     """
     from meshcast.services.analyzer.train import Progress, TrainSettings, train  # torch comes with it
 
-    settings = read_options(TrainSettings, dict(_in_seconds(options)))
+    settings = read_options(TrainSettings, dates_in_seconds(options, _BEFORE))
     rows = read_contents(file)
 
     def trained_so_far(at: Progress) -> None:
@@ -62,16 +60,3 @@ def train_file(
     )
     progress("exporting and proving", 1, 1)
     return published
-
-
-def _in_seconds(options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name, value in options.items():
-        yield (f"{name}_unix_s", str(_unix_s(name, value))) if name in _BEFORE else (name, value)
-
-
-def _unix_s(name: str, text: str) -> int:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidInput(f"{name} must be an ISO 8601 time, as in 2017-01-01, is {text!r}", field=name) from error
-    return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp())

@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from meshcast.contents import ContentRows
-from meshcast.rpc.errors import InvalidInput
 from meshcast.runtime import calibration
 from meshcast.services.analyzer import features
 from meshcast.services.analyzer.bag import Bags, BagWeights, fit_bag, out_of_fold
 from meshcast.services.analyzer.baselines import answer_of_shares, tfidf_answers
 from meshcast.services.analyzer.features import Tokenized
 from meshcast.services.analyzer.model import OUTPUTS, ContentModel, plan_columns
-from meshcast.services.analyzer.outcomes import Outcomes, outcomes_of
+from meshcast.services.analyzer.outcomes import outcomes_of
+from meshcast.services.analyzer.parts import Part, judge, parts_of, split
+from meshcast.services.analyzer.recipe import TrainSettings
 
-__all__ = ["Part", "Progress", "TrainSettings", "Trained", "fit", "judge", "parts_of", "split", "train"]
+__all__ = ["Progress", "TrainSettings", "Trained", "answers", "fit", "read", "train"]
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -41,61 +42,6 @@ _BUCKETS = (1 << 14, 1 << 20)
 _BUCKETS_A_ROW = 8  # with fewer, n-grams that share a bucket cost accuracy; with more nothing is gained
 _PENALTIES = (3.0, 6.0, 12.0)  # many rows need little, a few thousand much
 _READ_ROWS = 1_024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """How a content model is trained; the defaults are the recipe of the shipped one.
-
-    Attributes:
-        train_before_unix_s: rows published before it train; None takes the first `train_share` of the rows.
-        validate_before_unix_s: rows from there up to it validate; None takes the next `validate_share`.
-        test_before_unix_s: rows up to it are the test part; None takes all that are left.
-        train_share: share of rows that train, oldest first.
-        validate_share: share of rows that choose the epoch and calibrate.
-        rows_min: fewest training rows; the two other parts need a tenth of it.
-        buckets: of the bag's tables, a power of two; 0 takes what fits the rows.
-        penalty_above: of the bag's squared weights, for being above the median; 0 takes what validates best.
-        penalty_viral: the same for being viral.
-        folds: parts in time that a bag answers without having seen them.
-        width: of a token's embedding.
-        epochs: passes over the training rows; more where they are few, until `steps_min` steps are done.
-        steps_min: fewest optimiser steps.
-        patience: epochs without a better validation loss after which training stops.
-        batch_rows: rows of a step.
-        learning_rate: highest learning rate, of one cosine cycle.
-        weight_decay: decoupled weight decay.
-        dropout: share of units left out.
-        token_dropout: share of tokens left out.
-        averaging: decay of the moving average of the weights, which is what is kept.
-        settle_s: age from which outcomes are settled, in seconds.
-        threads: torch threads.
-        seed: of everything random.
-    """
-
-    train_before_unix_s: int | None = None
-    validate_before_unix_s: int | None = None
-    test_before_unix_s: int | None = None
-    train_share: float = 0.7
-    validate_share: float = 0.12
-    rows_min: int = 500
-    buckets: int = 0
-    penalty_above: float = 0.0
-    penalty_viral: float = 0.0
-    folds: int = 3
-    width: int = 64
-    epochs: int = 2
-    steps_min: int = 400
-    patience: int = 2
-    batch_rows: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    dropout: float = 0.4
-    token_dropout: float = 0.2
-    averaging: float = 0.995
-    settle_s: int = 86_400
-    threads: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +59,6 @@ class Progress:
     done: int
     total: int
     validation_loss: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Part:
-    """Rows of one part of the split.
-
-    Attributes:
-        row: shape (m,), int64, position of each among the contents.
-        labels: shape (m, 2), bool: above the median, and viral.
-        ranks: shape (m,), float32, rank within the row's channel, from 0 to 1.
-        channel: shape (m,), int64.
-        published_unix_s: shape (m,), int64.
-    """
-
-    row: Positions
-    labels: NDArray[np.bool_]
-    ranks: Floats
-    channel: Positions
-    published_unix_s: Positions
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -200,70 +124,6 @@ def read(rows: ContentRows, progress: Callable[[Progress], None] = lambda _: Non
     return Tokenized.joined(chunks)
 
 
-def split(outcomes: Outcomes, settings: TrainSettings) -> tuple[Outcomes, Outcomes, Outcomes]:
-    """Posts by time: those that train, validate and test.
-
-    Raises:
-        InvalidInput: as `train`.
-    """
-    needed = settings.rows_min + 2 * _rows_min_rest(settings)
-    if len(outcomes) < needed:
-        raise InvalidInput(
-            f"too few posts: {len(outcomes)} have an outcome and a usable history, training needs {needed}",
-            field="posts",
-        )
-    when = outcomes.published_unix_s
-    first, second = _cuts(np.sort(when), settings)
-    last = np.iinfo(np.int64).max if settings.test_before_unix_s is None else settings.test_before_unix_s
-    masks = {
-        "training": when < first,
-        "validation": (when >= first) & (when < second),
-        "test": (when >= second) & (when < last),
-    }
-    for name, mask in masks.items():
-        rows_min = settings.rows_min if name == "training" else _rows_min_rest(settings)
-        if int(mask.sum()) < rows_min:
-            raise InvalidInput(
-                f"the {name} part has {int(mask.sum())} posts with a usable history, it needs {rows_min}; move the "
-                "dates of the split",
-                field="split",
-            )
-    learn, validation, test = (outcomes[mask] for mask in masks.values())
-    return learn, validation, test
-
-
-def parts_of(learn: Outcomes, validation: Outcomes, test: Outcomes) -> tuple[Part, Part, Part]:
-    """Parts with their labels; where a channel's tenth begins is learnt from those that are not scored.
-
-    Raises:
-        InvalidInput: all training posts have the same answer to a question.
-    """
-    known = np.concatenate([np.arange(len(learn)), len(learn) + np.arange(len(validation))])
-    seen = Outcomes(
-        **{
-            field.name: np.concatenate([getattr(learn, field.name), getattr(validation, field.name)])[known]
-            for field in dataclasses.fields(Outcomes)
-        }
-    )
-    thresholds = seen.thresholds()
-    parts = [
-        Part(
-            row=part.row,
-            labels=np.stack([part.is_above(), part.is_viral(thresholds)], axis=1),
-            ranks=part.ranks().astype(np.float32),
-            channel=part.channel,
-            published_unix_s=part.published_unix_s,
-        )
-        for part in (learn, validation, test)
-    ]
-    for name, labels in zip(OUTPUTS, parts[0].labels.T, strict=True):
-        if labels.all() or not labels.any():
-            raise InvalidInput(
-                f"{name} has the same answer for every post, so there is nothing to learn", field="posts"
-            )
-    return parts[0], parts[1], parts[2]
-
-
 def fit(
     tokenized: Tokenized,
     learn: Part,
@@ -313,27 +173,6 @@ def answers(module: ContentModel, tokenized: Tokenized, part: Part) -> Floats:
     for group in features.groups(tokenized.take(part.row), _READ_ROWS):
         outputs = module(*(torch.from_numpy(group.arrays[name]) for name in features.INPUTS))
         found[group.positions] = torch.stack(outputs, dim=1).numpy()
-    return found
-
-
-def judge(probabilities: Floats, part: Part) -> dict[str, dict[str, float | None]]:
-    """Scores by question: `auc`, `ece` (expected calibration error), `log_loss` and `share` of rows where it held.
-
-    Args:
-        probabilities: shape (m, 2).
-        part: rows that gave them.
-    """
-    found: dict[str, dict[str, float | None]] = {}
-    for k, name in enumerate(OUTPUTS):
-        stated, held = probabilities[:, k], part.labels[:, k]
-        auc = calibration.area_under_curve(stated, held)
-        kept = np.clip(np.where(held, stated, 1 - stated), 1e-7, None)
-        found[name] = {
-            "auc": None if math.isnan(auc) else auc,
-            "ece": calibration.expected_calibration_error(stated, held),
-            "log_loss": float(-np.log(kept).mean()),
-            "share": float(held.mean()),
-        }
     return found
 
 
@@ -520,22 +359,6 @@ def _baselines(rows: ContentRows, parts: tuple[Part, Part, Part]) -> dict[str, A
         stated = tfidf_answers(seen, labels, rows.contents.take(test.row))
         found["TF-IDF and logistic regression"] = judge(stated, test)
     return found
-
-
-def _rows_min_rest(settings: TrainSettings) -> int:
-    return max(settings.rows_min // 10, 1)
-
-
-def _cuts(when: Positions, settings: TrainSettings) -> tuple[int, int]:
-    first, second = settings.train_before_unix_s, settings.validate_before_unix_s
-    if first is None:
-        first = int(when[min(int(len(when) * settings.train_share), len(when) - 1)])
-    if second is None:
-        share = settings.train_share + settings.validate_share
-        second = int(when[min(int(len(when) * share), len(when) - 1)])
-    if first >= second:
-        raise InvalidInput("validation must end after training ends", field="split")
-    return first, second
 
 
 def _span(part: Part) -> dict[str, int]:

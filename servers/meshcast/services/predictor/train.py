@@ -20,6 +20,7 @@ from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc.errors import InvalidInput
 from meshcast.runtime import calibration
 from meshcast.runtime.conformal import interval_coverage, interval_factors
+from meshcast.runtime.timesplit import rows_needed, split_by_time
 from meshcast.services.predictor import features
 from meshcast.services.predictor.features import HISTORY_FEATURES, INPUTS, PLANNED_FEATURES, RECENT
 from meshcast.services.predictor.model import LEVELS, EngagementModel
@@ -221,7 +222,7 @@ def split_rows(posts: PostTable, settings: TrainSettings) -> tuple[Part, Part, P
             f"are {settings.settle_s // 3600} h older, with at least one of forwards, replies and reactions known",
             field="posts",
         )
-    needed = settings.rows_min + 2 * _rows_min_rest(settings)
+    needed = rows_needed(settings)
     if len(index.row) < needed:
         raise InvalidInput(
             f"too few posts: {len(index.row)} of {len(target)} have a usable history, training needs {needed}",
@@ -230,24 +231,9 @@ def split_rows(posts: PostTable, settings: TrainSettings) -> tuple[Part, Part, P
     if float(np.ptp(target[index.row])) == 0.0:
         raise InvalidInput("engagement is the same for every post, so there is nothing to learn", field="posts")
 
-    when = posts.published_unix_s[index.row]
-    first, second = _cuts(np.sort(when), settings)
-    last = np.iinfo(np.int64).max if settings.test_before_unix_s is None else settings.test_before_unix_s
-    masks = {
-        "training": when < first,
-        "validation": (when >= first) & (when < second),
-        "test": (when >= second) & (when < last),
-    }
-    for name, mask in masks.items():
-        rows_min = settings.rows_min if name == "training" else _rows_min_rest(settings)
-        if int(mask.sum()) < rows_min:
-            raise InvalidInput(
-                f"the {name} part has {int(mask.sum())} posts with a usable history, it needs {rows_min}; move the "
-                "dates of the split",
-                field="split",
-            )
+    masks = split_by_time(posts.published_unix_s[index.row], settings)
     channel = np.unique(posts.channel, return_inverse=True)[1].astype(np.int64)
-    parts = [_part(posts, target, channel, index, np.flatnonzero(mask)) for mask in masks.values()]
+    parts = [_part(posts, target, channel, index, np.flatnonzero(mask)) for mask in masks]
     return parts[0], parts[1], parts[2]
 
 
@@ -360,22 +346,6 @@ def judge(module: EngagementModel, part: Part) -> dict[str, Any]:
     judged["channels_judged"] = len(large)
     judged["channels_within_5_points_on_both"] = float(near.mean()) if len(large) else None
     return judged
-
-
-def _rows_min_rest(settings: TrainSettings) -> int:
-    return max(settings.rows_min // 10, 1)
-
-
-def _cuts(when: NDArray[np.int64], settings: TrainSettings) -> tuple[int, int]:
-    first, second = settings.train_before_unix_s, settings.validate_before_unix_s
-    if first is None:
-        first = int(when[min(int(len(when) * settings.train_share), len(when) - 1)])
-    if second is None:
-        share = settings.train_share + settings.validate_share
-        second = int(when[min(int(len(when) * share), len(when) - 1)])
-    if first >= second:
-        raise InvalidInput("validation must end after training ends", field="split")
-    return first, second
 
 
 def _part(

@@ -16,8 +16,9 @@ from meshcast.rpc import InvalidInput
 from meshcast.runtime import calibration
 from meshcast.services.analyzer.features import INPUTS
 from meshcast.services.analyzer.outcomes import outcomes_of
+from meshcast.services.analyzer.parts import judge, parts_of, split
 from meshcast.services.analyzer.signature import SIGNATURE
-from meshcast.services.analyzer.train import Progress, TrainSettings, judge, parts_of, split, train
+from meshcast.services.analyzer.train import Progress, TrainSettings, train
 
 HOUR_S, DAY_S = 3_600, 86_400
 QUICK = TrainSettings(epochs=1, steps_min=20, folds=2, rows_min=300)
