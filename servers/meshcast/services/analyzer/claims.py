@@ -39,7 +39,7 @@ _TOPICS_SHARE = 1 / 2  # of the error rate that claims about topics may use up
 _OTHERS_SHARE = 1 / 6  # that all other claims may; the rest is kept for what changing places does not show
 _PERMUTATIONS = 999
 _PERMUTATIONS_MAX = 9_999
-_BATCH = 100
+_BATCH = 25
 _DRAWS = 100
 _REACH = 1.959964  # standard errors from the middle to an end of a 95 % interval
 
@@ -238,11 +238,12 @@ class _Contrasts:
         self.is_of_days = self._together > self._square.sum(axis=1)
         if self._by_day:
             rng = np.random.default_rng(0)
-            days = rng.standard_normal((_DRAWS, len(self._starts)))[:, design.cluster]
-            own = rng.standard_normal((_DRAWS, len(order)))
-            parts = [_residual(part, design)[:, order].T for part in (days, own)]
-            figures = np.array([[np.mean(part**2), np.mean(self._alike(part))] for part in parts])
-            self._parts_of = np.linalg.inv(figures.T)
+            figures = np.zeros((2, 2))
+            for _ in range(_DRAWS):
+                days, own = rng.standard_normal(len(self._starts))[design.cluster], rng.standard_normal(len(order))
+                part = _residual(np.stack([days, own]), design)[:, order].T
+                figures += [np.mean(part**2, axis=0) / _DRAWS, self._alike(part) / _DRAWS]
+            self._parts_of = np.linalg.inv(figures)
 
     def statistics(self, scores: Floats) -> Floats:
         """Each comparison's sum over its standard error, shape (j, p).
