@@ -272,7 +272,6 @@ class Batcher:
         if self._queue.batches <= self._woken:  # slots that are on their way take them
             return False
         lane, wait_s = item.lane, self._batching.wait_ms_max / 1e3
-        assert lane is not None
         if wait_s <= 0.0 or lane.rows == item.rows or lane.rows >= lane.rows_max:
             return True
         return item.at < item.queued_at + wait_s + lane.run_s(self._cell_s)  # the batch is due earlier now
@@ -378,7 +377,6 @@ class Batcher:
     def _take(self, head: Item, close: int) -> Batch:
         """The batch that an item decides; under the lock."""
         lane = head.lane
-        assert lane is not None
         is_leased = head.lease is not None
         if head.lease is None:
             lease = self._versions.acquire()

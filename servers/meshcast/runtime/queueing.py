@@ -74,6 +74,8 @@ class Item:
         "undone",
     )
 
+    lane: "Lane"  # where it waits, from `RowQueue.put` on
+
     def __init__(
         self,
         arrays: Arrays,
@@ -95,7 +97,6 @@ class Item:
         self.future = future
         self.queued_at = queued_at
         self.lengths = lengths
-        self.lane: Lane | None = None  # where it waits
         self.taken = 0  # rows that a batch holds or held
         self.undone = rows  # rows without an answer
         self.is_over = False  # answered, failed, expired or forgotten
@@ -223,7 +224,9 @@ class RowQueue:
 
     def forget(self, item: Item) -> None:
         """Takes an item's waiting rows out; the item itself is passed over later."""
-        self._count_out(item, item.rows - item.taken)
+        rows = item.rows - item.taken
+        item.lane.rows -= rows
+        self.rows -= rows
         item.taken = item.rows
 
     def head(self) -> Item | None:
@@ -314,6 +317,7 @@ class RowQueue:
             live: version of the items that name none.
         """
         for items in batch.lane.classes:
+            before = batch.rows
             passed: list[Item] = []
             while items and len(passed) < PASSED_OVER_MAX and batch.rows < batch.rows_max:
                 item = items[0]
@@ -327,22 +331,17 @@ class RowQueue:
                 elif rows <= room:
                     items.popleft()
                     batch.add(item, rows)
-                    self._count_out(item, rows)
                 elif batch.rows == 0:  # larger than a batch: it stays in front with the rest of its rows
                     batch.add(item, room)
-                    self._count_out(item, room)
                 else:
                     batch.close = FULL  # not to the last row, but the next item would not fit
                     passed.append(items.popleft())
             items.extendleft(reversed(passed))
+            self.rows -= batch.rows - before
+            batch.lane.rows -= batch.rows - before
             if batch.rows >= batch.rows_max:
                 batch.close = FULL
                 return
-
-    def _count_out(self, item: Item, rows: int) -> None:
-        assert item.lane is not None
-        item.lane.rows -= rows
-        self.rows -= rows
 
 
 def _order(item: Item) -> tuple[int, float]:

@@ -34,7 +34,6 @@ def batch_of(queue: RowQueue, now: float = 0.0) -> Batch | None:
     head, due, close = found
     if due > now:
         return None
-    assert head.lane is not None
     batch = Batch(head.lease or LIVE, head.lane, head.lane.rows_max)
     batch.close = close
     queue.fill(batch, LIVE)
