@@ -33,7 +33,7 @@ class _ContentQuestionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conte
     CONTENT_QUESTION_UNSPECIFIED: _ContentQuestion.ValueType  # 0
     """Taken as CONTENT_QUESTION_VIRAL."""
     CONTENT_QUESTION_VIRAL: _ContentQuestion.ValueType  # 1
-    """Will it end among the channel's top tenth?"""
+    """Will it go viral, as ContentJudgement puts it?"""
     CONTENT_QUESTION_ABOVE_MEDIAN: _ContentQuestion.ValueType  # 2
     """Will it end above the channel's recent median?"""
 
@@ -43,7 +43,7 @@ class ContentQuestion(_ContentQuestion, metaclass=_ContentQuestionEnumTypeWrappe
 CONTENT_QUESTION_UNSPECIFIED: ContentQuestion.ValueType  # 0
 """Taken as CONTENT_QUESTION_VIRAL."""
 CONTENT_QUESTION_VIRAL: ContentQuestion.ValueType  # 1
-"""Will it end among the channel's top tenth?"""
+"""Will it go viral, as ContentJudgement puts it?"""
 CONTENT_QUESTION_ABOVE_MEDIAN: ContentQuestion.ValueType  # 2
 """Will it end above the channel's recent median?"""
 Global___ContentQuestion: _TypeAlias = ContentQuestion  # noqa: Y015
@@ -249,9 +249,13 @@ class ContentJudgement(_message.Message):
     above_median: _builtins.float
     """Calibrated probability that its engagement ends above the median of the channel's last 100 settled posts."""
     viral: _builtins.float
-    """Calibrated probability that it ends among the channel's top tenth, relative to that median."""
+    """Calibrated probability that it ends so far above that median as a tenth of the channel's posts did in the time that the
+    model learnt from. Where a channel has become steadier since, fewer do.
+    """
     characters_read: _builtins.int
-    """Characters of title and text that the model read."""
+    """Characters of text and title that the model read, from the beginning of each: as n-grams all of these, as a sequence of
+    tokens no more than 192 of the text's, which in some scripts are fewer characters.
+    """
     def __init__(
         self,
         *,
@@ -937,7 +941,9 @@ class Claim(_message.Message):
     effect: _builtins.float
     """Difference in standard deviations of the outcome within its channel."""
     lower: _builtins.float
-    """Lower end of its 95 % confidence interval."""
+    """Lower end of its 95 % confidence interval, taken by itself: of many comparisons the most striking one tends to be smaller
+    when it is looked at again.
+    """
     upper: _builtins.float
     """Upper end of the same."""
     effect_in_unit: _builtins.float
@@ -1466,7 +1472,9 @@ class TextHead(_message.Message):
     examples: _builtins.int
     """Examples that it was trained on."""
     accuracy: _builtins.float
-    """Share of examples that are right when each is judged by a head that did not see it (cross-validation)."""
+    """Share of examples that are right when each is judged by a head that did not see it: cross-validation, at the strength of
+    penalty that did best in it.
+    """
     majority: _builtins.float
     """The same share when the most frequent label is always given."""
     embedder_version: _builtins.int
@@ -1571,7 +1579,7 @@ class ValidateContentResponse(_message.Message):
 
     @_builtins.property
     def remarks(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.FieldViolation]:
-        """Legal but unusual: more than the model reads, markup, invisible characters, a language that the model never saw."""
+        """Legal but unusual: more than the model reads, markup, invisible characters, one word over and over."""
 
     @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
