@@ -23,6 +23,7 @@ _DIMENSIONS = 64  # of word frequencies; more of them are noise to k-means
 _STARTS = 4
 _STEPS = 50
 _MIXTURE_STEPS = 15
+_SMOOTHING = 2.0  # words of a mean topic, spread as in all texts, that each topic has before any text is seen
 _EXAMPLES = 5
 _WIDEST = 0.4  # share of the texts up to which a joined branch is a topic: a wider one is what a narrower one is not
 
@@ -239,7 +240,7 @@ def _by_words(vocabulary: Vocabulary, group: Ints, check: Callable[[], None]) ->
         return group
     groups = int(group.max()) + 1
     overall = np.asarray(words.sum(axis=0)).ravel() / words.nnz
-    smoothing = 0.5 * words.shape[1]
+    smoothing = _SMOOTHING * words.nnz / groups
     share = np.eye(groups)[group]
     for _ in range(_MIXTURE_STEPS):
         check()
