@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Overloaded
+from meshcast.rpc import NotReady, Overloaded
 from meshcast.runtime.turns import Turns
 
 WAIT_S = 10.0
@@ -90,3 +90,39 @@ async def test_closing_tells_what_runs_to_stop() -> None:
     await asyncio.to_thread(started.wait, WAIT_S)
     turns.close()
     assert await call == "stopped"
+
+
+async def test_those_who_wait_when_the_turns_close_are_refused_one_after_the_other() -> None:
+    turns = Turns("model", "analysis")
+    started = threading.Event()
+
+    def look(is_over: Callable[[], bool]) -> str:
+        started.set()
+        while not is_over():
+            pass
+        return "stopped"
+
+    calls = [asyncio.create_task(turns.take(look)) for _ in range(3)]
+    await asyncio.to_thread(started.wait, WAIT_S)
+    turns.close()
+    first, *others = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), WAIT_S)
+    assert first == "stopped"
+    for error in others:
+        assert isinstance(error, NotReady)
+        assert error.reason == ErrorReason.ERROR_REASON_DRAINING
+
+
+async def test_a_turn_is_held_between_its_pieces_of_work_and_given_on_after_an_error(turns: Turns) -> None:
+    under_way: list[str] = []
+
+    async def call(name: str) -> None:
+        async with turns.turn() as turn:
+            under_way.append(name)
+            await turn.run(lambda _: None)
+            await asyncio.sleep(0)
+            assert await turn.run(lambda _: under_way.copy()) == [name]
+            under_way.remove(name)
+            raise ValueError(name)
+
+    found = await asyncio.gather(*map(call, "ab"), return_exceptions=True)
+    assert [str(error) for error in found] == ["a", "b"]
