@@ -48,7 +48,7 @@ def made_up_texts(count: int, seed: int) -> list[str]:
     """Texts of the embedder's own words, frequent ones more often, so that words are as long as in English."""
     words = [
         word
-        for word in embedder_tokens.VOCABULARY.read_text("utf-8").split("\n")
+        for word in embedder_tokens.WORDS_FILE.read_text("utf-8").split("\n")
         if word.isalpha() and word.isascii() and len(word) > 1
     ]
     rng = np.random.default_rng(seed)

@@ -27,6 +27,7 @@ from processes import machine
 
 from meshcast.contents import ContentRows, Contents
 from meshcast.services.analyzer.comparisons import Comparison, comparisons
+from meshcast.services.analyzer.embedder.tokens import embedded_text
 from meshcast.services.analyzer.patterns import ERROR_RATE, Patterns, analyze, judge
 from meshcast.services.analyzer.topics import Tree, find_topics, topics_count
 
@@ -295,8 +296,7 @@ def rows_of(posts: Any) -> ContentRows:
 
 def joined(contents: Contents) -> list[str]:
     """Texts with their titles, as the service embeds them."""
-    pairs = zip(contents.text, contents.title, strict=True)
-    return [f"{text}\n{title}" if text and title else text or title for text, title in pairs]
+    return [embedded_text(text, title) for text, title in zip(contents.text, contents.title, strict=True)]
 
 
 def embedder(root: Path) -> Embed | None:
@@ -305,9 +305,9 @@ def embedder(root: Path) -> Embed | None:
 
     if built_version(root) is None:
         return None
-    from embedder import _embed, _open
+    from sessions import embedding_by, open_embedder
 
-    return _remembering(_embed(_open(root, "openvino/cpu/int8", 1)))
+    return _remembering(embedding_by(open_embedder(root, "openvino/cpu/int8")))
 
 
 def _remembering(embed: Embed) -> Embed:

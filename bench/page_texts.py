@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from meshcast.services.analyzer.embedder.tokens import embedded_text
+
 FILES = ("page_posts_a.csv.xz", "page_posts_b.csv.xz")
 NOT_ENGLISH = ("veja", "esporteinterativo", "redeglobo", "thalia", "figc", "amrkhaled")
 HISTORY_MIN, HISTORY_MAX, SETTLED_S = 20, 100, 86_400
@@ -17,12 +19,12 @@ def missing(folder: Path) -> list[str]:
 
 
 def read_posts(folder: Path) -> Any:
-    """The posts as a data frame, sorted by channel and time, with `joined`: text and title as models are given them."""
+    """The posts as a data frame, sorted by channel and time, with `embedded`: what the embedder is given of each."""
     import pandas as pd
 
     frame = pd.concat(pd.read_csv(folder / name, keep_default_na=False) for name in FILES)
     frame["time"] = pd.to_datetime(frame["published_at"])
-    frame["joined"] = frame["text"] + " | " + frame["title"]
+    frame["embedded"] = [embedded_text(*both) for both in zip(frame["text"], frame["title"], strict=True)]
     return frame.sort_values(["channel", "time"], kind="stable").reset_index(drop=True)
 
 

@@ -1,28 +1,37 @@
 """Sessions beside the services: the one that a service serves, opened in the benchmark's own process, and its runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from meshcast.runtime import Arrays, Backend, Repository, Session, SessionOptions, Signature
+from meshcast.runtime import Arrays, Backend, Repository, RowGroup, Session, SessionOptions, Signature
 from meshcast.runtime.candidates import open_candidate
+from meshcast.services.analyzer.embedder import EMBEDDER
+from meshcast.services.analyzer.embedder.build import built_version
+from meshcast.services.analyzer.embedder.tokens import group, tokenize
+
+Embeddings = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Embeddings]
 
 
-def open_session(root: Path, model: str, backend: str, version: int) -> Session:
-    """A session of one thread over a version of a repository.
+def open_session(root: Path, model: str, backend: str, version: int, *, threads: int = 1) -> Session:
+    """A session over a version of a repository.
 
     Args:
         root: of the repository.
         model: its name.
         backend: as a receipt states it, as in `onnxruntime/cpu/f32`.
         version: of the model.
+        threads: of a run.
     """
     repository = Repository(root)
     evidence = repository.evidence(model, version)
     paths = repository.paths(model, version)
-    return open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, SessionOptions())
+    options = SessionOptions(threads_per_run=threads)
+    return open_candidate(Backend.parse(backend), paths, evidence, evidence.signature, options)
 
 
 def runs_of(signature: Signature, arrays: Arrays) -> list[Arrays]:
@@ -34,6 +43,35 @@ def runs_of(signature: Signature, arrays: Arrays) -> list[Arrays]:
         for first in range(0, len(alike), most):
             part = {name: np.ascontiguousarray(rows[alike[first : first + most]]) for name, rows in arrays.items()}
             runs.append(signature.at_lengths(part, tuple(lengths)))
+    return runs
+
+
+def open_embedder(root: Path, backend: str, *, threads: int = 1) -> Session:
+    """A session over the newest embedder of a repository; arguments as of `open_session`."""
+    return open_session(root, EMBEDDER.name, backend, built_version(root) or 1, threads=threads)
+
+
+def embedding_by(session: Session) -> Embed:
+    """What embeds texts by a session of the embedder: float32, shape (texts, 384), in their order."""
+
+    def embed(texts: Sequence[str]) -> Embeddings:
+        found = np.zeros((len(texts), 384), dtype=np.float32)
+        for rows in embedder_runs(session, tokenize(texts).tokens):
+            found[rows.positions] = session.run(rows.arrays)["embedding"]
+        return found
+
+    return embed
+
+
+def embedder_runs(session: Session, tokens: Sequence[NDArray[np.int32]]) -> list[RowGroup]:
+    """Texts of one padded length together, as many as the session runs without computing rows for nothing."""
+    runs = []
+    for positions, arrays in group(tokens):
+        first = 0
+        while first < len(positions):
+            part = slice(first, first + session.worth(len(positions) - first, arrays["tokens"].shape[1]))
+            runs.append(RowGroup(positions[part], {"tokens": arrays["tokens"][part]}))
+            first = part.stop
     return runs
 
 

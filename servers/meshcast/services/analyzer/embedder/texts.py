@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from meshcast.services.analyzer.embedder.tokens import embedded_text
+
 __all__ = ["calibration_texts", "held_out_texts"]
 
 _SENTENCES = Path(__file__).parent / "texts.txt"
@@ -24,6 +26,6 @@ def _sentences() -> list[str]:
 def _mixed(sentences: list[str]) -> list[str]:
     """The sentences, as many pairs, as in a text with its title, and some texts of eight: every length."""
     count = len(sentences)
-    pairs = [f"{sentence} | {sentences[(7 * at + 3) % count]}" for at, sentence in enumerate(sentences)]
+    pairs = [embedded_text(sentence, sentences[(7 * at + 3) % count]) for at, sentence in enumerate(sentences)]
     long = [" ".join(sentences[(at + 11 * step) % count] for step in range(8)) for at in range(0, count, 8)]
     return [*sentences, *pairs, *long]

@@ -16,9 +16,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from meshcast.runtime import RowGroup, group_rows
 from meshcast.services.analyzer.embedder.signature import SIGNATURE, TOKENS_MAX
 
-__all__ = ["READ_CHARS", "VOCABULARY", "Tokenized", "group", "tokenize"]
+__all__ = ["READ_CHARS", "WORDS_FILE", "Tokenized", "embedded_text", "group", "tokenize"]
 
-VOCABULARY = Path(__file__).parent / "vocab.txt"
+WORDS_FILE = Path(__file__).parent / "vocab.txt"
 """The words and word parts of all-MiniLM-L6-v2, one a line; the line is the token."""
 
 READ_CHARS = 4_096
@@ -40,6 +40,11 @@ class Tokenized:
 
     tokens: list[NDArray[np.int32]]
     was_cut: NDArray[np.bool_]
+
+
+def embedded_text(text: str, title: str) -> str:
+    """The one string that is embedded of a text and its title: each on a line of its own; empty where both are."""
+    return f"{text}\n{title}" if text and title else text or title
 
 
 def tokenize(texts: Sequence[str]) -> Tokenized:
@@ -92,7 +97,7 @@ def _head(text: str) -> tuple[str, bool]:
 
 @cache
 def _tokenizer() -> Tokenizer:
-    words = VOCABULARY.read_text("utf-8").split("\n")
+    words = WORDS_FILE.read_text("utf-8").split("\n")
     vocabulary = {word: token for token, word in enumerate(words) if word}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, lowercase=True)

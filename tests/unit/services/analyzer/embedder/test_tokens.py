@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcast.services.analyzer.embedder.signature import SIGNATURE, TOKENS_MAX
-from meshcast.services.analyzer.embedder.tokens import READ_CHARS, VOCABULARY, group, tokenize
+from meshcast.services.analyzer.embedder.tokens import READ_CHARS, WORDS_FILE, embedded_text, group, tokenize
 
 CLS, SEP, UNKNOWN = 101, 102, 100
 
@@ -17,7 +17,7 @@ def tokens_of(text: str) -> list[int]:
 
 
 def test_words_are_the_lines_of_the_vocabulary() -> None:
-    words = VOCABULARY.read_text("utf-8").split("\n")
+    words = WORDS_FILE.read_text("utf-8").split("\n")
     assert tokens_of("Hello, wörld!") == [CLS, *(words.index(word) for word in ("hello", ",", "world", "!")), SEP]
     assert [words[token] for token in tokens_of("embeddings")[1:-1]] == ["em", "##bed", "##ding", "##s"]
 
@@ -25,6 +25,12 @@ def test_words_are_the_lines_of_the_vocabulary() -> None:
 def test_an_empty_text_is_its_two_ends() -> None:
     for text in ("", " \n\t", "\x00\x07", "\u200d", "\ud800"):
         assert tokens_of(text) == [CLS, SEP]
+
+
+def test_a_text_and_its_title_are_two_lines_and_what_is_missing_leaves_none() -> None:
+    assert embedded_text("text", "title") == "text\ntitle"
+    assert embedded_text("text", "") == "text" and embedded_text("", "title") == "title" and embedded_text("", "") == ""
+    assert tokens_of(embedded_text("a text", "a title")) == tokens_of("a text a title")
 
 
 def test_a_text_cannot_spell_the_tokens_that_mean_something_to_the_model() -> None:
