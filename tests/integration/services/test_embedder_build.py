@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from meshcast.runtime import Backend, Repository, Session, SessionOptions
@@ -12,7 +11,7 @@ from meshcast.runtime.candidates import open_candidate
 from meshcast.services.analyzer.embedder import EMBEDDER, SIGNATURE
 from meshcast.services.analyzer.embedder.accuracy import compare, judge
 from meshcast.services.analyzer.embedder.build import build, built_version
-from meshcast.services.analyzer.embedder.texts import calibration_texts, held_out_texts
+from meshcast.services.analyzer.embedder.texts import held_out_texts
 from meshcast.services.analyzer.embedder.tokens import group, tokenize
 
 INT8_BYTES_MAX = 25_000_000
@@ -87,13 +86,3 @@ def test_a_version_whose_evidence_is_damaged_does_not_count(embedder_repository:
     for path in tmp_path.glob("meta/embedder/*/export.json"):
         path.write_text("{")
     assert built_version(tmp_path) is None
-
-
-@pytest.mark.parametrize("texts", [calibration_texts(), held_out_texts()], ids=["calibration", "held out"])
-def test_the_texts_of_the_build_have_every_length(texts: list[str]) -> None:
-    lengths = [len(row) for row in tokenize(texts).tokens]
-    assert min(lengths) <= 5 and max(lengths) > 128 and len(texts) > 100
-
-
-def test_no_text_is_both_seen_and_judged() -> None:
-    assert not set(calibration_texts()) & set(held_out_texts())
