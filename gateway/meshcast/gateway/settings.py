@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from meshcast.api.analyzer.v1 import analyzer_pb2
+from meshcast.api.forecaster.v1 import forecaster_pb2
+from meshcast.api.predictor.v1 import predictor_pb2
 
 _OIP = "inference.GRPCInferenceService"
 
@@ -96,10 +101,10 @@ class GatewaySettings:
         for name, route in routes.items():
             _check_route(name, route)
         for name in ("part_deadline_s", "models_poll_s", "reconnect_s", "questions_max"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # NaN is none
                 raise ValueError(f"{name} must be more than 0, is {getattr(self, name)}")
         for name in ("deadline_margin_ms", "first_contact_s"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, is {getattr(self, name)}")
 
 
@@ -123,8 +128,23 @@ def _check_route(name: str, route: RouteSettings) -> None:
         if not host or not port.isdigit():
             raise ValueError(f"routes.{name}.endpoints: {endpoint!r} is not host:port")
     for field_name in ("default_deadline_s", "stream_deadline_s"):
-        if getattr(route, field_name) <= 0:
+        if not getattr(route, field_name) > 0:  # NaN is none
             raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
+    shipped = _SHIPPED.get(name)
+    methods = _methods(route.services) if shipped and route.services == shipped.services else frozenset()
     for method, seconds in route.default_deadlines_s.items():
-        if seconds <= 0:
+        if not seconds > 0:
             raise ValueError(f"routes.{name}.default_deadlines_s.{method} must be more than 0, is {seconds}")
+        if methods and method not in methods:
+            near = get_close_matches(method, sorted(methods), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"routes.{name}.default_deadlines_s.{method}: the service has no such method{hint}")
+
+
+def _methods(services: tuple[str, ...]) -> frozenset[str]:
+    """Names of the methods of our own services."""
+    for module in (analyzer_pb2, forecaster_pb2, predictor_pb2):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            if service.full_name in services:
+                return frozenset(method.name for method in service.methods)
+    return frozenset()
