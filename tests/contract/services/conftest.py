@@ -38,6 +38,7 @@ from meshcast.rpc import ChannelSettings, RpcSettings, Server, channel, mesh_err
 from meshcast.runtime import (
     Arrays,
     ExampleCall,
+    ModelSpec,
     Repository,
     RuntimeSettings,
     ServiceContext,
@@ -53,6 +54,7 @@ from meshcast.runtime import (
 from meshcast.runtime.main import serving
 from meshcast.runtime.onnxruntime import has_cuda
 from meshcast.runtime.session import difference
+from meshcast.runtime.signature import RAGGED
 
 DISTRIBUTIONS = Path(__file__).parents[2] / "distributions"
 
@@ -69,22 +71,46 @@ ROWS_MAX = 8
 
 
 @dataclass(frozen=True)
-class Case:
-    """One service in one back-end."""
+class ModelCase:
+    """One model in one back-end."""
 
-    spec: ServiceSpec
-    example: ServiceExample
+    spec: ServiceSpec | ModelSpec
     backend: str
-
-    @property
-    def calls(self) -> tuple[ExampleCall, ...]:
-        """The example's rpcs."""
-        return (self.example.single,) if self.example.stream is None else (self.example.single, self.example.stream)
 
     @property
     def signature(self) -> Signature:
         """Of the model."""
         return self.spec.signature
+
+    def tensors(self, rows: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+        """Made-up inputs of so many rows, those of a ragged axis of different lengths."""
+        return made_up(self.signature, rows, seed)
+
+    def difference(self, given: Arrays, expected: Arrays) -> float:
+        """How far an answer is from the expected one, as the parity gate measures it, over the outputs that it has."""
+        assert given and set(given) <= set(self.signature.output_names)
+        stated = replace(self.signature, outputs=tuple(out for out in self.signature.outputs if out.name in given))
+        return difference(stated, given, expected)
+
+
+@dataclass(frozen=True)
+class Further(ModelCase):
+    """A further model of a service's process in one back-end: one of untrained weights, whoever builds the real one."""
+
+    host: Case
+
+
+@dataclass(frozen=True)
+class Case(ModelCase):
+    """One service in one back-end."""
+
+    spec: ServiceSpec
+    example: ServiceExample
+
+    @property
+    def calls(self) -> tuple[ExampleCall, ...]:
+        """The example's rpcs."""
+        return (self.example.single,) if self.example.stream is None else (self.example.single, self.example.stream)
 
     def method(self, name: str) -> MethodDescriptor:
         """An rpc's contract, as the stubs brought it along."""
@@ -100,11 +126,24 @@ class Case:
         parts = [single.tensors(single.request(1, seed + 1000 * row)) for row in range(rows)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.signature.input_names}
 
-    def difference(self, given: Arrays, expected: Arrays) -> float:
-        """How far an answer is from the expected one, as the parity gate measures it, over the outputs that it has."""
-        assert given and set(given) <= set(self.signature.output_names)
-        stated = replace(self.signature, outputs=tuple(out for out in self.signature.outputs if out.name in given))
-        return difference(stated, given, expected)
+
+def made_up(signature: Signature, rows: int, seed: int, *, multiples: int = 3) -> dict[str, NDArray[Any]]:
+    """Inputs that a signature takes, of rows whose ragged axes are up to so many multiples long, padded with zeros."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, NDArray[Any]] = {}
+    for spec in signature.inputs:
+        longest = min(multiples * spec.multiple_of, spec.length_max)
+        shape = (rows, *(longest if size == RAGGED else size for size in spec.shape))
+        most = 1 if spec.value_max is None else spec.value_max
+        is_real = spec.numpy_dtype.kind == "f"
+        array: NDArray[Any] = rng.normal(size=shape) if is_real else rng.integers(1, most + 1, size=shape)
+        for axis, size in enumerate(spec.shape, start=1):
+            if size == RAGGED:
+                own = rng.integers(1, longest + 1, rows).reshape((rows, *(1 for _ in spec.shape)))
+                places = np.arange(longest).reshape([-1 if place == axis else 1 for place in range(len(shape))])
+                array = np.where(places < own, array, 0)
+        found[spec.name] = array.astype(spec.numpy_dtype)
+    return found
 
 
 # --- listing ---
@@ -154,7 +193,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         cases = [
             pytest.param(
-                Case(spec, example, backend),
+                Case(spec, backend, example),
                 marks=[pytest.mark.gpu] if "cuda" in backend else [],
                 id=f"{spec.name}-{backend.replace('/', '_')}",
             )
@@ -163,8 +202,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize("case", cases, indirect=True, scope="session")
     elif "service" in metafunc.fixturenames:
-        singles = [pytest.param(Case(spec, example, BACKENDS[0]), id=spec.name) for spec, example in services()]
+        singles = [pytest.param(Case(spec, BACKENDS[0], example), id=spec.name) for spec, example in services()]
         metafunc.parametrize("service", singles, indirect=True, scope="session")
+    elif "further" in metafunc.fixturenames:
+        others = [
+            pytest.param(
+                Further(model, backend, Case(spec, backend, example)),
+                marks=[pytest.mark.gpu] if "cuda" in backend else [],
+                id=f"{model.name}-{backend.replace('/', '_')}",
+            )
+            for spec, example in services()
+            for model in spec.also
+            for backend in BACKENDS
+        ]
+        metafunc.parametrize("further", others, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -178,6 +229,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 def service(request: pytest.FixtureRequest) -> Case:
     """A service, in whichever back-end does not matter."""
     found: Case = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def further(request: pytest.FixtureRequest) -> Further:
+    """A further model of a service's process in a back-end."""
+    found: Further = request.param
     return found
 
 
@@ -211,29 +269,31 @@ class Artefacts:
         return folder
 
     def _export(self, version: int) -> Session:
-        """Installs a version of untrained weights, which differ from version to version."""
-        import torch
+        return untrained(self._case, self._root, version)
 
-        from meshcast.runtime.torch import open_session
 
-        spec = self._case.spec
-        module, _, kind = spec.model.partition(":")
-        with on_the_path():
-            make = getattr(importlib.import_module(module), kind)
-        torch.manual_seed(version)
-        network = make()
-        recorded = self._case.tensors(64)
-        publish(
-            replace(spec, shipped=None),
-            network,
-            recorded=recorded,
-            repository=self._root,
-            card="# A card",
-            metrics={"test.error": 0.5},
-            version=version,
-        )
-        session: Session = open_session(network, spec.signature)
-        return session
+def untrained(case: ModelCase, root: Path, version: int, rows: int = 64) -> Session:
+    """Installs a version of untrained weights, which differ from version to version; gives the torch session of it."""
+    import torch
+
+    from meshcast.runtime.torch import open_session
+
+    module, _, kind = case.spec.model.partition(":")
+    with on_the_path():
+        make = getattr(importlib.import_module(module), kind)
+    torch.manual_seed(version)
+    network = make()
+    publish(
+        replace(case.spec, shipped=None),
+        network,
+        recorded=case.tensors(rows),
+        repository=root,
+        card="# A card",
+        metrics={"test.error": 0.5},
+        version=version,
+    )
+    session: Session = open_session(network, case.signature)
+    return session
 
 
 def _copy(source: Path, target: Path, name: str, version: int, number: int) -> None:
@@ -270,7 +330,7 @@ def artefacts(case: Case, artefacts_of: Callable[[Case], Artefacts]) -> Artefact
 class Peer:
     """Whoever asks one address about a case's service, at both doors."""
 
-    def __init__(self, case: Case, opened: grpc.aio.Channel) -> None:
+    def __init__(self, case: Any, opened: grpc.aio.Channel) -> None:
         self.case = case
         self.channel = opened
         self.oip: Any = oip_grpc.GRPCInferenceServiceStub(opened)  # its synchronous base hides the calls of grpc.aio
@@ -331,6 +391,56 @@ class Peer:
             request.inputs.add(name=spec.name, datatype=spec.dtype, shape=array.shape)
             request.raw_input_contents.append(array.tobytes())
         return request
+
+    def wrong_tensors(self) -> list[tuple[str, oip_pb.ModelInferRequest]]:
+        """(tensor at fault, request) of every way in which a tensor can be wrong, for every input."""
+        signature, tensors = self.case.signature, self.case.tensors(2)
+        cases: list[tuple[str, oip_pb.ModelInferRequest]] = []
+
+        def add(name: str, change: Any) -> None:
+            request = self.tensor_request(tensors)
+            change(request, next(at for at, tensor in enumerate(request.inputs) if tensor.name == name))
+            cases.append((name, request))
+
+        def remove(request: oip_pb.ModelInferRequest, at: int) -> None:
+            del request.inputs[at], request.raw_input_contents[at]
+
+        def retype(request: oip_pb.ModelInferRequest, at: int) -> None:
+            request.inputs[at].datatype = "FP64" if request.inputs[at].datatype != "FP64" else "FP32"
+
+        def deepen(request: oip_pb.ModelInferRequest, at: int) -> None:
+            request.inputs[at].shape.append(1)
+
+        def widen(request: oip_pb.ModelInferRequest, at: int) -> None:
+            request.inputs[at].shape[-1] += 1
+
+        def shorten(request: oip_pb.ModelInferRequest, at: int) -> None:
+            request.raw_input_contents[at] = request.raw_input_contents[at][:-1]
+
+        def repeat(request: oip_pb.ModelInferRequest, at: int) -> None:
+            request.inputs.append(request.inputs[at])
+            request.raw_input_contents.append(request.raw_input_contents[at])
+
+        for spec in signature.inputs:
+            for change in (remove, retype, deepen, widen, shorten, repeat):
+                add(spec.name, change)
+            if spec.numpy_dtype.kind == "f" and not spec.takes_nonfinite:
+                for value in (np.nan, np.inf):
+                    array = tensors[spec.name].copy()
+                    array[(1, *(0 for _ in spec.shape))] = value
+                    cases.append((spec.name, self.tensor_request({**tensors, spec.name: array})))
+            if spec.value_max is not None:
+                for value in (-1, spec.value_max + 1):
+                    array = tensors[spec.name].copy()
+                    array[(1, *(0 for _ in spec.shape))] = value
+                    cases.append((spec.name, self.tensor_request({**tensors, spec.name: array})))
+        stranger = self.tensor_request(tensors)
+        stranger.inputs[0].name = "stranger"
+        cases.append(("stranger", stranger))
+        wanted = self.tensor_request(tensors)
+        wanted.outputs.add(name="nothing")
+        cases.append(("nothing", wanted))
+        return cases
 
     async def infer(self, request: oip_pb.ModelInferRequest, *, timeout_s: float | None = CALL_S) -> Any:
         """The answer of ModelInfer, or its MeshError."""

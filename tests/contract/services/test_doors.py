@@ -190,59 +190,8 @@ async def test_a_typed_question_that_breaks_a_rule_is_refused_by_the_name_of_its
     assert (await served.peer.single()).receipt.model_version
 
 
-def wrong_tensors(served: Any) -> list[tuple[str, oip_pb.ModelInferRequest]]:
-    """(tensor at fault, request) of every way in which a tensor can be wrong, for every input."""
-    peer, signature, tensors = served.peer, served.case.signature, served.case.tensors(2)
-    cases: list[tuple[str, oip_pb.ModelInferRequest]] = []
-
-    def add(name: str, change: Any) -> None:
-        request = peer.tensor_request(tensors)
-        change(request, next(at for at, tensor in enumerate(request.inputs) if tensor.name == name))
-        cases.append((name, request))
-
-    def remove(request: oip_pb.ModelInferRequest, at: int) -> None:
-        del request.inputs[at], request.raw_input_contents[at]
-
-    def retype(request: oip_pb.ModelInferRequest, at: int) -> None:
-        request.inputs[at].datatype = "FP64" if request.inputs[at].datatype != "FP64" else "FP32"
-
-    def deepen(request: oip_pb.ModelInferRequest, at: int) -> None:
-        request.inputs[at].shape.append(1)
-
-    def widen(request: oip_pb.ModelInferRequest, at: int) -> None:
-        request.inputs[at].shape[-1] += 1
-
-    def shorten(request: oip_pb.ModelInferRequest, at: int) -> None:
-        request.raw_input_contents[at] = request.raw_input_contents[at][:-1]
-
-    def repeat(request: oip_pb.ModelInferRequest, at: int) -> None:
-        request.inputs.append(request.inputs[at])
-        request.raw_input_contents.append(request.raw_input_contents[at])
-
-    for spec in signature.inputs:
-        for change in (remove, retype, deepen, widen, shorten, repeat):
-            add(spec.name, change)
-        if spec.numpy_dtype.kind == "f" and not spec.takes_nonfinite:
-            for value in (np.nan, np.inf):
-                array = tensors[spec.name].copy()
-                array[(1, *(0 for _ in spec.shape))] = value
-                cases.append((spec.name, peer.tensor_request({**tensors, spec.name: array})))
-        if spec.value_max is not None:
-            for value in (-1, spec.value_max + 1):
-                array = tensors[spec.name].copy()
-                array[(1, *(0 for _ in spec.shape))] = value
-                cases.append((spec.name, peer.tensor_request({**tensors, spec.name: array})))
-    stranger = peer.tensor_request(tensors)
-    stranger.inputs[0].name = "stranger"
-    cases.append(("stranger", stranger))
-    wanted = peer.tensor_request(tensors)
-    wanted.outputs.add(name="nothing")
-    cases.append(("nothing", wanted))
-    return cases
-
-
 async def test_a_wrong_tensor_is_refused_by_its_name(served: Any) -> None:
-    for tensor, request in wrong_tensors(served):
+    for tensor, request in served.peer.wrong_tensors():
         with pytest.raises(InvalidInput) as caught:
             await served.peer.infer(request)
         assert caught.value.reason == ErrorReason.ERROR_REASON_TENSOR_MISMATCH
