@@ -32,9 +32,8 @@ from sessions import open_session
 
 from meshcast.contents import Contents
 from meshcast.runtime import Answer, Repository, RunFacts
-from meshcast.services.analyzer import SERVICE
+from meshcast.services.analyzer import SERVICE, features
 from meshcast.services.analyzer.explain import explain
-from meshcast.services.analyzer.prepare import content_groups
 from meshcast.services.analyzer.spans import Place, Search, log_odds, variants
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))  # where the demo's posts are written
@@ -77,7 +76,7 @@ def asked_of(repository: Path) -> Callable[[Contents], Outputs]:
 
     def ask(contents: Contents) -> Outputs:
         outputs = {name: np.empty(len(contents), dtype=np.float32) for name in OUTPUTS}
-        for group in content_groups(contents):
+        for group in features.groups(features.rows(contents), SERVICE.signature.rows_max):
             for name, array in session.run(group.arrays).items():
                 outputs[name][group.positions] = array
         return outputs

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Contents:
             hour_of_day: shape (n,), -1 or NaN where unknown; None: unknown everywhere.
 
         Raises:
-            InvalidInput: a column is not of n rows, or a number is not whole.
+            InvalidInput: a column is not of n rows, a number is not whole, or `has_media` is not true or false.
         """
         texts = tuple(text)
         n = len(texts)
@@ -76,8 +77,19 @@ class Contents:
             text=texts,
             title=titles,
             content_length=own if content_length is None else _whole("content_length", content_length, own),
-            has_media=_column("has_media", np.zeros(n) if has_media is None else has_media, n).astype(np.bool_),
+            has_media=np.zeros(n, dtype=np.bool_) if has_media is None else _truths("has_media", has_media, n),
             hour_of_day=unknown if hour_of_day is None else _whole("hour_of_day", hour_of_day, unknown),
+        )
+
+    @classmethod
+    def joined(cls, tables: Sequence["Contents"]) -> "Contents":
+        """The rows of several tables, one at least, one after the other."""
+        return cls(
+            text=tuple(chain.from_iterable(table.text for table in tables)),
+            title=tuple(chain.from_iterable(table.title for table in tables)),
+            content_length=np.concatenate([table.content_length for table in tables]),
+            has_media=np.concatenate([table.has_media for table in tables]),
+            hour_of_day=np.concatenate([table.hour_of_day for table in tables]),
         )
 
     def __len__(self) -> int:
@@ -116,6 +128,22 @@ def _column(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
     if column.shape != (n,):
         raise InvalidInput(f"{name} has shape {column.shape}, text ({n},)", field=name)
     return column
+
+
+def _truths(name: str, values: ArrayLike, n: int) -> NDArray[np.bool_]:
+    """True and false, as such or as 1 and 0.
+
+    Raises:
+        InvalidInput: a value is neither, as text is; its row is named.
+    """
+    column = _column(name, values, n)
+    if column.dtype == np.bool_:
+        return column
+    wrong = [row for row, value in enumerate(column.tolist()) if isinstance(value, str) or value not in (0, 1)]
+    if wrong:
+        at = f"{name}[{wrong[0]}]"
+        raise InvalidInput(f"{at} must be true or false, is {column[wrong[0]]!r}", field=at)
+    return column.astype(np.bool_)
 
 
 def _whole(name: str, values: ArrayLike, unknown: Positions) -> Positions:

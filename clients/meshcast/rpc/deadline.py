@@ -60,11 +60,12 @@ class Deadline:
         return time.monotonic() >= self.at
 
     @asynccontextmanager
-    async def enforced(self, *, where: str) -> AsyncIterator[None]:
+    async def enforced(self, *, where: str, advice: str = "") -> AsyncIterator[None]:
         """A block that is cancelled when the deadline passes.
 
         Args:
             where: what the block does, for the error's facts.
+            advice: how the caller may ask so that it does not, for the error's message.
 
         Raises:
             DeadlineExceeded: it passed inside the block.
@@ -76,7 +77,8 @@ class Deadline:
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            raise DeadlineExceeded(f"the deadline passed during {where}", where=where) from error
+            told = f"the deadline of {self.budget_s:.3g} s passed during {where}"
+            raise DeadlineExceeded(f"{told}; {advice}" if advice else told, where=where) from error
 
     def shrink(self, margin_s: float) -> Deadline:
         """This deadline less what the caller of the next hop needs for itself, in seconds."""

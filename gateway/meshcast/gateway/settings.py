@@ -65,7 +65,7 @@ _SHIPPED = {
             # As the service's own: 1,024 texts of 256 tokens take the embedder some seconds on one core.
             **dict.fromkeys(("DetectViralPotential", "ExtractContentFeatures"), 10.0),
             **dict.fromkeys(("EmbedTexts", "RerankTexts", "ClassifyTexts"), 10.0),
-            **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 30.0),
+            **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 60.0),
         },
     ),
 }

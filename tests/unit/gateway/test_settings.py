@@ -54,7 +54,7 @@ def test_a_deadline_of_one_method_leaves_those_of_the_others(tmp_path: Path) -> 
     analyzer = "/meshcast.api.analyzer.v1.AnalyzerService"
     route = loaded("[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = 60", tmp_path).routes["analyzer"]
     assert route.deadline_s(f"{analyzer}/EmbedTexts") == route.deadline_s_max == 60
-    assert route.deadline_s(f"{analyzer}/AnalyzeContentPatterns") == 30
+    assert route.deadline_s(f"{analyzer}/AnalyzeContentPatterns") == 60
     assert route.deadline_s(f"{analyzer}/AnalyzeContent") == 5
 
 

@@ -1,18 +1,35 @@
-"""Analysis of patterns on the wire: requests become rows with outcomes, and what was found becomes messages."""
+"""Analysis of patterns on the wire: requests become rows with outcomes and vectors, what was found becomes messages."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
-from meshcast.contents import UNKNOWN_DAY, UNKNOWN_TIME, ContentRows, contents_from_messages
-from meshcast.rpc import Violation
+from meshcast.contents import UNKNOWN_DAY, UNKNOWN_TIME, ContentRows, Contents, contents_from_messages
+from meshcast.rpc import Deadline, DeadlineExceeded, Violation
 from meshcast.runtime.requests import NAME_CHARACTERS_MAX, VIOLATIONS_MAX, refusal
+from meshcast.services.analyzer.embedder import EMBEDDER
+from meshcast.services.analyzer.embedder.tokens import embedded_text
+from meshcast.services.analyzer.embedding import TextEmbedder
 from meshcast.services.analyzer.patterns import ERROR_RATE, ERROR_RATE_MAX, ROWS, TOPICS, Claim, Patterns
 
-__all__ = ["PatternQuestion", "pattern_question", "patterns_message"]
+__all__ = [
+    "EMBEDDED_MAX",
+    "PatternQuestion",
+    "Represented",
+    "pattern_question",
+    "patterns_message",
+    "represented",
+]
+
+EMBEDDED_MAX = 2_000
+"""Most rows whose topics are found by the embedder: short texts of so many take it 6 seconds of two cores."""
+
+_EMBEDDING_SHARE = 0.5  # of the time that is left: the analysis needs the rest
 
 _KINDS = {
     "topic": pb.CLAIM_KIND_TOPIC,
@@ -78,6 +95,47 @@ def pattern_question(request: pb.AnalyzeContentPatternsRequest) -> PatternQuesti
         topics_max=request.topics_max,
         error_rate=request.error_rate or ERROR_RATE,
     )
+
+
+class Represented(NamedTuple):
+    """What topics are found by.
+
+    Attributes:
+        vectors: shape (n, d), float32; None: the words of the texts.
+        name: `words`, or that of the embedder with its version.
+        notes: why it is not the embedder, though one serves.
+    """
+
+    vectors: NDArray[np.float32] | None
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+async def represented(contents: Contents, embedder: TextEmbedder, deadline: Deadline) -> Represented:
+    """Vectors of texts where an embedder serves, there are no more than `EMBEDDED_MAX`, and it is done in half of the
+    time that is left; else their words.
+
+    Raises:
+        MeshError: as `TextEmbedder.embed_many`, but for its DeadlineExceeded.
+    """
+    if not (version := embedder.live):
+        return Represented(None, "words")
+    count = len(contents)
+    if count > EMBEDDED_MAX:
+        note = f"Topics were found by words: the embedder takes up to {EMBEDDED_MAX:,} posts, these are {count:,}."
+        return Represented(None, "words", (note,))
+    share = deadline.shrink(deadline.remaining_s() * (1 - _EMBEDDING_SHARE))
+    texts = [embedded_text(text, title) for text, title in zip(contents.text, contents.title, strict=True)]
+    try:
+        async with share.enforced(where="the embedding"):
+            vectors = await embedder.embed_many(texts, deadline=share, version=version)
+    except DeadlineExceeded:
+        note = (
+            "Topics were found by words: half of the time was too little for the embedder; "
+            "send fewer posts or set a longer deadline."
+        )
+        return Represented(None, "words", (note,))
+    return Represented(vectors, f"{EMBEDDER.name} {version}")
 
 
 def patterns_message(

@@ -1,6 +1,6 @@
 """Answers out of arrays and values: what the graph gave, and what was measured, become the messages of the contract."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.contents import Contents
-from meshcast.services.analyzer.features import READ_CHARS, READ_TITLE_CHARS
+from meshcast.services.analyzer.features import READ_CHARS, READ_TITLE_CHARS, TEXT_TOKENS_MAX, TITLE_TOKENS_MAX
 from meshcast.services.analyzer.head_store import HeadRecord
+from meshcast.services.analyzer.languages import UNKNOWN_LANGUAGE
+from meshcast.services.analyzer.prepare import Prepared
 from meshcast.services.analyzer.spans import Found
 from meshcast.services.analyzer.traits import Traits
 
@@ -18,13 +20,15 @@ __all__ = [
     "cut_notes",
     "features_message",
     "head_message",
+    "head_messages",
     "judgement",
     "span_message",
 ]
 
 Floats = NDArray[np.float32]
 
-UNKNOWN_LANGUAGE = "und"
+HEADS_LABELS_BYTES_MAX = 1 << 20
+"""Bytes of labels that a list of heads holds: a stock client takes 4 MiB, and all that can be kept are 6."""
 
 
 def judgement(outputs: Mapping[str, Floats], row: int, read_chars: int) -> pb.ContentJudgement:
@@ -67,14 +71,29 @@ def chunk_answer(
     )
 
 
-def cut_notes(contents: Contents, was_cut: NDArray[np.bool_]) -> list[str]:
+def cut_notes(contents: Contents, prepared: Prepared) -> list[str]:
     """What the receipt says where the model read only the beginning.
 
     Args:
-        contents: the rows that were judged.
-        was_cut: shape (n,), of which the model read only the beginning.
+        contents: the n rows that were judged, or the one that was and after it what came of it.
+        prepared: what became of them.
     """
-    count = int(was_cut.sum())
+    return [*_chars_notes(contents, prepared.was_cut), *_tokens_notes(len(contents), prepared.tokens_cut)]
+
+
+def _tokens_notes(rows: int, tokens_cut: NDArray[np.bool_]) -> list[str]:
+    count = int(tokens_cut[:rows].sum())
+    if not count:
+        return []
+    which = "the network read" if rows == 1 else f"of {count} of {rows} rows the network read"
+    return [
+        f"{which} the first tokens only, {TEXT_TOKENS_MAX} of a text and {TITLE_TOKENS_MAX} of a title; the other "
+        "characters count by their n-grams"
+    ]
+
+
+def _chars_notes(contents: Contents, was_cut: NDArray[np.bool_]) -> list[str]:
+    count = int(was_cut[: len(contents)].sum())
     if not count:
         return []
     if len(contents) == 1:
@@ -151,6 +170,18 @@ def features_message(traits: Traits) -> pb.ContentFeatures:
             )
         )
     return message
+
+
+def head_messages(records: Iterable[HeadRecord]) -> list[pb.TextHead]:
+    """Heads that are kept as messages; from where their labels would be too long together, without labels."""
+    messages, size = [], 0
+    for record in records:
+        message = head_message(record)
+        size += sum(len(label.encode()) + 3 for label in record.labels)
+        if size > HEADS_LABELS_BYTES_MAX:
+            message.ClearField("labels")
+        messages.append(message)
+    return messages
 
 
 def head_message(record: HeadRecord) -> pb.TextHead:

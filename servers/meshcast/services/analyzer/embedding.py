@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from meshcast.rpc import CorruptData, Deadline
 from meshcast.runtime import LOW, NORMAL, Models, RunFacts
 from meshcast.services.analyzer.embedder import EMBEDDER
+from meshcast.services.analyzer.embedder.signature import TOKENS_MAX
 from meshcast.services.analyzer.prepare import text_preparer
 
 __all__ = ["TEMPERATURE", "Embedded", "TextEmbedder", "ranking", "zero_shot"]
@@ -35,6 +36,12 @@ class Embedded(NamedTuple):
     vectors: Floats
     was_cut: NDArray[np.bool_]
     facts: RunFacts
+
+    def notes(self) -> list[str]:
+        """What a receipt says where only the beginning of texts was read."""
+        count = int(self.was_cut.sum())
+        which = f"of {count} of {len(self.was_cut)} texts only the first {TOKENS_MAX} tokens were read"
+        return [which] if count else []
 
 
 class TextEmbedder:

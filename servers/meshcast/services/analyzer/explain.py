@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from meshcast.contents import Contents
 from meshcast.runtime import Answer, RunFacts
-from meshcast.services.analyzer.prepare import joined
 from meshcast.services.analyzer.spans import Found, Place, Search, log_odds, variants
 
 __all__ = ["Explained", "Judge", "explain"]
@@ -58,7 +57,7 @@ async def explain(
     """
     search = Search(contents)
     places = search.next_round()
-    ran = await judge(joined([contents, variants(contents, places, length_follows=length_follows)]), version)
+    ran = await judge(Contents.joined([contents, variants(contents, places, length_follows=length_follows)]), version)
     facts, outputs = ran.facts, {name: array[:1] for name, array in ran.outputs.items()}
     base = log_odds(outputs[output])[0]
     left = ran.outputs[output][1:]

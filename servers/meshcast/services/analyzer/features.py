@@ -32,7 +32,9 @@ __all__ = [
     "INPUTS",
     "READ_CHARS",
     "READ_TITLE_CHARS",
+    "TEXT_TOKENS_MAX",
     "TITLE_TOKEN",
+    "TITLE_TOKENS_MAX",
     "TOKENIZER",
     "TOKENS_MAX",
     "TOKENS_UNIT",
@@ -61,13 +63,18 @@ TITLE_TOKEN = 1
 TOKENS_UNIT, TOKENS_MAX = 32, 256
 """Tokens of a row are padded to a multiple of the first, and are no more than the second."""
 
+TITLE_TOKENS_MAX = 63
+"""Most of them that are a title's."""
+
+TEXT_TOKENS_MAX = TOKENS_MAX - 1 - TITLE_TOKENS_MAX
+"""Most of them that are a text's."""
+
 GRAMS_UNIT, GRAMS_MAX = 256, 4_608
 """The same of n-grams; READ_CHARS and READ_TITLE_CHARS cannot give more."""
 
 TOKENIZER = Path(__file__).with_name("tokenizer.json")
 """Byte-level BPE with 8,192 tokens; fixed for the model, so that all its versions mean the same by a token."""
 
-_TITLE_TOKENS_MAX = 63
 _UNITS = np.array([1, 2, 3, 4, 6, 8, 12, 18])  # tokens and n-grams of a row grow together, so few shapes fit them all
 
 Floats = NDArray[np.float32]
@@ -85,6 +92,7 @@ class Tokenized:
         gram_starts: shape (n + 1,), int64, likewise.
         extras: shape (n, E), float32, columns `EXTRAS`.
         read_chars: shape (n,), int64, code points of text and title that were read.
+        tokens_cut: shape (n,), bool, whether the tokens end before those code points do; the n-grams never do.
     """
 
     tokens: NDArray[np.int32]
@@ -93,6 +101,7 @@ class Tokenized:
     gram_starts: Positions
     extras: Floats
     read_chars: Positions
+    tokens_cut: NDArray[np.bool_]
 
     @classmethod
     def joined(cls, parts: Sequence["Tokenized"]) -> "Tokenized":
@@ -109,6 +118,7 @@ class Tokenized:
             gram_starts=starts("gram_starts"),
             extras=np.concatenate([part.extras for part in parts]),
             read_chars=np.concatenate([part.read_chars for part in parts]),
+            tokens_cut=np.concatenate([part.tokens_cut for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -125,6 +135,7 @@ class Tokenized:
             gram_starts=gram_starts,
             extras=self.extras[at],
             read_chars=self.read_chars[at],
+            tokens_cut=self.tokens_cut[at],
         )
 
     def token_matrix(self, at: Positions) -> NDArray[np.int32]:
@@ -142,10 +153,11 @@ def rows(contents: Contents) -> Tokenized:
     """Inputs of the content model's graph, unpadded: the one way from texts to tensors, here and in training."""
     texts = [_normal(text, READ_CHARS) for text in contents.text]
     titles = [_normal(title, READ_TITLE_CHARS) for title in contents.title]
-    tokens = [
-        np.concatenate([_tokens(text, TOKENS_MAX - 1 - _TITLE_TOKENS_MAX), _TITLE, _tokens(title, _TITLE_TOKENS_MAX)])
-        for text, title in zip(texts, titles, strict=True)
-    ]
+    tokens, cut = [], []
+    for text, title in zip(texts, titles, strict=True):
+        of_text, of_title = _tokens(text), _tokens(title)
+        cut.append(len(of_text) > TEXT_TOKENS_MAX or len(of_title) > TITLE_TOKENS_MAX)
+        tokens.append(np.concatenate([of_text[:TEXT_TOKENS_MAX], _TITLE, of_title[:TITLE_TOKENS_MAX]]))
     grams, gram_starts = hashed_grams(
         [
             f"{_folded(text, READ_CHARS)} | {_folded(title, READ_TITLE_CHARS)}"
@@ -167,6 +179,7 @@ def rows(contents: Contents) -> Tokenized:
         gram_starts=gram_starts,
         extras=extras,
         read_chars=lengths[0] + lengths[1],
+        tokens_cut=np.array(cut, dtype=np.bool_),
     )
 
 
@@ -243,8 +256,8 @@ def _folded(text: str, cut: int) -> str:
     return text.casefold()[:cut]
 
 
-def _tokens(text: str, cut: int) -> NDArray[np.int32]:
-    return np.array(tokenizer().encode(text, add_special_tokens=False).ids[:cut], dtype=np.int32)
+def _tokens(text: str) -> NDArray[np.int32]:
+    return np.array(tokenizer().encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
 
 _TITLE = np.array([TITLE_TOKEN], dtype=np.int32)

@@ -2,9 +2,11 @@
 
 `<root>/<name>/<version>/` holds `head.npz` (the weights) and `head.json` (what is known of them, with the digest of
 the weights). A version is written to a folder of another name, brought to the disk and renamed: what is acknowledged
-stays, and half a head is never seen. A version's number belongs to whoever renames first.
+stays, and half a head is never seen. A version's number belongs to whoever renames first. There is a bound on names,
+and on the versions of each: the oldest go when new ones are acknowledged.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -26,12 +28,18 @@ from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.errors import CorruptData, NotFound, Precondition
 from meshcast.services.analyzer.heads import HeadWeights, Trained
 
-__all__ = ["HeadRecord", "HeadStore", "examples_digest"]
+__all__ = ["NAMES_MAX", "VERSIONS_MAX", "HeadRecord", "HeadStore", "examples_digest"]
 
 log = structlog.get_logger()
 
 OPEN_MAX = 32
 """Heads whose weights are kept in memory: 12 MB of the largest."""
+
+NAMES_MAX = 64
+"""Heads that are kept: with all their versions no more than 0.5 GB, and few enough to be described in one answer."""
+
+VERSIONS_MAX = 16
+"""Versions of a head that are kept, the newest: enough to go back to."""
 
 _WEIGHTS, _FACTS = "head.npz", "head.json"
 _NAMES_SHOWN = 20
@@ -88,8 +96,9 @@ class HeadStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
-        self._records: dict[tuple[str, int], HeadRecord | None] = {}  # None: it is damaged, which has been told
-        self._weights: OrderedDict[tuple[str, int], HeadWeights] = OrderedDict()
+        # With when the folder changed last; None: it is damaged, which has been told.
+        self._records: dict[tuple[str, int], tuple[int, HeadRecord | None]] = {}
+        self._weights: OrderedDict[str, HeadWeights] = OrderedDict()  # by their digest
 
     def newest(self) -> list[HeadRecord]:
         """The newest sound version of every head, ascending by name. Damaged ones are logged and left out."""
@@ -101,10 +110,13 @@ class HeadStore:
 
         Raises:
             NotFound: HEAD_UNKNOWN; the message names those that are kept.
+            CorruptData: the record of the version, or of all versions, is damaged.
         """
         record = self._record(name, version) if version else self._newest(name)
         if record is None:
             kept = self._versions(name)
+            if version in kept or (kept and not version):
+                raise _corrupt(name, version or kept[-1], "its record cannot be read")
             if kept:
                 have = f"versions {', '.join(map(str, kept))} of it are kept"
             else:
@@ -119,13 +131,18 @@ class HeadStore:
             )
         return record
 
+    def damaged_after(self, record: HeadRecord) -> list[int]:
+        """The versions of a head that are newer than a record, and damaged; ascending."""
+        newer = (version for version in self._versions(record.name) if version > record.version)
+        return [version for version in newer if self._record(record.name, version) is None]
+
     def weights(self, record: HeadRecord) -> HeadWeights:
         """The weights of a head.
 
         Raises:
             CorruptData: they are not those that were kept.
         """
-        key = record.name, record.version
+        key = record.weights_digest
         with self._lock:
             if key in self._weights:
                 self._weights.move_to_end(key)
@@ -144,6 +161,19 @@ class HeadStore:
         records = (self._record(name, version) for version in self._versions(name))
         return next((record for record in records if record is not None and record.request_id == request_id), None)
 
+    def require_room(self, name: str) -> None:
+        """Checks that a head of this name may be kept.
+
+        Raises:
+            Precondition: it would be one name too many; the message says how to remove one.
+        """
+        names = self._names()
+        if name not in names and len(names) >= NAMES_MAX:
+            raise Precondition(
+                f"{len(names)} heads are kept, which is the most. Train a version of one of them, or remove one: "
+                f"delete its folder in {self._root}."
+            )
+
     def keep(
         self,
         name: str,
@@ -156,6 +186,8 @@ class HeadStore:
     ) -> HeadRecord:
         """Keeps a head as the next version of its name; when this returns, it is on disk.
 
+        Of the name's versions the newest `VERSIONS_MAX` stay.
+
         Args:
             name: of the head, fit for a folder.
             trained: the head.
@@ -165,8 +197,9 @@ class HeadStore:
             digest: of the examples.
 
         Raises:
-            Precondition: the folder cannot be written to.
+            Precondition: as `require_room`, or the folder cannot be written to.
         """
+        self.require_room(name)
         data = io.BytesIO()
         np.savez(data, weights=trained.head.weights, bias=trained.head.bias)
         record = HeadRecord(
@@ -190,8 +223,8 @@ class HeadStore:
             raise Precondition(
                 f"The head cannot be kept in {folder}: {error.strerror or error}. Make room or give the right to write."
             ) from error
-        with self._lock:
-            self._records[name, record.version] = record
+        for version in self._versions(name)[:-VERSIONS_MAX]:
+            _remove(folder / str(version))
         return record
 
     def _installed(self, folder: Path, record: HeadRecord, weights: bytes) -> HeadRecord:
@@ -233,19 +266,26 @@ class HeadStore:
     def _record(self, name: str, version: int) -> HeadRecord | None:
         """The record of a version; None where there is none, or where it is damaged, which is told once."""
         key = name, version
-        with self._lock:
-            if key in self._records:
-                return self._records[key]
         folder = self._root / name / str(version)
-        if not folder.is_dir():
+        try:
+            changed_ns = folder.stat().st_mtime_ns
+        except OSError:
             return None
+        with self._lock:
+            known = self._records.get(key)
+        if known is not None and known[0] == changed_ns:
+            return known[1]
         record: HeadRecord | None = None
         try:
             record = _record_of(json.loads((folder / _FACTS).read_text("utf-8")), key)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.error("a head is damaged and left out", head=name, version=version, why=str(error))
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                return None  # this may pass: the next call looks again
         with self._lock:
-            self._records[key] = record
+            if len(self._records) >= NAMES_MAX * VERSIONS_MAX:
+                self._records.clear()  # of versions that are gone
+            self._records[key] = changed_ns, record
         return record
 
 
@@ -256,14 +296,26 @@ def _record_of(values: Any, key: tuple[str, int]) -> HeadRecord:
     return record
 
 
+def _corrupt(name: str, version: int, why: str) -> CorruptData:
+    return CorruptData(
+        f"Version {version} of the head {name!r} is damaged ({why}); train it again.",
+        model=name,
+        version=version,
+        why=why,
+    )
+
+
+def _remove(folder: Path) -> None:
+    """Removes a version at once for those who look, and its files as far as that goes."""
+    gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
+    with contextlib.suppress(OSError):  # another process removes it too
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def _read_weights(path: Path, record: HeadRecord) -> HeadWeights:
     def corrupt(why: str) -> CorruptData:
-        return CorruptData(
-            f"Version {record.version} of the head {record.name} is damaged ({why}); train it again.",
-            model=record.name,
-            version=record.version,
-            why=why,
-        )
+        return _corrupt(record.name, record.version, why)
 
     try:
         data = path.read_bytes()

@@ -1,7 +1,8 @@
 """Heads: small classifiers over embeddings, trained from a caller's examples in the serving process.
 
 A head is a multinomial logistic regression with an L2 penalty. Its loss is convex, so that the same examples give the
-same head, and a fit of least log loss states probabilities that agree with what was seen.
+same head. Its probabilities agree with what was seen; how well they agree with what comes depends on how much was seen,
+and is not measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.rpc.errors import Cancelled, InvalidInput
+from meshcast.rpc.errors import Cancelled
 
 __all__ = ["EXAMPLES_MAX", "LABELS_MAX", "HeadWeights", "Trained", "train"]
 
@@ -84,12 +85,11 @@ def train(
 
     Args:
         embeddings: shape (n, width), of length 1.
-        labels: of the examples, n.
-        texts: of the examples, n; equal ones are judged by a head that saw none of them.
+        labels: of the examples, n; two different ones at least.
+        texts: of the examples, n; equal ones are judged by a head that saw none of them, so two must differ.
         is_over: true once nobody waits for the head.
 
     Raises:
-        InvalidInput: there are fewer than two labels or two different texts.
         Cancelled: `is_over`.
 
     Source: penalty and folds as in Hastie, Tibshirani, Friedman, The Elements of Statistical Learning (2009), 4.4 and
@@ -98,8 +98,6 @@ def train(
     names, target = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     target = target.astype(np.int64)
     fold = _folds(texts, target)
-    if len(names) < 2 or fold.max(initial=0) < 1:
-        raise InvalidInput("examples must have two labels or more, and two different texts or more", field="examples")
     fit = partial(_fit, is_over)
     embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
     held = _cross_validated(embeddings, target, len(names), fold, fit)

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 import regex
 
-__all__ = ["READ_MAX", "Language", "language_of"]
+__all__ = ["READ_MAX", "UNKNOWN_LANGUAGE", "Language", "language_of"]
 
 READ_MAX = 10_000
 """Characters of a text that language and sentiment are read from; the first of them tell as much as all."""
 
+UNKNOWN_LANGUAGE = "und"
+"""Code of the language of a text that does not tell."""
+
 _UNREADABLE = regex.compile(r"[\p{Cc}\p{Cs}\p{Cn}\p{Co}]+")  # the detector refuses some of these as broken UTF-8
-_OLD_CODES = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "zh-Hant": "zh", "bh": "bh"}
+_OLD_CODES = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "zh-Hant": "zh"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ def language_of(text: str) -> Language:
     try:
         reliable, _, found = pycld2.detect(readable, isPlainText=True, bestEffort=False)
     except pycld2.error:
-        return Language("und", 0.0)
+        return Language(UNKNOWN_LANGUAGE, 0.0)
     name, code, percent, _ = found[0]
     if not reliable or percent < 50 or code == "un" or code.startswith(("xx", "zz")) or name.startswith("X_"):
-        return Language("und", 0.0)
+        return Language(UNKNOWN_LANGUAGE, 0.0)
     return Language(_OLD_CODES.get(code, code), min(percent / 100, 1.0))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,12 @@ from meshcast.services.analyzer.signature import SIGNATURE
 __all__ = [
     "Prepared",
     "PreparedTexts",
-    "content_groups",
     "content_preparer",
-    "joined",
     "prepare_contents",
     "text_preparer",
 ]
 
 _COST_CHARS = 125  # what 0.03 ms of the loop reads; a pass of `ROWS_INLINE` of them is about a millisecond
-
-One = TypeVar("One")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +35,7 @@ class Prepared:
         sound: positions of those rows in the question, (g,), int64, ascending.
         read_chars: code points of text and title that the model reads of the sound rows, (g,), int64.
         was_cut: whether there are more, (g,), bool.
+        tokens_cut: whether the network's tokens end before those code points do, (g,), bool.
         violations: what is wrong with each of the other rows.
     """
 
@@ -47,6 +43,7 @@ class Prepared:
     sound: NDArray[np.int64]
     read_chars: NDArray[np.int64]
     was_cut: NDArray[np.bool_]
+    tokens_cut: NDArray[np.bool_]
     violations: Violations
 
 
@@ -63,11 +60,6 @@ class PreparedTexts:
     was_cut: NDArray[np.bool_]
 
 
-def content_groups(contents: Contents) -> list[RowGroup]:
-    """The rows as the content model's graph takes them, by padded shape."""
-    return [RowGroup(at, arrays) for at, arrays in groups(rows(contents), SIGNATURE.rows_max)]
-
-
 def prepare_contents(questions: Sequence[Question]) -> list[Prepared]:
     """What each question becomes, in one pass for all of them."""
     sound = [np.delete(np.arange(len(question), dtype=np.int64), sorted(question.violations)) for question in questions]
@@ -75,7 +67,7 @@ def prepare_contents(questions: Sequence[Question]) -> list[Prepared]:
         question.contents.take(kept) if question.violations else question.contents
         for question, kept in zip(questions, sound, strict=True)
     ]
-    whole = tables[0] if len(tables) == 1 else joined(tables)
+    whole = tables[0] if len(tables) == 1 else Contents.joined(tables)
     if not len(whole):  # no row is sound
         return [_nothing(question) for question in questions]
     tokenized = rows(whole)
@@ -90,7 +82,7 @@ def prepare_contents(questions: Sequence[Question]) -> list[Prepared]:
     for question, kept in zip(questions, sound, strict=True):
         own = slice(first, first + len(kept))
         if len(questions) == 1:
-            found = [RowGroup(at, arrays) for at, arrays in groups(tokenized, SIGNATURE.rows_max)]
+            found = list(groups(tokenized, SIGNATURE.rows_max))
         else:  # few rows each: those that share a pass are small
             found = [
                 RowGroup(np.array([row], dtype=np.int64), padded(tokenized, np.array([first + row], dtype=np.int64)))
@@ -102,6 +94,7 @@ def prepare_contents(questions: Sequence[Question]) -> list[Prepared]:
                 sound=kept,
                 read_chars=tokenized.read_chars[own],
                 was_cut=cut[own],
+                tokens_cut=tokenized.tokens_cut[own],
                 violations=question.violations,
             )
         )
@@ -115,7 +108,7 @@ def prepare_texts(questions: Sequence[Sequence[str]]) -> list[PreparedTexts]:
     prepared, first = [], 0
     for texts in questions:
         own = slice(first, first + len(texts))
-        found = [RowGroup(group.positions, group.arrays) for group in embedder_tokens.group(tokenized.tokens[own])]
+        found = embedder_tokens.group(tokenized.tokens[own])
         prepared.append(PreparedTexts(groups=found, was_cut=tokenized.was_cut[own]))
         first += len(texts)
     return prepared
@@ -124,7 +117,10 @@ def prepare_texts(questions: Sequence[Sequence[str]]) -> list[PreparedTexts]:
 def content_preparer() -> Preparer[Question, Prepared]:
     """What prepares the contents of concurrent calls in common passes."""
     return Preparer(
-        prepare_contents, rows_of=lambda question: _cost(question.contents.text, READ_CHARS) + len(question)
+        prepare_contents,
+        rows_of=lambda question: (
+            _cost(question.contents.text, READ_CHARS) + _cost(question.contents.title, READ_TITLE_CHARS)
+        ),
     )
 
 
@@ -134,23 +130,10 @@ def text_preparer() -> Preparer[Sequence[str], PreparedTexts]:
 
 
 def _nothing(question: Question) -> Prepared:
-    none = np.empty(0, dtype=np.int64)
-    return Prepared(
-        groups=(), sound=none, read_chars=none, was_cut=none.astype(np.bool_), violations=question.violations
-    )
+    none, no = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
+    return Prepared(groups=(), sound=none, read_chars=none, was_cut=no, tokens_cut=no, violations=question.violations)
 
 
 def _cost(texts: Sequence[str], read: int) -> int:
-    """What preparing texts costs, in units of a short row."""
-    return sum(1 + min(len(text), read) // _COST_CHARS for text in texts)
-
-
-def joined(tables: Sequence[Contents]) -> Contents:
-    """The rows of several tables, one after the other."""
-    return Contents(
-        text=tuple(chain.from_iterable(table.text for table in tables)),
-        title=tuple(chain.from_iterable(table.title for table in tables)),
-        content_length=np.concatenate([table.content_length for table in tables]),
-        has_media=np.concatenate([table.has_media for table in tables]),
-        hour_of_day=np.concatenate([table.hour_of_day for table in tables]),
-    )
+    """What preparing texts costs, in units of a short row; twice as much where letters have to be normalised."""
+    return sum(1 + min(len(text), read) * (1 if text.isascii() else 2) // _COST_CHARS for text in texts)

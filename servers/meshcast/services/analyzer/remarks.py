@@ -1,6 +1,6 @@
 """Remarks on contents that are sound but unusual: what a judgement of them should be taken with."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import regex
 
@@ -21,7 +21,6 @@ def remarks(
     field: Callable[[str], str],
     content_length: int | None = None,
     characters_read: int | None = None,
-    languages: Collection[str] = (),
     found: Traits | None = None,
 ) -> list[tuple[str, str]]:
     """Legal but unusual things about one sound content, as (field, remark).
@@ -32,7 +31,6 @@ def remarks(
         field: names a column (`text`, `title`, `content_length`) in the caller's message.
         content_length: as declared; None where it was not.
         characters_read: of title and text by the model; None where it is not known.
-        languages: codes of those that the model was trained on; empty where that is not known.
         found: the traits of text and title, if they are known already.
     """
     found = found or traits(text, title)
@@ -63,9 +61,6 @@ def remarks(
     if not found.words and text.strip():
         what = "emoji" if found.emoji else "links" if found.links else "signs"
         tell(f"has no words, only {what}")
-    code = found.language.code
-    if languages and code != "und" and code not in languages:
-        tell(f"seems to be in {code}; the model was trained on {', '.join(sorted(languages))}")
     return told
 
 

@@ -12,7 +12,7 @@ from meshcast.api.analyzer.v1 import analyzer_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.columns import pack_floats
 from meshcast.contents import Contents
-from meshcast.rpc import Cancelled, CorruptData, Deadline, InvalidInput, MeshError, prediction_id, to_item
+from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
 from meshcast.runtime import (
     LOW,
     Answer,
@@ -23,24 +23,27 @@ from meshcast.runtime import (
     priority_class,
     receipt_of,
 )
+from meshcast.runtime.loader import give_back_memory
 from meshcast.runtime.ragged import RowGroup
 from meshcast.runtime.requests import add_violations, refusal
 from meshcast.runtime.turns import Turns
-from meshcast.services.analyzer.analysis import pattern_question, patterns_message
+from meshcast.services.analyzer.analysis import pattern_question, patterns_message, represented
 from meshcast.services.analyzer.answers import (
     chunk_answer,
     cut_notes,
     features_message,
     head_message,
+    head_messages,
     judgement,
     span_message,
 )
 from meshcast.services.analyzer.embedder import EMBEDDER, WIDTH
-from meshcast.services.analyzer.embedding import Embedded, TextEmbedder, ranking, zero_shot
+from meshcast.services.analyzer.embedding import TextEmbedder, ranking, zero_shot
 from meshcast.services.analyzer.explain import explain
+from meshcast.services.analyzer.features import READ_CHARS, READ_TITLE_CHARS
 from meshcast.services.analyzer.head_store import HeadStore
 from meshcast.services.analyzer.patterns import Patterns, analyze
-from meshcast.services.analyzer.prepare import content_groups, content_preparer
+from meshcast.services.analyzer.prepare import Prepared, content_preparer, prepare_contents
 from meshcast.services.analyzer.questions import (
     CONTENTS_MAX,
     Question,
@@ -56,7 +59,7 @@ from meshcast.services.analyzer.questions import (
 from meshcast.services.analyzer.remarks import remarks
 from meshcast.services.analyzer.signature import SIGNATURE
 from meshcast.services.analyzer.training import HeadTrainer
-from meshcast.services.analyzer.traits import Traits, traits
+from meshcast.services.analyzer.traits import traits_of
 
 __all__ = ["CHUNK_ROWS_MAX", "AnalyzerServicer"]
 
@@ -69,11 +72,14 @@ CHUNK_ROWS_MAX = 1024
 CHUNKS_AT_ONCE = 4
 """Chunks of one stream under way: one runs, one waits, one is prepared, one is written."""
 
-MANY_S, LONG_S = 10.0, 30.0
+MANY_S, LONG_S = 10.0, 60.0
 """Budget at least of calls about many texts, and of trainings and pattern analyses, whose caller set none."""
 
+ANALYSIS_S = 15.0
+"""What an analysis of 10,000 texts takes on one core, about, and what callers who find no room are told to wait."""
+
 ANALYSES_WAITING_MAX = 4
-"""Pattern analyses that may wait for the one that runs; one of 10,000 texts takes up to 20 seconds."""
+"""Pattern analyses that may wait for the one that runs; one of 10,000 texts takes about `ANALYSIS_S`."""
 
 _OUTPUT_OF = {pb.CONTENT_QUESTION_VIRAL: "viral", pb.CONTENT_QUESTION_ABOVE_MEDIAN: "above_median"}
 
@@ -88,7 +94,8 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         self._embedder = TextEmbedder(context.models)
         self._heads = HeadTrainer(HeadStore(context.settings.state / "heads"), self._embedder, name)
         self._measuring = Turns(name, "measurement")
-        self._analyses = Turns(name, "analysis", waiting_max=ANALYSES_WAITING_MAX, retry_after_s=5.0)
+        self._remarking = Turns(name, "remark")
+        self._analyses = Turns(name, "analysis", waiting_max=ANALYSES_WAITING_MAX, retry_after_s=ANALYSIS_S)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -99,6 +106,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
 
     async def __aexit__(self, *error: object) -> None:
         self._measuring.close()
+        self._remarking.close()
         self._analyses.close()
         self._heads.close()
         await self._stack.aclose()
@@ -128,11 +136,13 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         asked = explain_question(request)
         priority, output = priority_class(request.priority), _OUTPUT_OF[asked.question]
 
-        async def judge(contents: Contents, version: int) -> Answer:
-            groups = await self._preparer.aside(lambda: content_groups(contents))
-            return await self._ask(groups, deadline, priority, version)
+        rounds: list[Prepared] = []
 
-        (prepared,) = [await self._preparer.prepare(Question(contents=asked.contents, violations={}))]
+        async def judge(contents: Contents, version: int) -> Answer:
+            question = Question(contents=contents, violations={})
+            rounds.extend(await self._preparer.aside(lambda: prepare_contents([question])))
+            return await self._ask(rounds[-1].groups, deadline, priority, version)
+
         found = await explain(
             asked.contents,
             judge,
@@ -141,7 +151,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
             spans_max=asked.spans_max,
             version=request.model_version,
         )
-        probability = float(found.outputs[output][0])
+        probability, prepared = float(found.outputs[output][0]), rounds[0]  # its first row is the content itself
         fields = asked.contents.text[0], asked.contents.title[0]
         return pb.DetectViralPotentialResponse(
             judgement=judgement(found.outputs, 0, int(prepared.read_chars[0])),
@@ -152,9 +162,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
             ],
             typical_effect_log_odds=found.typical,
             spans_tried=found.tried,
-            receipt=self._receipt(
-                found.facts, deadline, request.request_id, cut_notes(asked.contents, prepared.was_cut)
-            ),
+            receipt=self._receipt(found.facts, deadline, request.request_id, cut_notes(asked.contents, prepared)),
         )
 
     async def AnalyzeContentPatterns(
@@ -163,25 +171,25 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         """Finds topics, and what goes with a better or worse outcome."""
         deadline = self._deadline(context, LONG_S)
         question = await self._preparer.aside(lambda: pattern_question(request))
-        vectors, representation = None, "words"
-        if version := self._embedder.live:
-            vectors = await self._embedder.embed_many(
-                _whole(question.rows.contents), deadline=deadline, version=version
-            )
-            representation = f"{EMBEDDER.name} {version}"
+        rows = question.rows
+        advice = f"send fewer than {len(rows):,} posts or set a longer deadline"
+        async with deadline.enforced(where="the analysis", advice=advice), self._analyses.turn() as turn:
+            texts = await represented(rows.contents, self._embedder, deadline)
 
-        def find(is_over: Callable[[], bool]) -> Patterns:
-            return analyze(
-                question.rows,
-                embeddings=vectors,
-                topics_max=question.topics_max,
-                error_rate=question.error_rate,
-                stop=is_over,
-            )
+            def find(is_over: Callable[[], bool]) -> Patterns:
+                try:
+                    return analyze(
+                        rows,
+                        embeddings=texts.vectors,
+                        topics_max=question.topics_max,
+                        error_rate=question.error_rate,
+                        stop=is_over,
+                    )
+                finally:
+                    give_back_memory()
 
-        async with deadline.enforced(where="the analysis"):
-            patterns = await self._analyses.take(find)
-        answer = patterns_message(patterns, representation)
+            patterns = await turn.run(find)
+        answer = patterns_message(patterns, texts.name, texts.notes)
         answer.receipt.CopyFrom(plain_receipt(deadline))
         return answer
 
@@ -191,8 +199,8 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         """Measures what is in texts."""
         deadline = self._deadline(context, MANY_S)
         contents = contents_question(request.contents, field="contents", rows_max=CONTENTS_MAX)
-        async with deadline.enforced(where="the measurement"):
-            features = await self._measuring.take(lambda is_over: _measured(contents, is_over))
+        async with deadline.enforced(where="the measurement", advice="send fewer texts or set a longer deadline"):
+            features = await self._measuring.take(lambda is_over: traits_of(contents, is_over))
         return pb.ExtractContentFeaturesResponse(
             features=map(features_message, features), receipt=plain_receipt(deadline)
         )
@@ -225,7 +233,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
                 pb.RankedDocument(index=index, score=score)
                 for index, score in zip(order.tolist(), scores.tolist(), strict=True)
             ],
-            receipt=self._receipt(found.facts, deadline, request.request_id, _embedder_notes(found)),
+            receipt=self._receipt(found.facts, deadline, request.request_id, found.notes()),
         )
 
     async def ClassifyTexts(self, request: pb.ClassifyTextsRequest, context: Context) -> pb.ClassifyTextsResponse:
@@ -233,23 +241,24 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         deadline, priority = self._deadline(context, MANY_S), priority_class(request.priority)
         texts, shots = classify_question(request)
         self._embedder.require()
-        head = None
+        head, notes = None, []
         if shots is not None:
             found = await self._embedder.embed((*texts, *shots.descriptions), deadline=deadline, priority=priority)
             vectors = found.vectors[: len(texts)]
             labels, scores = shots.names, zero_shot(vectors, found.vectors[len(texts) :])
         else:
-            record, weights = await self._heads.find(request.head.name, request.head.version)
+            kept = await self._heads.find(request.head.name, request.head.version)
             found = await self._embedder.embed(
-                texts, deadline=deadline, priority=priority, version=record.embedder_version
+                texts, deadline=deadline, priority=priority, version=kept.record.embedder_version
             )
-            labels, scores, head = record.labels, weights.probabilities(found.vectors), head_message(record)
+            labels, scores = kept.record.labels, kept.weights.probabilities(found.vectors)
+            head, notes = head_message(kept.record), kept.notes()
         return pb.ClassifyTextsResponse(
             labels=labels,
             best=scores.argmax(axis=1).tolist(),
             scores=pack_floats(scores),
             head=head,
-            receipt=self._receipt(found.facts, deadline, request.request_id, _embedder_notes(found)),
+            receipt=self._receipt(found.facts, deadline, request.request_id, [*found.notes(), *notes]),
         )
 
     async def TrainTextHead(self, request: pb.TrainTextHeadRequest, context: Context) -> pb.TrainTextHeadResponse:
@@ -275,21 +284,20 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         found = list(question.violations.get(0, []))
         try:
             self._mesh.model.describe(request.request.model_version)
-        except MeshError as error:
+        except NotFound as error:
             found.append(("model_version", error.message))
         add_violations(answer.violations, found)
         answer.valid = not answer.violations
         if answer.valid:
             content = request.request.content
-            prepared = await self._preparer.prepare(question)
-            async with deadline.enforced(where="the remarks"):
-                told = await self._measuring.take(
+            async with deadline.enforced(where="the remarks", advice="set a longer deadline or send a shorter text"):
+                told = await self._remarking.take(
                     lambda _: remarks(
                         content.text,
                         content.title,
                         field=lambda column: f"content.{column}",
                         content_length=content.content_length if content.HasField("content_length") else None,
-                        characters_read=int(prepared.read_chars[0]),
+                        characters_read=min(len(content.text), READ_CHARS) + min(len(content.title), READ_TITLE_CHARS),
                     )
                 )
             add_violations(answer.remarks, told)
@@ -302,7 +310,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         return pb.DescribeModelResponse(
             model=self._mesh.model.describe(request.model_version),
             embedder=embedder.describe() if embedder.is_ready else None,
-            heads=map(head_message, await self._heads.newest()),
+            heads=head_messages(await self._heads.newest()),
             receipt=plain_receipt(deadline),
         )
 
@@ -317,9 +325,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         ran = await self._ask(prepared.groups, deadline, priority_class(request.priority), request.model_version)
         return pb.AnalyzeContentResponse(
             judgement=judgement(ran.outputs, 0, int(prepared.read_chars[0])),
-            receipt=self._receipt(
-                ran.facts, deadline, request.request_id, cut_notes(question.contents, prepared.was_cut)
-            ),
+            receipt=self._receipt(ran.facts, deadline, request.request_id, cut_notes(question.contents, prepared)),
         )
 
     async def _chunk(
@@ -333,7 +339,7 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
                 priority = priority_class(request.priority, default=LOW)
                 ran = await self._ask(prepared.groups, deadline, priority, request.model_version)
                 outputs = ran.outputs
-                notes = cut_notes(question.contents.take(prepared.sound), prepared.was_cut)
+                notes = cut_notes(question.contents.take(prepared.sound), prepared)
                 receipt = self._receipt(ran.facts, deadline, request.request_id, notes)
             else:
                 outputs = {name: np.empty(0, dtype=np.float32) for name in SIGNATURE.output_names}
@@ -372,26 +378,3 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         receipt.prediction_id = prediction_id(request_id)
         receipt.notes.extend(notes)
         return receipt
-
-
-def _measured(contents: Contents, is_over: Callable[[], bool]) -> list[Traits]:
-    found = []
-    for text, title in zip(contents.text, contents.title, strict=True):
-        if is_over():
-            raise Cancelled("nobody waits for the features any longer")
-        found.append(traits(text, title))
-    return found
-
-
-def _whole(contents: Contents) -> list[str]:
-    """Text and title as one."""
-    return [
-        f"{text}\n{title}" if text and title else text or title
-        for text, title in zip(contents.text, contents.title, strict=True)
-    ]
-
-
-def _embedder_notes(found: Embedded) -> list[str]:
-    """What the receipt says where the embedder read only the beginning of texts."""
-    count = int(found.was_cut.sum())
-    return [f"of {count} of {len(found.was_cut)} texts only the first 256 tokens were read"] if count else []

@@ -14,10 +14,13 @@ from meshcast.services.analyzer.head_store import HeadRecord, HeadStore, example
 from meshcast.services.analyzer.heads import HeadWeights, train
 from meshcast.services.analyzer.questions import Examples
 
-__all__ = ["HeadTrainer", "Kept"]
+__all__ = ["FoundHead", "HeadTrainer", "Kept"]
 
 WAITING_MAX = 4
-"""Trainings that may wait for the one that runs, each of up to some seconds."""
+"""Trainings that may wait for the one that runs."""
+
+RETRY_AFTER_S = 15.0
+"""What callers who find no room are told to wait: about as long as a large training."""
 
 
 class Kept(NamedTuple):
@@ -25,6 +28,21 @@ class Kept(NamedTuple):
 
     record: HeadRecord
     is_retry: bool
+
+
+class FoundHead(NamedTuple):
+    """A head, and the newer versions that are damaged where the newest was asked for."""
+
+    record: HeadRecord
+    weights: HeadWeights
+    damaged: list[int]
+
+    def notes(self) -> list[str]:
+        """What a receipt says where an older version stands in."""
+        if not self.damaged:
+            return []
+        which = f"version{'s' if len(self.damaged) > 1 else ''} {', '.join(map(str, self.damaged))}"
+        return [f"{which} of the head could not be read, so version {self.record.version} answered; train it again"]
 
 
 class HeadTrainer:
@@ -38,7 +56,7 @@ class HeadTrainer:
 
     def __init__(self, store: HeadStore, embedder: TextEmbedder, model: str) -> None:
         self._store, self._embedder = store, embedder
-        self._turns = Turns(model, "training", waiting_max=WAITING_MAX, retry_after_s=2.0)
+        self._turns = Turns(model, "training", waiting_max=WAITING_MAX, retry_after_s=RETRY_AFTER_S)
 
     def close(self) -> None:
         """Takes no more trainings; the one that runs is told to stop."""
@@ -49,7 +67,7 @@ class HeadTrainer:
 
         Raises:
             AlreadyExists: this request id has trained a head of this name from other examples.
-            Overloaded: too many trainings wait.
+            Overloaded: too many trainings wait; nothing was embedded.
             DeadlineExceeded: the deadline passed; a fit under way ends, and nothing is kept.
             MeshError: as `TextEmbedder.embed`, and as `HeadStore.keep`.
         """
@@ -57,41 +75,44 @@ class HeadTrainer:
         digest = await asyncio.to_thread(examples_digest, examples.texts, examples.labels)
         if (record := await asyncio.to_thread(self._earlier, name, request_id, digest)) is not None:
             return Kept(record, is_retry=True)
-        version = self._embedder.live
-        vectors = await self._embedder.embed_many(examples.texts, deadline=deadline, version=version)
-
-        def fit(is_over: Callable[[], bool]) -> Kept:
+        advice = "send fewer examples or set a longer deadline"
+        async with deadline.enforced(where="the training", advice=advice), self._turns.turn() as turn:
             # A second try of the request may have waited behind the first.
-            if (earlier := self._earlier(name, request_id, digest)) is not None:
-                return Kept(earlier, is_retry=True)
-            trained = train(vectors, examples.labels, examples.texts, is_over=is_over)
-            record = self._store.keep(
-                name,
-                trained,
-                embedder_version=version,
-                trained_unix_us=time.time_ns() // 1000,
-                request_id=request_id,
-                digest=digest,
-            )
-            return Kept(record, is_retry=False)
+            if (record := await asyncio.to_thread(self._earlier, name, request_id, digest)) is not None:
+                return Kept(record, is_retry=True)
+            await asyncio.to_thread(self._store.require_room, name)
+            version = self._embedder.live
+            vectors = await self._embedder.embed_many(examples.texts, deadline=deadline, version=version)
 
-        async with deadline.enforced(where="the training"):
-            return await self._turns.take(fit)
+            def fit(is_over: Callable[[], bool]) -> HeadRecord:
+                trained = train(vectors, examples.labels, examples.texts, is_over=is_over)
+                return self._store.keep(
+                    name,
+                    trained,
+                    embedder_version=version,
+                    trained_unix_us=time.time_ns() // 1000,
+                    request_id=request_id,
+                    digest=digest,
+                )
 
-    async def find(self, name: str, version: int) -> tuple[HeadRecord, HeadWeights]:
-        """A head that is kept, and its weights; version 0 is the newest.
+            return Kept(await turn.run(fit), is_retry=False)
+
+    async def find(self, name: str, version: int) -> FoundHead:
+        """A head that is kept; version 0 is the newest that is sound.
 
         Raises:
             NotFound: HEAD_UNKNOWN.
-            CorruptData: its weights are damaged.
+            CorruptData: it is damaged.
             Precondition: the embedder that it belongs to is not loaded.
         """
 
-        def read() -> tuple[HeadRecord, HeadWeights]:
+        def read() -> FoundHead:
             record = self._store.find(name, version)
-            return record, self._store.weights(record)
+            damaged = [] if version else self._store.damaged_after(record)
+            return FoundHead(record, self._store.weights(record), damaged)
 
-        record, weights = await asyncio.to_thread(read)
+        found = await asyncio.to_thread(read)
+        record = found.record
         if record.embedder_version not in self._embedder.versions:
             raise Precondition(
                 f"Version {record.version} of the head {name!r} belongs to version {record.embedder_version} of the "
@@ -99,7 +120,7 @@ class HeadTrainer:
                 reason=error_reason_pb2.ERROR_REASON_MODEL_STATE,
                 model=EMBEDDER.name,
             )
-        return record, weights
+        return found
 
     async def newest(self) -> list[HeadRecord]:
         """The newest version of every head, ascending by name."""

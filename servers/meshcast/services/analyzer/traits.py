@@ -8,18 +8,20 @@ links to an article often says in the title what it is about. Every text has tra
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import regex
 
+from meshcast.contents import Contents
+from meshcast.rpc.errors import Cancelled
 from meshcast.services.analyzer.languages import READ_MAX, Language, language_of
 from meshcast.services.analyzer.marks import emoji_in, hashtags_in, hosts_of, links_in, mentions_in, tags_in
 from meshcast.services.analyzer.readability import readability
 from meshcast.services.analyzer.scripts import characters_of
 from meshcast.services.analyzer.sentiments import Sentiment, sentiment_of
 
-__all__ = ["Traits", "traits", "words_in", "words_of"]
+__all__ = ["Traits", "traits", "traits_of", "words_in", "words_of"]
 
 # In scripts without spaces between words, a character of Chinese or Japanese counts as a word.
 _ALONE = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
@@ -31,6 +33,8 @@ _LETTER = regex.compile(r"[\p{L}\p{N}]")
 # be read from its start for each.
 _CLUSTERS = regex.compile(r"(?P<plain>[ -~]+)(?=[ -~])|\p{RI}\p{RI}?[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
 _WORDLESS = regex.compile(r"https?://\S*|www[.]\S*|\b\w{1,63}[.]\p{L}{2,6}/\S*|<[^<>]*>")
+_SPACE, _TAG_END = regex.compile(r"\s"), regex.compile("[<>]")
+_STEP = 1 << 16  # characters of a part of a text, unless it has no white space
 _NO_LANGUAGE = regex.compile(rf"{_WORDLESS.pattern}|(?<!\w)[@#]\w+")
 
 
@@ -98,7 +102,7 @@ def traits(text: str, title: str = "") -> Traits:
     """What is in a text.
 
     Args:
-        text: any string; 1 MB takes under a second.
+        text: any string; 1 MB takes up to two seconds.
         title: of what the post links to; only language, sentiment and scripts take it in.
     """
     whole = f"{text}\n{title}" if text and title else text or title
@@ -145,6 +149,24 @@ def traits(text: str, title: str = "") -> Traits:
     )
 
 
+def traits_of(contents: Contents, is_over: Callable[[], bool]) -> list[Traits]:
+    """What is in each of several texts.
+
+    Args:
+        contents: the texts with their titles.
+        is_over: asked between texts; true once nobody waits for the traits.
+
+    Raises:
+        Cancelled: `is_over`.
+    """
+    found = []
+    for text, title in zip(contents.text, contents.title, strict=True):
+        if is_over():
+            raise Cancelled("nobody waits for the features any longer")
+        found.append(traits(text, title))
+    return found
+
+
 def words_of(text: str) -> Counter[str]:
     """How often each word, lower case, is in a text; those inside of links and of HTML tags are left out."""
     return Counter(words_in(text))
@@ -153,8 +175,27 @@ def words_of(text: str) -> Counter[str]:
 def words_in(text: str) -> Iterator[str]:
     """The words of a text in order, lower case, without those inside of links and of HTML tags."""
     if "/" in text or "www." in text or "<" in text:
-        text = _WORDLESS.sub(" ", text)
+        text = "".join([_WORDLESS.sub(" ", part) for part in _parts(text)])
     return (match.group() for match in _WORD.finditer(text.lower()))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts that no link and no HTML tag reaches across, so that other threads get a turn between them."""
+    start = 0
+    while start < len(text):
+        end = min(start + _STEP, len(text))
+        while (space := _SPACE.search(text, end)) is not None:
+            end = space.start()
+            opened = text.rfind("<", start, end)
+            if opened <= text.rfind(">", start, end) or (closed := _TAG_END.search(text, end)) is None:
+                break
+            if closed.group() == "<":
+                break  # what was opened is no tag
+            end = closed.end()
+        else:
+            end = len(text)
+        yield text[start:end]
+        start = end
 
 
 def _graphemes(text: str) -> int:

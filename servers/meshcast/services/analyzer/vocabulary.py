@@ -4,19 +4,22 @@ Words are read from the beginning of a text and its title. Those that every text
 of a single character or of digits alone are left out.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.services.analyzer.languages import language_of
+from meshcast.services.analyzer.languages import UNKNOWN_LANGUAGE, language_of
 from meshcast.services.analyzer.traits import words_in
 
 __all__ = ["Vocabulary", "names_of", "vocabulary_of"]
+
+Ints = NDArray[np.int64]
+Ints32 = NDArray[np.int32]
 
 READ_MAX = 2_000
 """Characters of title and text that words are read from."""
@@ -51,32 +54,68 @@ def vocabulary_of(text: Sequence[str], title: Sequence[str], check: Callable[[],
         title: n titles, empty where there is none.
         check: called between steps; raises to give up.
     """
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, hstack
 
     stop = _stop_words(text, title)
-    spread: Counter[str] = Counter()
-    rows: list[Counter[str]] = []
-    for own, titled in zip(text, title, strict=True):
-        if len(rows) % 500 == 0:
+    numbers: dict[str, int] = {}
+    flat, ends = array("i"), [0]
+    for row, (own, titled) in enumerate(zip(text, title, strict=True)):
+        if row % 500 == 0:
             check()
-        terms = Counter(_terms(f"{titled[:READ_MAX]}\n{own}"[:READ_MAX], stop))
-        rows.append(terms)
-        spread.update(terms.keys())
-    least = _SEEN_IN_MIN if len(rows) >= 50 else 2
-    kept = sorted(term for term, seen in spread.most_common(_TERMS_MAX) if seen >= least)
-    place = {term: at for at, term in enumerate(kept)}
-    columns, values, ends = [], [], [0]
-    for terms in rows:
-        for term, count in terms.items():
-            if (at := place.get(term)) is not None:
-                columns.append(at)
-                values.append(count)
-        ends.append(len(columns))
-    counts = csr_array(
-        (np.array(values, dtype=np.float32), np.array(columns, dtype=np.int32), np.array(ends, dtype=np.int32)),
-        shape=(len(rows), len(kept)),
+        words = _words(f"{titled[:READ_MAX]}\n{own}"[:READ_MAX], stop)
+        flat.extend([numbers.setdefault(word, len(numbers)) for word in words])
+        ends.append(len(flat))
+    word = np.array(flat, dtype=np.int64)
+    row_of = np.repeat(np.arange(len(text), dtype=np.int32), np.diff(ends))
+    least = _SEEN_IN_MIN if len(text) >= 50 else 2
+    check()
+    of_words = _counted(row_of, word, (len(text), len(numbers)))
+    check()
+    places, pair = _pairs(word, row_of, _seen_in(of_words) >= least, least)
+    of_pairs = _counted(
+        row_of[places], np.searchsorted(pair, _keys(word, places, len(numbers))), (len(text), len(pair))
     )
-    return Vocabulary(tuple(kept), counts, np.array([" " in term for term in kept], dtype=np.bool_))
+    check()
+    seen = np.concatenate([_seen_in(of_words), _seen_in(of_pairs)])
+    widest = np.argsort(-seen, kind="stable")[:_TERMS_MAX]
+    widest = np.sort(widest[seen[widest] >= least])
+    names = list(numbers)
+    terms = [
+        names[at] if at < len(names) else " ".join(names[one] for one in divmod(int(pair[at - len(names)]), len(names)))
+        for at in widest.tolist()
+    ]
+    order = sorted(range(len(terms)), key=terms.__getitem__)
+    counts = csr_array(hstack([of_words, of_pairs], format="csr")[:, widest[order]])
+    return Vocabulary(tuple(terms[at] for at in order), counts, widest[order] >= len(names))
+
+
+def _pairs(word: Ints, row_of: Ints32, is_kept: NDArray[np.bool_], least: int) -> tuple[Ints, Ints]:
+    """Places of the first words of pairs that may be terms, and the keys of these pairs in ascending order."""
+    places = np.flatnonzero((row_of[:-1] == row_of[1:]) & is_kept[word[:-1]] & is_kept[word[1:]])
+    keys = _keys(word, places, len(is_kept))
+    pair, count = np.unique(keys, return_counts=True)
+    pair = pair[count >= least]
+    if not len(pair):
+        return places[:0], pair
+    found = np.minimum(np.searchsorted(pair, keys), len(pair) - 1)
+    return places[pair[found] == keys], pair
+
+
+def _keys(word: Ints, places: Ints, words: int) -> Ints:
+    """One number for each pair of words, that at a place and the next."""
+    return np.asarray(word[places] * words + word[places + 1])
+
+
+def _counted(row: Ints32, term: Ints, shape: tuple[int, int]) -> Any:
+    """How often each row has each term: scipy.sparse CSR, float32."""
+    from scipy.sparse import coo_array
+
+    return coo_array((np.ones(len(row), dtype=np.float32), (row, term.astype(np.int32))), shape=shape).tocsr()
+
+
+def _seen_in(counts: Any) -> Ints:
+    """Texts that have each term."""
+    return np.bincount(counts.indices, minlength=counts.shape[1])
 
 
 def names_of(vocabulary: Vocabulary, group: NDArray[np.int64], groups: int, *, most: int = 6) -> list[tuple[str, ...]]:
@@ -117,12 +156,9 @@ def _distinct(vocabulary: Vocabulary, weight: NDArray[np.float64], most: int) ->
     return tuple(named)
 
 
-def _terms(text: str, stop: frozenset[str]) -> Iterator[str]:
-    """Words that are no stop words, and pairs of them that stand beside each other."""
-    words = [word for word in words_in(text) if len(word) > 1 and not word.isdigit() and word not in stop]
-    yield from words
-    for first, second in pairwise(words):
-        yield f"{first} {second}"
+def _words(text: str, stop: frozenset[str]) -> list[str]:
+    """Words that are no stop words."""
+    return [word for word in words_in(text) if len(word) > 1 and not word.isdigit() and word not in stop]
 
 
 def _stop_words(text: Sequence[str], title: Sequence[str]) -> frozenset[str]:
@@ -131,7 +167,11 @@ def _stop_words(text: Sequence[str], title: Sequence[str]) -> frozenset[str]:
 
     step = max(len(text) // _LANGUAGE_ROWS, 1)
     asked = [language_of(f"{text[row]} {title[row]}").code for row in range(0, len(text), step)]
-    codes = [code for code, count in Counter(asked).items() if code != "und" and count >= _LANGUAGE_SHARE * len(asked)]
+    codes = [
+        code
+        for code, count in Counter(asked).items()
+        if code != UNKNOWN_LANGUAGE and count >= _LANGUAGE_SHARE * len(asked)
+    ]
     found: set[str] = set()
     for code in codes or ["en"]:
         try:

@@ -1,6 +1,8 @@
 """Analysis of patterns on the wire: rows out of requests, and the messages of what was found."""
 
+import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
-from meshcast.contents import UNKNOWN_DAY, UNKNOWN_TIME
-from meshcast.rpc import InvalidInput
-from meshcast.services.analyzer.analysis import pattern_question, patterns_message
+from meshcast.contents import UNKNOWN_DAY, UNKNOWN_TIME, Contents
+from meshcast.rpc import Deadline, DeadlineExceeded, InvalidInput, Precondition
+from meshcast.services.analyzer.analysis import EMBEDDED_MAX, pattern_question, patterns_message, represented
 from meshcast.services.analyzer.patterns import Claim, Patterns, Topic
 
 
@@ -95,3 +97,55 @@ def test_what_was_found_is_told_as_it_is() -> None:
     assert (told.effect, told.lower, told.upper, told.p_corrected) == (0.4, 0.2, 0.6, 0.01)
     assert list(told.examples) == [3, 1]
     assert (message.representation, list(message.notes)) == ("words", ["a note"])
+
+
+class Vectors:
+    """An embedder that gives the lengths of texts, raises what it is told to, or never ends."""
+
+    def __init__(self, live: int = 4, error: Exception | None = None, *, ends: bool = True) -> None:
+        self.live, self.error, self.ends = live, error, ends
+        self.texts: list[str] = []
+
+    async def embed_many(self, texts: Sequence[str], *, deadline: Deadline, version: int) -> Any:
+        assert version == self.live
+        self.texts = list(texts)
+        if self.error:
+            raise self.error
+        if not self.ends:
+            await asyncio.Event().wait()
+        return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+
+async def of(embedder: Any, count: int = 3, seconds: float = 60.0) -> Any:
+    return await represented(Contents.of(["text"] * count), embedder, Deadline.after(seconds))
+
+
+async def test_topics_are_found_by_the_embedder_where_it_can_be_had() -> None:
+    embedder: Any = Vectors()
+    contents = Contents.of(["one", "", "two"], title=["title", "alone", ""])
+    found = await represented(contents, embedder, Deadline.after(60))
+    assert (found.name, found.notes) == ("embedder 4", ())
+    assert found.vectors is not None and len(found.vectors) == 3
+    assert "one" in embedder.texts[0] and "title" in embedder.texts[0]
+    assert await of(Vectors(live=0)) == (None, "words", ())
+
+
+async def test_topics_of_too_many_rows_are_found_by_words_with_a_note() -> None:
+    embedder: Any = Vectors()
+    assert (await of(embedder, EMBEDDED_MAX)).vectors is not None
+    embedder.texts.clear()
+    vectors, name, (note,) = await of(embedder, EMBEDDED_MAX + 1)
+    assert (vectors, name, embedder.texts) == (None, "words", [])
+    assert "up to 2,000 posts, these are 2,001" in note
+
+
+@pytest.mark.parametrize("embedder", [Vectors(error=DeadlineExceeded("late")), Vectors(ends=False)])
+async def test_an_embedder_that_takes_too_long_leaves_time_for_words(embedder: Any) -> None:
+    vectors, name, (note,) = await of(embedder, seconds=0.1)
+    assert (vectors, name) == (None, "words")
+    assert "longer deadline" in note
+
+
+async def test_other_failures_of_the_embedder_are_told() -> None:
+    with pytest.raises(Precondition):
+        await of(Vectors(error=Precondition("unloaded")))

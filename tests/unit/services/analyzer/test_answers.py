@@ -6,14 +6,18 @@ import pytest
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.contents import Contents
 from meshcast.services.analyzer.answers import (
+    HEADS_LABELS_BYTES_MAX,
     chunk_answer,
     cut_notes,
     features_message,
     head_message,
+    head_messages,
     judgement,
     span_message,
 )
 from meshcast.services.analyzer.head_store import HeadRecord
+from meshcast.services.analyzer.prepare import prepare_contents
+from meshcast.services.analyzer.questions import Question
 from meshcast.services.analyzer.spans import Found, Place
 from meshcast.services.analyzer.traits import traits
 
@@ -21,6 +25,22 @@ OUTPUTS = {
     "above_median": np.array([0.25, 0.75], dtype=np.float32),
     "viral": np.array([0.125, 0.5], dtype=np.float32),
 }
+
+
+def a_record(name: str = "topic", labels: tuple[str, ...] = ("a", "b")) -> HeadRecord:
+    return HeadRecord(
+        name=name,
+        version=2,
+        labels=labels,
+        examples=10,
+        accuracy=0.75,
+        majority=0.5,
+        embedder_version=3,
+        trained_unix_us=1_700_000_000_000_000,
+        request_id="secret",
+        examples_digest="",
+        weights_digest="",
+    )
 
 
 def test_a_judgement_is_a_row_of_the_outputs() -> None:
@@ -39,15 +59,25 @@ def test_rows_that_failed_hold_no_number() -> None:
 
 
 def test_the_receipt_says_what_was_not_read() -> None:
-    long, short = Contents.of(["x" * 2_000], title=["t" * 300]), Contents.of(["x"])
-    assert cut_notes(short, np.array([False])) == []
-    assert cut_notes(long, np.array([True])) == [
+    def notes(contents: Contents) -> list[str]:
+        return cut_notes(contents, prepare_contents([Question(contents=contents, violations={})])[0])
+
+    assert notes(Contents.of(["x"])) == []
+    assert notes(Contents.of(["something " * 200], title=["something " * 30])) == [
         "only the beginning was read: 1,000 of 2,000 characters of the text",
         "only the beginning was read: 200 of 300 characters of the title",
     ]
-    many = Contents.of(["x", "x" * 2_000, "x"])
-    (note,) = cut_notes(many, np.array([False, True, False]))
-    assert note.startswith("of 1 of 3 rows only the beginning was read")
+    beginning, tokens = notes(Contents.of(["x", "long " * 400, "ข่าว" * 100]))
+    assert beginning.startswith("of 1 of 3 rows only the beginning was read")
+    assert tokens.startswith("of 2 of 3 rows the network read the first tokens only, 192 of a text and 63 of a title")
+
+
+def test_labels_of_many_heads_are_left_out_where_they_would_be_too_long() -> None:
+    labels = tuple(f"{at:03}{'中' * 125}" for at in range(256))
+    messages = head_messages([a_record(name=f"head{at:02}", labels=labels) for at in range(64)])
+    assert len(messages) == 64
+    assert sum(message.ByteSize() for message in messages) < 1.1 * HEADS_LABELS_BYTES_MAX
+    assert list(messages[0].labels) == list(labels) and not messages[-1].labels
 
 
 @pytest.mark.parametrize(("field", "expected"), [(0, pb.CONTENT_FIELD_TEXT), (1, pb.CONTENT_FIELD_TITLE)])
@@ -75,20 +105,7 @@ def test_what_a_text_does_not_tell_is_unset() -> None:
 
 
 def test_a_head_is_told_as_it_is_kept() -> None:
-    record = HeadRecord(
-        name="topic",
-        version=2,
-        labels=("a", "b"),
-        examples=10,
-        accuracy=0.75,
-        majority=0.5,
-        embedder_version=3,
-        trained_unix_us=1_700_000_000_000_000,
-        request_id="secret",
-        examples_digest="",
-        weights_digest="",
-    )
-    message = head_message(record)
+    message = head_message(a_record())
     assert (message.name, message.version, list(message.labels), message.examples) == ("topic", 2, ["a", "b"], 10)
     assert (message.accuracy, message.majority, message.embedder_version) == (0.75, 0.5, 3)
     assert message.trained_time.ToSeconds() == 1_700_000_000

@@ -1,6 +1,8 @@
 """Store of heads: versions that count up, appear whole and survive; damage that is told; retries."""
 
 import json
+import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,8 @@ def test_processes_that_keep_at_once_get_numbers_of_their_own(tmp_path: Path) ->
     for thread in threads:
         thread.join()
     assert sorted(got) == list(range(1, 31))
-    assert sorted(path.name for path in (tmp_path / "topic").iterdir()) == sorted(map(str, range(1, 31)))
+    kept = sorted(int(path.name) for path in (tmp_path / "topic").iterdir())
+    assert kept == list(range(31 - head_store.VERSIONS_MAX, 31))
 
 
 def test_an_unknown_head_is_refused_with_those_that_are_kept(tmp_path: Path) -> None:
@@ -127,9 +130,14 @@ def test_a_damaged_version_is_left_out_and_an_older_one_stands_in(tmp_path: Path
     damage(tmp_path / "topic" / "2", how)
     store = HeadStore(tmp_path)
     assert [record.version for record in store.newest()] == [1]
-    with pytest.raises(NotFound):
+    with pytest.raises(CorruptData, match=r"Version 2 of the head 'topic' is damaged.*train it again"):
         store.find("topic", 2)
+    assert store.damaged_after(store.find("topic")) == [2]
+    damage(tmp_path / "topic" / "1", how)
+    with pytest.raises(CorruptData, match="Version 2"):
+        HeadStore(tmp_path).find("topic")
     assert keep(store).version == 3
+    assert store.damaged_after(store.find("topic")) == []
 
 
 @pytest.mark.parametrize("how", ["no weights", "altered weights"])
@@ -158,8 +166,64 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
 def test_weights_in_memory_are_bounded(tmp_path: Path) -> None:
     store = HeadStore(tmp_path)
     for at in range(head_store.OPEN_MAX + 3):
-        store.weights(keep(store, f"head{at}"))
+        store.weights(keep(store, f"head{at}", seed=at))
     assert len(store._weights) == head_store.OPEN_MAX
+
+
+def test_old_versions_go_when_new_ones_are_kept(tmp_path: Path) -> None:
+    store, other = HeadStore(tmp_path), HeadStore(tmp_path)
+    for seed in range(head_store.VERSIONS_MAX + 2):
+        keep(store, seed=seed)
+        other.find("topic", 1 if seed < head_store.VERSIONS_MAX else seed + 1)
+    for reader in (store, other):
+        assert reader.find("topic").version == head_store.VERSIONS_MAX + 2
+        assert reader.find("topic", 3).version == 3
+        with pytest.raises(NotFound):
+            reader.find("topic", 2)
+    assert len(list((tmp_path / "topic").iterdir())) == head_store.VERSIONS_MAX
+
+
+def test_one_name_too_many_is_refused_with_the_way_to_remove_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_store, "NAMES_MAX", 4)
+    store = HeadStore(tmp_path)
+    for at in range(head_store.NAMES_MAX):
+        keep(store, f"head{at}")
+    with pytest.raises(Precondition, match="delete its folder in"):
+        keep(store, "more")
+    assert not (tmp_path / "more").exists()
+    assert keep(store, "head3").version == 2
+    shutil.rmtree(tmp_path / "head3")
+    assert keep(store, "more").version == 1
+    with pytest.raises(NotFound):
+        store.find("head3")
+
+
+def test_a_head_that_was_removed_and_trained_anew_is_the_new_one_everywhere(tmp_path: Path) -> None:
+    ours, theirs = HeadStore(tmp_path), HeadStore(tmp_path)
+    ours.weights(keep(ours))
+    theirs.weights(theirs.find("topic"))
+    shutil.rmtree(tmp_path / "topic")
+    keep(ours, seed=1)
+    for store in (ours, theirs):
+        np.testing.assert_array_equal(store.weights(store.find("topic")).weights, a_head(1).head.weights)
+
+
+def test_a_failure_to_read_that_passes_is_forgotten(tmp_path: Path) -> None:
+    keep(HeadStore(tmp_path))
+    facts = tmp_path / "topic" / "1" / "head.json"
+    text = facts.read_text("utf-8")
+    changed = facts.parent.stat()
+    facts.unlink()
+    facts.mkdir()  # what cannot be read as a file, whoever runs the test
+    store = HeadStore(tmp_path)
+    with pytest.raises(CorruptData):
+        store.find("topic", 1)
+    facts.rmdir()
+    facts.write_text(text, "utf-8")
+    os.utime(facts.parent, ns=(changed.st_atime_ns, changed.st_mtime_ns))
+    assert store.find("topic", 1).version == 1
 
 
 def test_a_digest_tells_examples_apart() -> None:

@@ -8,9 +8,7 @@ from meshcast.services.analyzer.embedder import EMBEDDER
 from meshcast.services.analyzer.features import READ_CHARS, READ_TITLE_CHARS
 from meshcast.services.analyzer.prepare import (
     Prepared,
-    content_groups,
     content_preparer,
-    joined,
     prepare_contents,
     prepare_texts,
     text_preparer,
@@ -81,8 +79,26 @@ def test_what_is_read_is_told() -> None:
     assert prepared.was_cut.tolist() == [True, True, False]
 
 
+def test_tokens_that_end_before_the_characters_do_are_told() -> None:
+    texts = ["word " * 150, "ข่าว" * 100, "short", "word " * 250]
+    contents = Contents.of(texts, title=["", "", "ข่าว" * 30, ""])
+    (prepared,) = prepare_contents([Question(contents=contents, violations={})])
+    assert prepared.tokens_cut.tolist() == [False, True, True, True]
+    (one,) = prepare_contents([Question(contents=contents[1:2], violations={})])
+    assert one.tokens_cut.tolist() == [True]
+
+
+def test_what_is_dear_to_read_does_not_share_a_pass() -> None:
+    rows_of = content_preparer()._rows_of
+    plain = rows_of(question("word " * 200))
+    assert rows_of(question("\ufdfa" * 1_000)) > 1.5 * plain > 1.5 * rows_of(question("word"))
+    titled = Question(contents=Contents.of(["word"], title=["word " * 40]), violations={})
+    assert rows_of(titled) > rows_of(question("word"))
+
+
 def test_an_empty_rest_of_a_text_can_be_asked_about() -> None:
-    (group,) = content_groups(Contents.of([""]))
+    (prepared,) = prepare_contents([Question(contents=Contents.of([""]), violations={})])
+    (group,) = prepared.groups
     assert SIGNATURE.check(group.arrays) == 1
 
 
@@ -98,7 +114,7 @@ def test_texts_for_the_embedder_keep_their_places() -> None:
 
 
 def test_tables_are_joined_in_their_order() -> None:
-    whole = joined([question("a", "b").contents, question("c").contents])
+    whole = Contents.joined([question("a", "b").contents, question("c").contents])
     assert whole.text == ("a", "b", "c")
     assert whole.hour_of_day.tolist() == [0, 1, 0]
 

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import AlreadyExists, Deadline, DeadlineExceeded, NotFound, Precondition
+from meshcast.rpc import AlreadyExists, CorruptData, Deadline, DeadlineExceeded, NotFound, Overloaded, Precondition
 from meshcast.services.analyzer.head_store import HeadStore
 from meshcast.services.analyzer.questions import Examples
-from meshcast.services.analyzer.training import HeadTrainer
+from meshcast.services.analyzer.training import WAITING_MAX, HeadTrainer
 
 
 class WordCounts:
@@ -24,6 +24,8 @@ class WordCounts:
         self.live = 2
         self.asked = 0
         self.missing: Precondition | None = None
+        self.started, self.go = asyncio.Event(), asyncio.Event()
+        self.go.set()
 
     def require(self, version: int = 0) -> None:
         if self.missing is not None:
@@ -32,6 +34,8 @@ class WordCounts:
     async def embed_many(self, texts: Sequence[str], *, deadline: Deadline, version: int) -> NDArray[np.float32]:
         assert version == self.live
         self.asked += 1
+        self.started.set()
+        await self.go.wait()
         counts = np.array([[1 + text.count(letter) for letter in "abcdefgh"] for text in texts], dtype=np.float32)
         counts /= np.linalg.norm(counts, axis=1, keepdims=True)
         return counts
@@ -63,9 +67,9 @@ async def test_a_head_is_trained_kept_and_found(trainer: HeadTrainer) -> None:
     kept = await trainer.train("topic", examples(), request_id="", deadline=soon())
     assert (kept.record.version, kept.is_retry, kept.record.embedder_version) == (1, False, 2)
     assert kept.record.accuracy == 1
-    record, weights = await trainer.find("topic", 0)
-    assert record == kept.record
-    assert weights.probabilities(np.eye(8, dtype=np.float32)[:1]).argmax() == 0
+    found = await trainer.find("topic", 0)
+    assert found.record == kept.record and not found.notes()
+    assert found.weights.probabilities(np.eye(8, dtype=np.float32)[:1]).argmax() == 0
     assert [record.name for record in await trainer.newest()] == ["topic"]
 
 
@@ -115,9 +119,35 @@ async def test_a_head_of_an_embedder_that_is_not_loaded_asks_to_be_trained_again
     assert caught.value.reason == ErrorReason.ERROR_REASON_MODEL_STATE
     kept = await trainer.train("topic", examples(), request_id="", deadline=soon())
     assert (kept.record.version, kept.record.embedder_version) == (2, 3)
-    assert (await trainer.find("topic", 0))[0].version == 2
+    assert (await trainer.find("topic", 0)).record.version == 2
     embedder.versions = (2, 3)
-    assert (await trainer.find("topic", 1))[0].embedder_version == 2
+    assert (await trainer.find("topic", 1)).record.embedder_version == 2
+
+
+async def test_an_older_version_that_stands_in_says_so(trainer: HeadTrainer, tmp_path: Path) -> None:
+    for seed in range(2):
+        await trainer.train("topic", examples(seed), request_id="", deadline=soon())
+    (tmp_path / "heads" / "topic" / "2" / "head.json").write_text("damaged", "utf-8")
+    found = await trainer.find("topic", 0)
+    assert found.record.version == 1
+    assert found.notes() == ["version 2 of the head could not be read, so version 1 answered; train it again"]
+    with pytest.raises(CorruptData, match="train it again"):
+        await trainer.find("topic", 2)
+    assert not (await trainer.find("topic", 1)).notes()
+
+
+async def test_a_training_that_finds_no_room_embeds_nothing(trainer: HeadTrainer, embedder: Any) -> None:
+    embedder.go.clear()
+    calls = [
+        asyncio.create_task(trainer.train("topic", examples(at), request_id="", deadline=soon()))
+        for at in range(WAITING_MAX + 1)
+    ]
+    await embedder.started.wait()
+    with pytest.raises(Overloaded):
+        await trainer.train("topic", examples(9), request_id="", deadline=soon())
+    assert embedder.asked == 1
+    embedder.go.set()
+    assert sorted(kept.record.version for kept in await asyncio.gather(*calls)) == list(range(1, WAITING_MAX + 2))
 
 
 async def test_without_an_embedder_nothing_is_trained(trainer: HeadTrainer, embedder: Any) -> None:

@@ -100,6 +100,18 @@ def test_words_of_links_and_tags_are_not_counted() -> None:
     assert words_of("你好 hello") == {"你": 1, "好": 1, "hello": 1}
 
 
+@pytest.mark.parametrize("step", range(1, 12))
+def test_words_of_a_long_text_are_counted_in_parts_as_in_one_go(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        "see https://example.com/some/thing and <a href='x y z'> this </a> <b >or <i> that",
+        "a < b and c > d http://x.org/<q r>s <no tag <br > http://a>b www.example.com/x",
+        "no-space/" * 10,
+    ]
+    whole = [words_of(text) for text in texts]
+    monkeypatch.setattr("meshcast.services.analyzer.traits._STEP", step)
+    assert [words_of(text) for text in texts] == whole
+
+
 @given(st.text(alphabet=st.characters(), max_size=300), st.text(alphabet=st.characters(), max_size=50))
 def test_any_text_has_finite_traits(text: str, title: str) -> None:
     assert_sound(traits(text, title))
@@ -113,9 +125,9 @@ def test_any_mixture_of_marks_has_finite_traits(text: str) -> None:
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_megabyte_of_anything_is_measured_in_bounded_time(piece: str) -> None:
     text = piece * (MEGABYTE // len(piece.encode()))
-    started = time.perf_counter()
+    started = time.thread_time()
     found = traits(text, "title")
-    assert time.perf_counter() - started < 10  # a second on a free core; what is not linear takes minutes
+    assert time.thread_time() - started < 10  # up to two seconds; what is not linear takes minutes
     assert_sound(found)
     assert found.characters_read == READ_MAX
 

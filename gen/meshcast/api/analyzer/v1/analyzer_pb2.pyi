@@ -552,7 +552,7 @@ class ExtractContentFeaturesRequest(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Content]:
-        """The posts, 1 to 1,000."""
+        """The posts, 1 to 1,000, of 4,194,304 characters together at most."""
 
     def __init__(
         self,
@@ -1001,7 +1001,9 @@ class AnalyzeContentPatternsResponse(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     representation: _builtins.str
-    """What the topics were found by: `embedder` and its version, or `words` where it is not built."""
+    """What the topics were found by: `embedder` and its version, or `words` where it is not built, where there are more than 2,000
+    posts, or where the deadline leaves it too little time; the notes say which.
+    """
     @_builtins.property
     def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topic]:
         """The topics, largest first."""
@@ -1431,7 +1433,9 @@ class TrainTextHeadRequest(_message.Message):
     request_id: _builtins.str
     """As in AnalyzeContentRequest: a retry gives the version that was trained first."""
     name: _builtins.str
-    """Name of the head: 1 to 64 of a-z, 0-9, `-` and `_`, a letter first. Required."""
+    """Name of the head: 1 to 64 of a-z, 0-9, `-` and `_`, a letter first. Required. At most 64 names are kept, and the newest 16
+    versions of each.
+    """
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelledText]:
         """Up to 4,096 examples of 2 to 256 labels, at least 2 of each label."""
@@ -1643,7 +1647,9 @@ class DescribeModelResponse(_message.Message):
 
     @_builtins.property
     def heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextHead]:
-        """The heads that are kept, ascending by name, the newest version of each."""
+        """The heads that are kept, at most 64, ascending by name, the newest version of each. Labels are left out from where those of
+        the list would be longer than 1 MiB; ClassifyTexts always tells them.
+        """
 
     @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
