@@ -194,7 +194,7 @@ async def test_the_plain_client_has_the_same_calls(address: str, kit: Any) -> No
             assert len(list(mesh.predict_comprehensive_stream(questions))) == 6
             assert mesh.route_prediction(kit.plan(3), posts).log_engagement == 3
             assert mesh.route_content("Hello").characters_read == 5
-            assert [part.part for part in mesh.predict_comprehensive(kit.plan(), posts, content="Hi")][0] == "content"
+            assert next(iter(mesh.predict_comprehensive(kit.plan(), posts, content="Hi"))).part == "content"
             assert mesh.list_services()[0].name == "predictor"
             assert mesh.read_mesh_health().serving
             watch = mesh.watch_mesh(interval_s=0.2)
