@@ -25,8 +25,11 @@ from meshcast.client.content_questions import (
     ContentLike,
     ContentsLike,
     OutcomesLike,
+    check_asking,
+    checked_content,
     content_of,
     content_table,
+    message_of,
     outcome_messages,
     size_of,
 )
@@ -78,15 +81,15 @@ class AnalyzerCalls(Calls):
             InvalidInput: a rule of the contract is broken; the fields are named.
             MeshError: as the server raised it.
         """
-        message, timeout = content_of(content), self._timeout(timeout_s)
+        check_asking(request_id, version, priority)
+        item, timeout = checked_content(content, "content"), self._timeout(timeout_s)
         request_id = request_id or self._ids.next()
-        if self._content_coalescer is not None and message.ByteSize() <= _GATHERED_BYTES:
+        if self._content_coalescer is not None and size_of(item.text) + size_of(item.title) <= _GATHERED_BYTES:
             key = (version, priority, "")
             if self._content_coalescer.has_room(key):
-                item = Content(text=content) if isinstance(content, str) else content
                 return await self._content_coalescer.ask(item, key=key, request_id=request_id, timeout_s=timeout)
         request = pb.AnalyzeContentRequest(
-            request_id=request_id, content=message, model_version=version, priority=PRIORITIES[priority]
+            request_id=request_id, content=message_of(item), model_version=version, priority=PRIORITIES[priority]
         )
         response = await answer_to(self._open.analyzer.AnalyzeContent(request, timeout=timeout))
         return ContentJudgement.of(response.judgement, response.receipt)
@@ -130,6 +133,7 @@ class AnalyzerCalls(Calls):
             MeshError: the stream failed for good. Failed rows and refused chunks are no error here: see the chunks.
         """
         check_window(chunk_rows, window)
+        check_asking(request_id, version, priority)
         if chunk_rows > ROWS_MAX:
             raise InvalidInput(f"chunk_rows must be from 1 to {ROWS_MAX}, is {chunk_rows}", field="chunk_rows")
         if isinstance(contents, str):
@@ -184,6 +188,7 @@ class AnalyzerCalls(Calls):
             raise InvalidInput(f"question must be one of {', '.join(QUESTIONS)}, is {question!r}", field="question")
         if not 1 <= spans_max <= 32:
             raise InvalidInput(f"spans_max must be from 1 to 32, is {spans_max}", field="spans_max")
+        check_asking(request_id, version, priority)
         request = pb.DetectViralPotentialRequest(
             request_id=request_id or self._ids.next(),
             content=content_of(content),

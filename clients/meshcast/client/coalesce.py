@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from meshcast.client.priority import Priority
 from meshcast.client.questions import RequestIds
 from meshcast.client.stream import OpenCall, StreamCall, backoff_s, failure_of, is_cancelled
-from meshcast.rpc import Cancelled, DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item
+from meshcast.rpc import Cancelled, DeadlineExceeded, Internal, InvalidInput, MeshError, NotReady, Overloaded, from_item
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -72,7 +72,7 @@ class Chunks(Protocol[Item_contra, Answer_co]):
 class _Row(Generic[Item, Answer]):
     """One awaited answer."""
 
-    __slots__ = ("answer", "ends_at", "item", "request_id", "resent")
+    __slots__ = ("alone", "answer", "ends_at", "item", "request_id", "resent")
 
     def __init__(self, item: Item, request_id: str, ends_at: float, answer: asyncio.Future[Answer]) -> None:
         self.item = item
@@ -80,6 +80,7 @@ class _Row(Generic[Item, Answer]):
         self.ends_at = ends_at
         self.answer = answer
         self.resent = False
+        self.alone = False
 
 
 class Coalescer(Generic[Item, Answer]):
@@ -246,21 +247,40 @@ class _Lane(Generic[Item, Answer]):
         waiting = self._waiting
         rows: list[_Row[Item, Answer]] = []
         while waiting and len(rows) < self._bounds.chunk_rows:
+            if waiting[0].alone and rows:
+                break
             row = waiting.popleft()
             if not row.answer.done():
                 rows.append(row)
+            if row.alone:
+                break
         if not rows:
+            return None
+        try:
+            request = self._chunks.request(
+                [row.item for row in rows],
+                self._key,
+                sequence=self._sequence + 1,
+                # Only groups the chunk's rows in the store: a row is known by its own id, whatever it travels with.
+                request_id=self._ids.next(),
+                row_request_ids=[row.request_id for row in rows],
+            )
+        except Exception as bug:
+            text = f"gathered questions could not be put into a message: {bug!r}"
+            self._refuse_together(rows, bug if isinstance(bug, MeshError) else Internal(text))
             return None
         self._sequence += 1
         self._in_flight[self._sequence] = rows
-        return self._chunks.request(
-            [row.item for row in rows],
-            self._key,
-            sequence=self._sequence,
-            # Only groups the chunk's rows in the store: a row is known by its own id, whatever it travels with.
-            request_id=self._ids.next(),
-            row_request_ids=[row.request_id for row in rows],
-        )
+        return request
+
+    def _refuse_together(self, rows: list[_Row[Item, Answer]], refusal: MeshError) -> None:
+        """Refuses the one row, or puts several back to be asked one by one: the fault of one caller is no other's."""
+        if len(rows) == 1:
+            _refuse(rows[0], refusal)
+            return
+        for row in rows:
+            row.alone = True
+        self._waiting.extendleft(reversed(rows))
 
     def _answer(self, response: Any) -> None:
         rows = self._in_flight.get(response.sequence)
@@ -270,8 +290,11 @@ class _Lane(Generic[Item, Answer]):
             refusal = from_item(response.status)
             if isinstance(refusal, NotReady):
                 raise refusal  # as if the stream broke: another replica, or the same one later, may take the rows
-            for row in rows:
-                _refuse(row, refusal)
+            if isinstance(refusal, InvalidInput):
+                self._refuse_together(rows, refusal)
+            else:
+                for row in rows:
+                    _refuse(row, refusal)
         else:
             ids = tuple([row.request_id for row in rows])
             answers = self._chunks.answers(response, [row.item for row in rows], ids)

@@ -7,7 +7,14 @@ import numpy as np
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.client.coalesce import LaneKey
-from meshcast.client.content_questions import Content, ContentLike, content_table, size_of
+from meshcast.client.content_questions import (
+    Content,
+    ContentLike,
+    check_content_texts,
+    checked_content,
+    size_of,
+    table_of,
+)
 from meshcast.client.judgements import ContentChunk, ContentJudgement
 from meshcast.client.priority import PRIORITIES
 from meshcast.client.stream import Chunk
@@ -35,7 +42,7 @@ class GatheredContents:
         return pb.AnalyzeContentStreamRequest(
             sequence=sequence,
             request_id=request_id,
-            contents=pack_contents(content_table(items)),
+            contents=pack_contents(table_of(items)),
             row_request_ids=row_request_ids,
             model_version=version,
             priority=PRIORITIES[priority],
@@ -67,14 +74,24 @@ class ContentChunks:
         self._rest = rest
         self._sequence = 0
         self._row = 0
-        self._waiting: list[ContentLike] = []
+        self._waiting: list[Content] = []
         self._size = 0
 
     def of_table(self, contents: Contents) -> Iterator[Chunk]:
-        """Chunks of a table."""
+        """Chunks of a table.
+
+        Raises:
+            InvalidInput: a row cannot be sent; chunks of the rows before it come first.
+        """
         first = size = 0
         for row, (text, title) in enumerate(zip(contents.text, contents.title, strict=True)):
             own = size_of(text) + size_of(title)
+            try:
+                check_content_texts(text, title, f"contents[{row}]")
+            except InvalidInput:
+                if row > first:
+                    yield self._chunk(contents[first:row])
+                raise
             if row > first and (row - first >= self._chunk_rows or size + own > _CHUNK_BYTES):
                 yield self._chunk(contents[first:row])
                 first, size = row, 0
@@ -83,44 +100,53 @@ class ContentChunks:
             yield self._chunk(contents[first:])
 
     def of(self, contents: Iterable[ContentLike]) -> Iterator[Chunk]:
-        """Chunks of a plain iterable, which is asked for no more rows than a chunk needs."""
+        """Chunks of a plain iterable, which is asked for no more rows than a chunk needs.
+
+        Raises:
+            InvalidInput: a row cannot be sent; chunks of the rows before it come first.
+        """
         for content in contents:
-            if self._is_full(content):
-                yield self._next()
-            self._waiting.append(content)
+            yield from self._taken(content)
         if self._waiting:
             yield self._next()
 
     async def from_async(self, contents: AsyncIterable[ContentLike]) -> AsyncIterator[Chunk]:
-        """Chunks of an asynchronous iterable."""
+        """Chunks of an asynchronous iterable.
+
+        Raises:
+            InvalidInput: as `of`.
+        """
         async for content in contents:
-            if self._is_full(content):
-                yield self._next()
-            self._waiting.append(content)
+            for chunk in self._taken(content):
+                yield chunk
         if self._waiting:
             yield self._next()
 
-    def _is_full(self, content: ContentLike) -> bool:
-        texts = (
-            (content,) if isinstance(content, str) else (getattr(content, "text", ""), getattr(content, "title", ""))
-        )
-        own = sum([size_of(text) for text in texts if isinstance(text, str)])
+    def _taken(self, content: ContentLike) -> Iterator[Chunk]:
+        """Takes a row in; what waits goes first where the row has no room beside it, or cannot be sent."""
+        try:
+            row = checked_content(content, f"contents[{self._row + len(self._waiting)}]")
+        except InvalidInput:
+            if self._waiting:
+                yield self._next()
+            raise
+        own = size_of(row.text) + size_of(row.title)
         waiting = len(self._waiting)
-        is_full = bool(waiting) and (waiting >= self._chunk_rows or self._size + own > _CHUNK_BYTES)
-        self._size = own if is_full else self._size + own
-        return is_full
+        if waiting and (waiting >= self._chunk_rows or self._size + own > _CHUNK_BYTES):
+            yield self._next()
+        self._waiting.append(row)
+        self._size += own
 
     def _next(self) -> Chunk:
-        waiting, self._waiting = self._waiting, []
-        return self._chunk(content_table(waiting, first=self._row))
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        return self._chunk(table_of(waiting))
 
     def _chunk(self, contents: Contents) -> Chunk:
-        try:
-            columns = pack_contents(contents)
-        except InvalidInput as error:
-            raise InvalidInput(f"in the chunk from row {self._row} on: {error.message}", field="contents") from error
         request = pb.AnalyzeContentStreamRequest(
-            sequence=self._sequence, request_id=f"{self._prefix}/{self._sequence}", contents=columns, **self._rest
+            sequence=self._sequence,
+            request_id=f"{self._prefix}/{self._sequence}",
+            contents=pack_contents(contents),
+            **self._rest,
         )
         rows = np.arange(self._row, self._row + len(contents), dtype=np.int64)
         self._sequence += 1

@@ -119,6 +119,8 @@ def _read_json_lines(text: str, name: str, check_names: Callable[[Sequence[str],
             continue
         try:
             post = json.loads(line)
+        except RecursionError as error:
+            raise _bad_line(name, number, "has objects within objects too deep to read") from error
         except ValueError as error:
             last = not any(rest.strip() for rest in raw[number:])
             hint = "the file seems cut off: fetch or export it again" if last else "give one JSON object a line"

@@ -30,6 +30,8 @@ _TRUTH = {
     "t": 1.0,
 }
 
+_NO_TEXTS = (bool, bytes, dict, list, tuple)  # whose str() nobody wrote
+
 Floats = NDArray[np.float64]
 IsBad = Callable[[str, Floats], NDArray[np.bool_]]
 """Where the values of a column break its rule."""
@@ -105,7 +107,11 @@ class ColumnReader:
         raw = self._columns.get(name)
         if raw is None:
             return [""] * self.rows
-        return [value if isinstance(value, str) else "" if is_gap(value) else str(value) for value in raw]
+        found = [value if isinstance(value, str) else "" if is_gap(value) else str(value) for value in raw]
+        for row, value in enumerate(raw):
+            if isinstance(value, _NO_TEXTS):
+                self.fault(row, name, f"must be a text, is {_quoted(found[row])}")
+        return found
 
     def names(self, name: str) -> NDArray[np.str_]:
         """A column of names as an array; empty where there is none."""
@@ -177,7 +183,7 @@ class ColumnReader:
                 values = np.array(
                     ["nan" if m else v for v, m in zip(raw, missing.tolist(), strict=True)], dtype=np.float64
                 )
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 values = np.full(n, np.nan)
                 for row in np.flatnonzero(~missing).tolist():
                     values[row] = _number(raw[row])
@@ -233,7 +239,7 @@ def _number(value: object) -> float:
     """A number out of text or anything else; NaN when it is none."""
     try:
         return float(value)  # type: ignore[arg-type]  # whatever float() refuses is answered as NaN
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return float("nan")
 
 
@@ -241,4 +247,7 @@ def _quoted(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         text = str(value)
         return repr(text if len(text) <= 60 else text[:57] + "...")
-    return show(float(value))
+    try:
+        return show(float(value))
+    except OverflowError:
+        return "a number of hundreds of digits"

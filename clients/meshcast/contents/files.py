@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from meshcast.columns import ColumnReader, Place, Raw, clock_of, read_table
 from meshcast.contents.names import COUNT_COLUMNS, check_names
 from meshcast.contents.rows import UNKNOWN_DAY, UNKNOWN_TIME, ContentRows
-from meshcast.contents.rules import RULES, bad_values, size_fault
+from meshcast.contents.rules import OUTCOME_MAX, RULES, bad_values, size_fault, surrogate_fault
 from meshcast.contents.table import UNKNOWN_HOUR, Contents
 
 __all__ = ["read_contents", "rows_from_columns"]
@@ -18,8 +18,8 @@ __all__ = ["read_contents", "rows_from_columns"]
 _RULES = RULES | {
     "day_of_week": "must be a whole number from 0 = Monday to 6 = Sunday",
     "published_unix_s": "must be seconds between the years 1 and 9999 (milliseconds are not taken)",
-    "outcome": "must be a finite number, or left out when it is unknown",
-    **dict.fromkeys(COUNT_COLUMNS, "must be a count of 0 or more, or left out when it is unknown"),
+    "outcome": f"must be a number from -{OUTCOME_MAX:g} to {OUTCOME_MAX:g}, or left out when it is unknown",
+    **dict.fromkeys(COUNT_COLUMNS, f"must be a count from 0 to {OUTCOME_MAX:g}, or left out when it is unknown"),
 }
 _CHANNEL_MAX = 256  # of the contract
 _UNIX_S = (-62_135_596_800, 253_402_300_799)  # what a protobuf Timestamp can hold
@@ -90,7 +90,8 @@ def rows_from_columns(
         fault = size_fault(body, head)
         if fault is not None:
             reader.fault(row, "text", fault)
-    for row, channel in enumerate(reader.texts("channel")):
+    channels = _texts(reader, "channel", replace_invalid)
+    for row, channel in enumerate(channels):
         if len(channel) > _CHANNEL_MAX:
             reader.fault(row, "channel", f"must be a name of at most {_CHANNEL_MAX} characters, has {len(channel)}")
     unix, hour, day = _times(reader)
@@ -107,7 +108,7 @@ def rows_from_columns(
     reader.check()
     return ContentRows(
         contents=contents,
-        channel=reader.names("channel"),
+        channel=np.asarray(channels, dtype=np.str_),
         published_unix_s=np.where(np.isnan(unix), UNKNOWN_TIME, np.floor(np.nan_to_num(unix))).astype(np.int64),
         day_of_week=weekday,
         outcome=outcome,
@@ -122,9 +123,9 @@ def _is_bad(column: str, values: Floats) -> NDArray[np.bool_]:
     elif column == "published_unix_s":
         good = (values >= _UNIX_S[0]) & (values <= _UNIX_S[1])
     elif column == "outcome":
-        good = np.isfinite(values)
+        good = np.abs(values) <= OUTCOME_MAX
     else:
-        good = (values >= 0) & (values < np.inf)
+        good = (values >= 0) & (values <= OUTCOME_MAX)
     bad: NDArray[np.bool_] = ~good & ~np.isnan(values)
     return bad
 
@@ -133,17 +134,12 @@ def _texts(reader: ColumnReader, name: str, replace_invalid: bool) -> list[str]:
     """A column of texts, in which lone surrogates, as JSON escapes can write them, are faults or replaced."""
     texts = reader.texts(name)
     for row, text in enumerate(texts):
-        if text.isascii():
-            continue
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            if replace_invalid:
-                texts[row] = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            else:
-                why = f"character {error.start} is a lone surrogate, which UTF-8 has no bytes for"
-                reader.fault(row, name, why)
-                texts[row] = "-"  # so that no other rule is said to be broken too
+        fault = surrogate_fault(text)
+        if fault is not None and replace_invalid:
+            texts[row] = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        elif fault is not None:
+            reader.fault(row, name, fault)
+            texts[row] = "-"  # so that no other rule is said to be broken too
     return texts
 
 

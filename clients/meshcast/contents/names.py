@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from meshcast.rpc.errors import InvalidInput
 
-__all__ = ["KNOWN_COLUMNS", "check_names", "unused_names"]
+__all__ = ["KNOWN_COLUMNS", "check_names"]
 
 COUNT_COLUMNS = ("forwards", "replies", "reactions")
 """Counts whose sum is the engagement."""
@@ -72,11 +72,6 @@ def check_names(names: Sequence[str], source: str) -> None:
     if wrong:
         column, text = wrong[0]
         raise InvalidInput(f"{source}, column {column!r}: {text}", violations=wrong, source=source, column=column)
-
-
-def unused_names(names: Sequence[str]) -> list[str]:
-    """Columns that are not looked at."""
-    return [name for name in names if name not in KNOWN_COLUMNS]
 
 
 def _near(name: str, names: Sequence[str]) -> str | None:

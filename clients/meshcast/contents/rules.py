@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BYTES_MAX",
+    "LENGTH_MAX",
+    "OUTCOME_MAX",
     "ROWS_MAX",
     "Violations",
     "bad_values",
@@ -14,6 +16,7 @@ __all__ = [
     "describe_value",
     "is_blank",
     "size_fault",
+    "surrogate_fault",
 ]
 
 BYTES_MAX = 1024 * 1024
@@ -21,14 +24,17 @@ BYTES_MAX = 1024 * 1024
 ROWS_MAX = 1024
 """Most texts of a chunk, of the contract; so of EmbedTexts and ClassifyTexts."""
 
-_LENGTH_MAX = 2.0**31  # the contract's int32
+LENGTH_MAX = 2**24
+"""Most characters of a whole text, of the contract: up to there every whole number is a float32."""
+OUTCOME_MAX = 1e15
+"""Largest size of an outcome, of the contract: squares and sums of many such are finite."""
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Violations = dict[int, list[tuple[str, str]]]
 """By 0-based row, the violations as (field, description)."""
 
 RULES = {
-    "content_length": "must be a whole number of 0 or more characters",
+    "content_length": f"must be a whole number of characters from 0 to {LENGTH_MAX:,}",
     "has_media": "must be 0 or 1",
     "hour_of_day": "must be a whole number from 0 to 23",
 }
@@ -44,8 +50,8 @@ def bad_values(column: str, values: Floats) -> NDArray[np.bool_]:
     if column == "has_media":
         good = (values == 0) | (values == 1)
     else:
-        end = 24.0 if column == "hour_of_day" else _LENGTH_MAX
-        good = ((values >= 0) & (values < end) & (np.floor(values) == values)) | np.isnan(values)
+        last = 23 if column == "hour_of_day" else LENGTH_MAX
+        good = ((values >= 0) & (values <= last) & (np.floor(values) == values)) | np.isnan(values)
     bad: NDArray[np.bool_] = ~good
     return bad
 
@@ -88,10 +94,22 @@ def is_blank(text: str, title: str) -> bool:
     return (not text or text.isspace()) and (not title or title.isspace())
 
 
-def size_fault(text: str, title: str) -> str | None:
+def size_fault(text: str, title: str = "") -> str | None:
     """Why a text and its title are too long; None when they are not."""
     if 4 * (len(text) + len(title)) > BYTES_MAX:  # no code point takes more than 4 bytes
         size = len(text.encode("utf-8", "surrogatepass")) + len(title.encode("utf-8", "surrogatepass"))
         if size > BYTES_MAX:
-            return f"has {size} bytes of UTF-8 with its title, at most {BYTES_MAX} are taken; give the beginning"
+            with_title = " with its title" if title else ""
+            return f"has {size} bytes of UTF-8{with_title}, at most {BYTES_MAX} are taken; give the beginning"
+    return None
+
+
+def surrogate_fault(text: str) -> str | None:
+    """Why a text cannot be written as UTF-8; None when it can."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            return f"character {error.start} is a lone surrogate (U+{code:04X}), which UTF-8 has no bytes for"
     return None

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.columns import pack_floats
-from meshcast.contents.rules import Violations, bad_values, content_violations
+from meshcast.contents.rules import Violations, bad_values, content_violations, surrogate_fault
 from meshcast.contents.table import UNKNOWN_HOUR, Contents
 from meshcast.rpc.errors import InvalidInput
 
@@ -162,9 +162,8 @@ def _surrogate(contents: Contents) -> InvalidInput:
     """The refusal of the first text that cannot be sent."""
     for name in ("text", "title"):
         for row, text in enumerate(getattr(contents, name)):
-            at = next((at for at, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
-            if at is not None:
-                why = f"character {at} is a lone surrogate (U+{ord(text[at]):04X}), which UTF-8 has no bytes for"
+            fault = surrogate_fault(text)
+            if fault is not None:
                 way = "replace it, as in text.encode('utf-8', 'replace').decode()"
-                return InvalidInput(f"{name}[{row}]: {why}; {way}", field=f"{name}[{row}]")
+                return InvalidInput(f"{name}[{row}]: {fault}; {way}", field=f"{name}[{row}]")
     return InvalidInput("a text cannot be written as UTF-8", field="text")

@@ -50,6 +50,30 @@ async def test_texts_that_are_awaited_together_travel_together(target: str, anal
     assert all("won won won won" not in text for chunk in analyzer.chunks for text in chunk.contents.text)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"request_id": "x" * 200}, "request_id must be text of at most 128 characters"),
+        ({"request_id": "\ud800"}, "request_id: character 0 is a lone surrogate"),
+        ({"priority": "zzz"}, "priority must be one of high, normal, low, is 'zzz'"),
+        ({"version": 2**70}, "version must be a whole number"),
+        ({"version": "1"}, "version must be a whole number, is '1'"),
+    ],
+)
+@pytest.mark.parametrize("coalesce", [False, True])
+async def test_what_one_caller_gives_wrong_befalls_no_other(
+    target: str, coalesce: bool, fields: dict[str, Any], said: str
+) -> None:
+    async with MeshClient(target, coalesce=coalesce) as mesh:
+        calls = [mesh.analyze_content(f"day {row}", **(fields if row == 3 else {})) for row in range(6)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    for row, answer in enumerate(answers):
+        if row == 3:
+            assert isinstance(answer, InvalidInput) and answer.message.startswith(said)
+        else:
+            assert isinstance(answer, ContentJudgement)
+
+
 @pytest.mark.parametrize("break_at", [{}, {1: 1, 3: 2}])
 async def test_a_stream_answers_every_row_once_and_in_order(
     target: str, analyzer: Any, kit: Any, break_at: dict[int, int]
@@ -127,17 +151,22 @@ async def test_a_bad_row_is_told_in_its_place(target: str) -> None:
     [
         ("one text", "put it into a list"),
         ([1.5], r"contents\[0\] must be a text or a Content, is float"),
-        (["a", "b\ud800"], r"contents\[1\].text, character 1, is a lone surrogate"),
+        (["a", "b\ud800"], r"contents\[1\].text: character 1 is a lone surrogate"),
         (["a", Content(text="b", content_length=-1)], r"contents\[1\].content_length must be a whole number"),
         (["ж" * 600_000], r"contents\[0\].text has 1200000 bytes of UTF-8, at most 1048576"),
-        (Contents.of(["b\ud800"]), r"text\[0\]: character 1 is a lone surrogate \(U\+D800\)"),
+        (Contents.of(["a", "x" * 20_000_000, "b"]), r"contents\[1\].text has 20000000 bytes of UTF-8, at most 1048576"),
+        (["a", Content(text="b", has_media="no")], r"contents\[1\].has_media must be true or false, is 'no'"),  # type: ignore[arg-type]
+        (["a", Content(text="b", content_length=2**24 + 1)], r"contents\[1\].content_length .* to 16,777,216"),
+        (Contents.of(["b\ud800"]), r"contents\[0\].text: character 1 is a lone surrogate \(U\+D800\)"),
     ],
 )
 async def test_what_cannot_be_sent_is_named(target: str, contents: Any, said: str) -> None:
     async with MeshClient(target) as mesh:
+        answered = 0
         with pytest.raises(InvalidInput, match=said):
-            async for _ in mesh.analyze_contents(contents, chunk_rows=50):
-                pass
+            async for chunk in mesh.analyze_contents(contents, chunk_rows=50):
+                answered += len(chunk)
+    assert answered == int("[1]" in said.replace("\\", "")), "rows before it are answered first"
 
 
 async def test_spans_tell_what_moved_the_judgement(target: str, kit: Any) -> None:
@@ -197,6 +226,25 @@ async def test_patterns_take_rows_and_tables(target: str, analyzer: Any) -> None
     assert found.row_topics.tolist() == [int(row % 3 != 0) for row in range(30)]
     assert found.topics[1].words == ("rain", "дождь")
     assert found.others[0].kind == "media" and found.others[0].topic is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"channel": "\ud800"}, r"rows\[1\].channel: character 0 is a lone surrogate"),
+        ({"outcome": "a"}, r"rows\[1\].outcome must be a number from -1e\+15 to 1e\+15, or None, is 'a'"),
+        ({"outcome": float("inf")}, r"rows\[1\].outcome must be a number"),
+        ({"outcome": 1.7e308}, r"rows\[1\].outcome must be a number"),
+        ({"outcome": 10**400}, r"rows\[1\].outcome must be a number"),
+        ({"published_at": "today"}, r"rows\[1\].published_at must be a datetime or None, is str"),
+        ({"day_of_week": 7}, r"rows\[1\].day_of_week must be a whole number"),
+    ],
+)
+async def test_an_outcome_that_cannot_be_sent_is_named(target: str, fields: dict[str, Any], said: str) -> None:
+    rows = [ContentOutcome(content="x"), ContentOutcome(content="x", **fields)] * 20
+    async with MeshClient(target) as mesh:
+        with pytest.raises(InvalidInput, match=said):
+            await mesh.analyze_content_patterns(rows)
 
 
 async def test_vectors_of_many_texts_are_of_one_version(target: str, analyzer: Any, kit: Any) -> None:
@@ -262,7 +310,7 @@ async def test_no_texts_and_one_text_for_several_are_refused(target: str) -> Non
             await mesh.embed_texts([])
         with pytest.raises(InvalidInput, match="put it into a list"):
             await mesh.embed_texts("text")
-        with pytest.raises(InvalidInput, match="character 0, is a lone surrogate"):
+        with pytest.raises(InvalidInput, match="character 0 is a lone surrogate"):
             await mesh.classify_texts(["\ud800"], head="tone")
         with pytest.raises(DeadlineExceeded):
             await mesh.embed_texts(["x"], timeout_s=-1.0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meshcast.contents import UNKNOWN_TIME, ContentRows, blank_rows, read_contents, rows_from_columns, unused_names
+from meshcast.contents import UNKNOWN_TIME, ContentRows, blank_rows, read_contents, rows_from_columns
 from meshcast.rpc import InvalidInput, NotFound
 
 GOOD = (
@@ -42,7 +42,6 @@ def test_a_file_is_read_in_its_order(tmp_path: Path) -> None:
     assert rows.channel.tolist() == ["a", "a", "b"]
     np.testing.assert_allclose(rows.outcome, [np.log1p(3), np.nan, 0.0])
     assert blank_rows(contents).tolist() == [False, False, True]
-    assert unused_names(GOOD.split("\n")[0].split(",")) == ["status"]
 
 
 def same(one: ContentRows, other: ContentRows) -> bool:
@@ -105,9 +104,12 @@ def test_columns_that_take_nothing_away_are_let_be(tmp_path: Path, header: str) 
         ("day_of_week", "7", "from 0 = Monday to 6"),
         ("content_length", "2.5", "whole number"),
         ("has_media", "maybe", "0 or 1, is 'maybe'"),
-        ("reactions", "-1", "a count of 0 or more"),
-        ("outcome", "nan", "finite number"),
-        ("outcome", "inf", "finite number"),
+        ("reactions", "-1", "a count from 0"),
+        ("outcome", "nan", "a number from -1e+15 to 1e+15"),
+        ("outcome", "inf", "a number from -1e+15 to 1e+15"),
+        ("outcome", "1.7e308", "a number from -1e+15 to 1e+15, or left out when it is unknown, is '1.7e308'"),
+        ("reactions", "1e300", "a count from 0 to 1e+15"),
+        ("content_length", "16777217", "from 0 to 16,777,216, is '16777217'"),
         ("published_at", "yesterday", "as in 2016-05-10T12:30:00Z"),
         ("published_unix_s", "1e15", "milliseconds are not taken"),
         ("channel", "x" * 257, "at most 256 characters, has 257"),
@@ -131,6 +133,35 @@ def test_bytes_that_are_no_text_are_placed_or_replaced(tmp_path: Path) -> None:
     lone = write(tmp_path, "posts.jsonl", '{"text": "a\\ud83d"}\n{"text": "b\\ud83c\\udf89"}')
     assert "row 1 (line 1), column 'text': character 1 is a lone surrogate" in refusal(lone).message
     assert read_contents(lone, replace_invalid=True).contents.text == ("a\ufffd", "b🎉")
+
+
+def test_a_lone_surrogate_in_a_channel_is_placed_or_replaced(tmp_path: Path) -> None:
+    lone = write(tmp_path, "posts.jsonl", '{"text": "a", "channel": "b"}\n{"text": "a", "channel": "b\\ud83d"}')
+    assert "row 2 (line 2), column 'channel': character 1 is a lone surrogate" in refusal(lone).message
+    assert read_contents(lone, replace_invalid=True).channel.tolist() == ["b", "b\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"text": "a", "outcome": 1' + "0" * 400 + "}", "column 'outcome': must be a number from"),
+        ('{"text": "a", "has_media": 1' + "0" * 400 + "}", "column 'has_media': must be 0 or 1"),
+        ('{"text": "a", "published_at": 1' + "0" * 400 + "}", "column 'published_at': must be a time"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "posts.jsonl, line 2: has objects within objects too deep"),
+        ('{"text": {"a": 1}}', "column 'text': must be a text, is \"{'a': 1}\""),
+        ('{"text": ["x"]}', "column 'text': must be a text"),
+        ('{"text": true}', "column 'text': must be a text, is 'True'"),
+        ('{"text": "a", "title": {}}', "column 'title': must be a text"),
+    ],
+)
+def test_values_that_no_column_holds_are_placed(tmp_path: Path, row: str, said: str) -> None:
+    error = refusal(write(tmp_path, "posts.jsonl", '{"text": "a", "outcome": 1}\n' + row))
+    assert said in error.message
+    assert "line 2" in error.message
+
+
+def test_numbers_are_texts(tmp_path: Path) -> None:
+    assert read_contents(write(tmp_path, "posts.jsonl", '{"text": 7}\n{"text": 2.5}')).contents.text == ("7", "2.5")
 
 
 def test_parquet_of_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:

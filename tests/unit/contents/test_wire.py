@@ -67,9 +67,9 @@ def test_columns_that_say_nothing_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("column", "value", "said"),
     [
-        ("content_length", -1.0, "must be a whole number of 0 or more characters, is -1"),
+        ("content_length", -1.0, "must be a whole number of characters from 0 to 16,777,216, is -1"),
         ("content_length", 2.5, "must be a whole number"),
-        ("content_length", 2.0**31, "must be a whole number"),
+        ("content_length", 2.0**24 + 2, "must be a whole number"),
         ("content_length", np.inf, "is inf"),
         ("has_media", 0.5, "must be 0 or 1, is 0.5"),
         ("has_media", np.nan, "must be 0 or 1, is nan"),
@@ -135,6 +135,14 @@ def test_columns_of_other_lengths_make_no_table() -> None:
         Contents.of(["a", "b"], title=["x"])
     with pytest.raises(InvalidInput, match=r"hour_of_day has shape \(3,\), text \(2,\)"):
         Contents.of(["a", "b"], hour_of_day=[1, 2, 3])
+
+
+def test_media_is_true_or_false() -> None:
+    assert Contents.of(["a", "b"], has_media=[1, 0]).has_media.tolist() == [True, False]
+    assert Contents.of(["a", "b"], has_media=np.array([True, False])).has_media.tolist() == [True, False]
+    for wrong, row in ((["false", "no"], 0), ([False, "0"], 0), ([0, 2], 1), ([0, float("nan")], 1), ([True, None], 1)):
+        with pytest.raises(InvalidInput, match=rf"has_media\[{row}\] must be true or false"):
+            Contents.of(["a", "b"], has_media=wrong)  # type: ignore[arg-type]  # that is what is tested
 
 
 def test_slices_and_picked_rows_are_tables() -> None:
