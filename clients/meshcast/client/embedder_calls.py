@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.client.analyzer_calls import BULK_TIMEOUT_S, Clock, parts
 from meshcast.client.calls import Calls, answer_to
-from meshcast.client.content_questions import check_text, size_of
+from meshcast.client.content_questions import check_asking, check_text, check_version, size_of
 from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.receipts import Receipt
 from meshcast.client.text_answers import Classification, Embeddings, RankedDocument, Ranking, TextHead
@@ -52,6 +52,7 @@ class EmbedderCalls(Calls):
         prefix, clock = request_id or self._ids.next(), Clock(timeout_s)
         responses: list[pb.EmbedTextsResponse] = []
         rows: list[int] = []
+        check_asking(request_id, version, priority)
         for number, part in enumerate(parts(map(size_of, sent), ROWS_MAX)):
             request = pb.EmbedTextsRequest(
                 request_id=f"{prefix}/{number}",
@@ -92,6 +93,7 @@ class EmbedderCalls(Calls):
             Precondition: the embedder is not built; `facts["command"]` builds it.
         """
         check_text(query, "query")
+        check_asking(request_id, version, priority)
         if top < 0:
             raise InvalidInput(f"top must be 0 or more, is {top}", field="top")
         sent = _checked(documents, "documents")
@@ -122,6 +124,7 @@ class EmbedderCalls(Calls):
         head: str | None = None,
         head_version: int = 0,
         request_id: str | None = None,
+        version: int = 0,
         priority: Priority = "normal",
         timeout_s: float = BULK_TIMEOUT_S,
     ) -> Classification:
@@ -139,6 +142,8 @@ class EmbedderCalls(Calls):
             head: name of a trained head; or give `labels`.
             head_version: version of the head; 0: the newest.
             request_id: prefix of the requests' ids. None: one is made.
+            version: version of the embedder that must answer for `labels`; 0 for the one that serves. A head has its
+                own.
             priority: which rows go first when the queue holds more than a batch.
             timeout_s: deadline of the whole, in seconds.
 
@@ -149,21 +154,27 @@ class EmbedderCalls(Calls):
         """
         if (labels is None) == (head is None):
             raise InvalidInput("give labels or the name of a head, one of the two", field="labels")
+        check_asking(request_id, version, priority)
+        check_version(head_version, "head_version")
+        check_text(head or "", "head")
         zero_shot = None if labels is None else pb.ZeroShot(labels=_labels(labels))
         sent = _checked(texts, "texts")
         prefix, clock = request_id or self._ids.next(), Clock(timeout_s)
         responses: list[pb.ClassifyTextsResponse] = []
         rows: list[int] = []
-        for number, part in enumerate(parts(map(size_of, sent), ROWS_MAX)):
+        around = 0 if zero_shot is None else zero_shot.ByteSize()
+        for number, part in enumerate(parts(map(size_of, sent), ROWS_MAX, around=around)):
             request = pb.ClassifyTextsRequest(
                 request_id=f"{prefix}/{number}",
                 texts=sent[part.start : part.stop],
                 zero_shot=zero_shot,
                 head=None if head is None else pb.TextHeadRef(name=head, version=head_version),
                 priority=PRIORITIES[priority],
+                model_version=version if head is None else 0,
             )
             response = await answer_to(self._open.analyzer.ClassifyTexts(request, timeout=clock.remaining_s()))
             head_version = response.head.version  # one that is trained meanwhile may have other labels
+            version = version or response.receipt.model_version  # scores by two embedders cannot be compared
             responses.append(response)
             rows.append(len(part))
         return Classification.of(responses, rows)
@@ -189,6 +200,7 @@ class EmbedderCalls(Calls):
             InvalidInput: a rule of the contract is broken; the fields are named.
             Precondition: the embedder is not built; `facts["command"]` builds it.
         """
+        check_asking(request_id, 0, "normal")
         labelled = []
         for row, (text, label) in enumerate(examples):
             check_text(text, f"examples[{row}].text")

@@ -154,6 +154,7 @@ class SyncAnalyzerCalls(SyncCalls):
         head: str | None = None,
         head_version: int = 0,
         request_id: str | None = None,
+        version: int = 0,
         priority: Priority = "normal",
         timeout_s: float = BULK_TIMEOUT_S,
     ) -> Classification:
@@ -165,6 +166,7 @@ class SyncAnalyzerCalls(SyncCalls):
                 head=head,
                 head_version=head_version,
                 request_id=request_id,
+                version=version,
                 priority=priority,
                 timeout_s=timeout_s,
             )

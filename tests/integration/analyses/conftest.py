@@ -225,7 +225,13 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
         if request.HasField("head"):
             self.head_version += request.head.version == 0
             head = _head(request.head.name, request.head.version or self.head_version, labels)
-        return pb.ClassifyTextsResponse(labels=labels, best=best, scores=pack_floats(scores), head=head)
+        return pb.ClassifyTextsResponse(
+            labels=labels,
+            best=best,
+            scores=pack_floats(scores),
+            head=head,
+            receipt=_receipt(request.request_id, request.model_version or self.embedder_version),
+        )
 
     async def TrainTextHead(self, request: pb.TrainTextHeadRequest, context: Context) -> pb.TrainTextHeadResponse:
         self._need_embedder()

@@ -290,6 +290,25 @@ async def test_classes_are_told_by_labels_or_by_a_head(target: str, analyzer: An
                 await mesh.classify_texts(["x"], **wrong)  # type: ignore[arg-type]
 
 
+async def test_classes_of_many_texts_are_of_one_version_and_fit_their_messages(target: str, analyzer: Any) -> None:
+    labels = {f"label {row}": "x" * 16_000 for row in range(100)}
+    async with MeshClient(target) as mesh:
+        found = await mesh.classify_texts(["y" * 3_400] * 1_000, labels=labels)
+        await mesh.classify_texts(["x"], labels=["a", "b"], version=3)
+        for wrong, said in (
+            ({"head": "\ud800"}, "head: character 0"),
+            ({"head": "tone", "head_version": 2**70}, "head_version must be"),
+            ({"head": "tone", "request_id": "\ud800"}, "request_id: character 0"),
+            ({"head": "tone", "priority": "zzz"}, "priority must be one of"),
+        ):
+            with pytest.raises(InvalidInput, match=said):
+                await mesh.classify_texts(["x"], **wrong)  # type: ignore[arg-type]
+    assert found.scores.shape == (1_000, 100)
+    *parts, alone = analyzer.classified
+    assert [request.model_version for request in parts] == [0] + [5] * (len(parts) - 1)
+    assert alone.model_version == 3
+
+
 async def test_without_the_embedder_the_command_to_run_is_told(target: str, analyzer: Any) -> None:
     analyzer.has_embedder = False
     async with MeshClient(target) as mesh:

@@ -1,6 +1,5 @@
 """Analysis of patterns on the wire: requests become rows with outcomes and vectors, what was found becomes messages."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
-from meshcast.contents import UNKNOWN_DAY, UNKNOWN_TIME, ContentRows, Contents, contents_from_messages
+from meshcast.contents import OUTCOME_MAX, UNKNOWN_DAY, UNKNOWN_TIME, ContentRows, Contents, contents_from_messages
 from meshcast.rpc import Deadline, DeadlineExceeded, Violation
 from meshcast.runtime.requests import NAME_CHARACTERS_MAX, VIOLATIONS_MAX, refusal
 from meshcast.services.analyzer.embedder import EMBEDDER
@@ -181,8 +180,9 @@ def _claim_message(claim: Claim) -> pb.Claim:
 
 def _row_violations(row: pb.ContentOutcome, field: str) -> list[Violation]:
     found = []
-    if row.HasField("outcome") and not math.isfinite(row.outcome):
-        found.append(Violation(f"{field}.outcome", f"must be finite, is {row.outcome}; leave out what is not known"))
+    if row.HasField("outcome") and not -OUTCOME_MAX <= row.outcome <= OUTCOME_MAX:
+        rule = f"must be from -{OUTCOME_MAX:g} to {OUTCOME_MAX:g}, is {row.outcome:g}; leave out what is not known"
+        found.append(Violation(f"{field}.outcome", rule))
     if row.HasField("published_time") and not _TIMES_S[0] <= row.published_time.seconds <= _TIMES_S[1]:
         found.append(Violation(f"{field}.published_time", "must be in the years 1 to 9999"))
     if row.HasField("day_of_week") and not 0 <= row.day_of_week <= 6:

@@ -243,7 +243,9 @@ class AnalyzerServicer(pb_grpc.AnalyzerServiceServicer):
         self._embedder.require()
         head, notes = None, []
         if shots is not None:
-            found = await self._embedder.embed((*texts, *shots.descriptions), deadline=deadline, priority=priority)
+            found = await self._embedder.embed(
+                (*texts, *shots.descriptions), deadline=deadline, priority=priority, version=request.model_version
+            )
             vectors = found.vectors[: len(texts)]
             labels, scores = shots.names, zero_shot(vectors, found.vectors[len(texts) :])
         else:

@@ -124,7 +124,7 @@ class Content(_message.Message):
     title: _builtins.str
     """Title of what the post links to, at most 1 MiB together with the text. Unset: it links to nothing."""
     content_length: _builtins.int
-    """Length of the whole text in characters, 0 or more, where `text` is only its beginning. Unset: the length of `text`."""
+    """Length of the whole text in characters, 0 to 16,777,216, where `text` is only its beginning. Unset: the length of `text`."""
     has_media: _builtins.bool
     """True when it carries a photo or a video."""
     hour_of_day: _builtins.int
@@ -800,7 +800,9 @@ class ContentOutcome(_message.Message):
     DAY_OF_WEEK_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     outcome: _builtins.float
-    """How well it did, in any unit, as in log1p(engagement); finite. Unset means unknown: the row only helps to find topics."""
+    """How well it did, in any unit, as in log1p(engagement); from -1e15 to 1e15. Unset means unknown: the row only helps to find
+    topics.
+    """
     day_of_week: _builtins.int
     """Day of the week on the channel's own clock, 0 = Monday to 6 = Sunday. Unset means unknown."""
     channel: _builtins.str
@@ -1312,10 +1314,13 @@ class ClassifyTextsRequest(_message.Message):
     ZERO_SHOT_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in AnalyzeContentRequest."""
     priority: _priority_pb2.Priority.ValueType
     """Which rows go first. Unset: normal."""
+    model_version: _builtins.int
+    """Version of the embedder that must answer for zero-shot labels. 0: the one that serves."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, 1 to 1,024, each at most 1 MiB. The embedder reads the first 256 tokens of each."""
@@ -1336,10 +1341,11 @@ class ClassifyTextsRequest(_message.Message):
         zero_shot: Global___ZeroShot | None = ...,
         head: Global___TextHeadRef | None = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        model_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "head", b"head", "zero_shot", b"zero_shot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "head", b"head", "priority", b"priority", "request_id", b"request_id", "texts", b"texts", "zero_shot", b"zero_shot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "head", b"head", "model_version", b"model_version", "priority", b"priority", "request_id", b"request_id", "texts", b"texts", "zero_shot", b"zero_shot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_classes: _TypeAlias = _typing.Literal["zero_shot", "head"]  # noqa: Y015
     _WhichOneofArgType_classes: _TypeAlias = _typing.Literal["classes", b"classes"]  # noqa: Y015
