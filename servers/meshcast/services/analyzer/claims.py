@@ -7,7 +7,9 @@ distribution can make a claim. Chance is what remains when the outcomes change p
 
 Assumed is that, but for what is compared, the posts of a stratum are alike whatever their order. Outcomes of one day
 may be alike: how much they are is measured, and a comparison's standard error grows with it and with how far days have
-it or have it not as a whole. Without dates posts are taken as independent.
+it or have it not as a whole. Posts of unknown time are taken to share days as often as the others do. Of fewer than 20
+days it cannot be measured, so the days themselves are the strata, and what is the day's own goes out. Without dates,
+or all on one day, posts are taken as independent.
 
 Sources: Westfall and Young, Resampling-Based Multiple Testing (1993), for the largest of all statistics; Freedman and
 Lane, A Nonstochastic Interpretation of Reported Significance Levels (J. Bus. Econ. Stat. 1, 1983), for residuals that
@@ -25,13 +27,15 @@ from numpy.typing import NDArray
 __all__ = ["CLUSTERS_MIN", "ROWS_MIN", "Design", "Finding", "design_of", "findings"]
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 ROWS_MIN = 10
 """Rows with a known outcome that must have something, and that must not, for a comparison."""
 CLUSTERS_MIN = 20
-"""Days of which outcomes must be known before it can be told how much those of one day are alike."""
+"""Days of which outcomes must be known before it can be told how much those of one day are alike; of fewer, posts are
+compared with others of their day alone."""
 
 _STRATUM = 60
 _LINE_MIN = 8  # rows of a dated stratum from which a line over time is taken out
@@ -41,6 +45,7 @@ _PERMUTATIONS = 999
 _PERMUTATIONS_MAX = 9_999
 _BATCH = 25
 _DRAWS = 100
+_ROUNDING = 1e-5  # by which figures that are equal may differ
 _REACH = 1.959964  # standard errors from the middle to an end of a 95 % interval
 
 
@@ -55,7 +60,9 @@ class Design:
         place: shape (m,), float64, place in time inside of the stratum, mean 0; 0 where no line is taken out.
         score: shape (m,), float64, normal scores of the outcomes, variance 1.
         unit: what one of a score's standard deviations is in the outcome's own unit.
-        by_day: whether the clusters are days.
+        by_day: whether the clusters are days; of rows of unknown time each is one of its own.
+        within_days: whether rows are compared with others of their day alone.
+        dated_share: share of the rows whose day is known.
     """
 
     rows: Ints
@@ -65,6 +72,8 @@ class Design:
     score: Floats
     unit: float
     by_day: bool
+    within_days: bool
+    dated_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +113,21 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
 
     known = np.flatnonzero(np.isfinite(outcome))
     time = np.full(len(outcome), np.nan) if order is None else order
+    days = np.full(len(outcome), np.nan) if day is None else day
+    is_dated = np.isfinite(days) & np.isfinite(time)
+    seen = len(np.unique(days[known[is_dated[known]]]))
+    by_day, within_days = seen >= CLUSTERS_MIN, 2 <= seen < CLUSTERS_MIN
+    if within_days and 2 * np.count_nonzero(is_dated[known]) >= len(known):
+        known = known[is_dated[known]]  # the others are of these days too, and nobody knows of which
     strata: list[tuple[Ints, bool]] = []
     for number in np.unique(channel[known]).tolist():
         own = known[channel[known] == number]
-        dated = own[np.isfinite(time[own])]
+        dated = own[is_dated[own]]
         dated = dated[np.argsort(time[dated], kind="stable")]
-        strata += [(part, True) for part in np.array_split(dated, max(round(len(dated) / _STRATUM), 1))]
-        strata.append((own[~np.isfinite(time[own])], False))
+        for stretch in np.split(dated, np.flatnonzero(np.diff(days[dated])) + 1) if within_days else [dated]:
+            parts = np.array_split(stretch, max(round(len(stretch) / _STRATUM), 1))
+            strata += [(part, not within_days) for part in parts]  # the hour is no trend
+        strata.append((own[~is_dated[own]], False))
     rows: list[Ints] = []
     stratum: list[Ints] = []
     score: list[Floats] = []
@@ -134,17 +151,19 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
     at, scores = np.concatenate(rows), np.concatenate(score)
     strata_of, places = np.concatenate(stratum), np.concatenate(place)
     scores /= np.sqrt(np.mean(scores**2))
-    days = np.full(len(at), np.nan) if day is None else day[at]
-    by_day = bool(np.isfinite(days).all() and len(np.unique(days)) >= CLUSTERS_MIN)
-    cluster = np.unique(days, return_inverse=True)[1] if by_day else np.arange(len(at))
+    cluster = np.arange(len(at)) + len(at)
+    if by_day:
+        cluster[is_dated[at]] = np.unique(days[at[is_dated[at]]], return_inverse=True)[1]
     return Design(
         rows=at,
         stratum=strata_of,
-        cluster=cluster.astype(np.int64),
+        cluster=np.unique(cluster, return_inverse=True)[1].astype(np.int64),
         place=places,
         score=scores,
         unit=_unit(outcome[at], scores, strata_of),
         by_day=by_day,
+        within_days=within_days,
+        dated_share=float(is_dated[at].mean()),
     )
 
 
@@ -167,18 +186,19 @@ def findings(
         seed: of the permutations.
         check: called between steps; raises to give up.
     """
-    having = np.array([mask[design.rows] for mask in masks], dtype=np.float64).reshape(len(masks), len(design.rows))
-    contrast = _residual(having, design)
-    weight = (contrast**2).sum(axis=1)
-    counts = having.sum(axis=1)
+    contrast = np.array([mask[design.rows] for mask in masks], dtype=np.float32).reshape(len(masks), len(design.rows))
+    counts = contrast.sum(axis=1)
+    _take_out(contrast, design)
+    weight = np.einsum("jm,jm->j", contrast, contrast)
     tested = np.flatnonzero((counts >= ROWS_MIN) & (counts <= len(design.rows) - ROWS_MIN) & (weight >= ROWS_MIN / 2))
     found: list[Finding | None] = [None] * len(masks)
     if not len(tested):
         return found
     check()
-    contrasts = _Contrasts(contrast[tested], design)
-    statistic = contrasts.statistics(design.score[:, None])[:, 0]
-    seen = np.abs(statistic)
+    contrasts = _Contrasts(contrast[tested], design, check)
+    del contrast
+    statistic = contrasts.statistics(design.score[:, None].astype(np.float32))[:, 0]
+    seen = np.abs(statistic) * (1 - _ROUNDING)
     count = int(np.clip(np.ceil(50 / error_rate), _PERMUTATIONS, _PERMUTATIONS_MAX))
     of_topics = np.array(is_topic, dtype=np.bool_)[tested]
     share = np.where(of_topics, _TOPICS_SHARE, _OTHERS_SHARE)
@@ -219,37 +239,44 @@ class _Contrasts:
     over time make smaller than they were; how much smaller is seen from random numbers put through the same.
 
     Args:
-        contrast: shape (j, m), what each row counts for in each comparison; 0 in sum over any stratum.
+        contrast: shape (j, m), float32, what each row counts for in each comparison; 0 in sum over any stratum.
         design: of the outcomes.
+        check: called between steps; raises to give up.
 
     Attributes:
         is_of_days: shape (j,), True for comparisons of days rather than of rows.
     """
 
-    def __init__(self, contrast: Floats, design: Design) -> None:
+    def __init__(self, contrast: Singles, design: Design, check: Callable[[], None]) -> None:
         order = self._order = np.argsort(design.cluster, kind="stable")
         self._contrast = contrast[:, order]
         self._square = self._contrast**2
         self._starts = np.flatnonzero(np.diff(design.cluster[order], prepend=-1))
-        self._by_day = design.by_day
-        sums = np.add.reduceat(self._contrast, self._starts, axis=1)
-        # Where the rows of a day cancel out, days that are alike make a comparison surer; that is not relied upon.
-        self._together = np.maximum((sums**2).sum(axis=1) - self._square.sum(axis=1), 0)
-        self.is_of_days = self._together > self._square.sum(axis=1)
+        self._by_day = design.by_day and len(self._starts) < len(order)  # one post a day is alike with no other
+        self.is_of_days = np.zeros(len(contrast), dtype=np.bool_)
         if self._by_day:
+            sums = np.add.reduceat(self._contrast, self._starts, axis=1)
+            square = self._square.sum(axis=1, dtype=np.float64)
+            # Where the rows of a day cancel out, days that are alike make a comparison surer; that is not relied upon.
+            # Of two rows of a day, the days of both are known in a share squared of all cases.
+            self._together = np.maximum((sums**2).sum(axis=1, dtype=np.float64) - square, 0) / design.dated_share**2
+            self.is_of_days = self._together > square
             rng = np.random.default_rng(0)
             figures = np.zeros((2, 2))
             for _ in range(_DRAWS):
+                check()
                 days, own = rng.standard_normal(len(self._starts))[design.cluster], rng.standard_normal(len(order))
-                part = _residual(np.stack([days, own]), design)[:, order].T
+                part = np.stack([days, own]).astype(np.float32)
+                _take_out(part, design)
+                part = part[:, order].T
                 figures += [np.mean(part**2, axis=0) / _DRAWS, self._alike(part) / _DRAWS]
             self._parts_of = np.linalg.inv(figures)
 
-    def statistics(self, scores: Floats) -> Floats:
+    def statistics(self, scores: Singles) -> Floats:
         """Each comparison's sum over its standard error, shape (j, p).
 
         Args:
-            scores: shape (m, p), p arrangements of the outcomes.
+            scores: shape (m, p), float32, p arrangements of the outcomes.
         """
         ordered = scores[self._order]
         variance = self._variance(self._square @ ordered**2, ordered)
@@ -257,43 +284,48 @@ class _Contrasts:
 
     def effects(self, score: Floats) -> tuple[Floats, Floats, Floats]:
         """Differences and the ends of their 95 % confidence intervals, each (j,)."""
-        ordered = score[self._order]
-        weight = self._square.sum(axis=1)
-        effect = self._contrast @ ordered / weight
-        left = ordered - effect[:, None] * self._contrast
-        variance = self._variance((self._square * left**2).sum(axis=1)[:, None], ordered[:, None])[:, 0]
+        ordered = score[self._order].astype(np.float32)
+        weight = self._square.sum(axis=1, dtype=np.float64)
+        effect = np.asarray(self._contrast @ ordered / weight)
+        alone = np.empty((len(effect), 1))
+        for at, (own, square) in enumerate(zip(self._contrast, self._square, strict=True)):
+            alone[at] = square @ (ordered - np.float32(effect[at]) * own) ** 2
+        variance = self._variance(alone, ordered[:, None])[:, 0]
         reach = _REACH * np.sqrt(variance) / weight
         return effect, effect - reach, effect + reach
 
-    def _variance(self, alone: Floats, ordered: Floats) -> Floats:
+    def _variance(self, alone: Floats | Singles, ordered: Singles) -> Floats:
         """Variances of the sums, shape (j, p), from what they were if no two rows were alike."""
         if not self._by_day:
-            return alone
-        figures = np.stack([np.mean(ordered**2, axis=0), self._alike(ordered)])
+            return alone.astype(np.float64)
+        figures = np.stack([np.mean(ordered**2, axis=0, dtype=np.float64), self._alike(ordered)])
         of_day, of_row = self._parts_of @ figures  # either may come out below 0 by chance, so that none is too large
         variance = (of_day + of_row) * alone + of_day * self._together[:, None]
         return np.asarray(np.maximum(variance, alone / 2))
 
-    def _alike(self, ordered: Floats) -> Floats:
+    def _alike(self, ordered: Singles) -> Floats:
         """Sum of the products of two scores of a day over all rows, shape (p,)."""
         sums = np.add.reduceat(ordered, self._starts, axis=0)
-        return np.asarray(((sums**2).sum(axis=0) - (ordered**2).sum(axis=0)) / len(ordered))
+        return np.asarray(
+            ((sums**2).sum(axis=0, dtype=np.float64) - (ordered**2).sum(axis=0, dtype=np.float64)) / len(ordered)
+        )
 
 
-def _residual(having: Floats, design: Design) -> Floats:
-    """What each row counts for: less the mean of its stratum and a line over time, shape (j, m)."""
+def _take_out(having: Singles, design: Design) -> None:
+    """Takes the mean of its stratum, and a line over time, out of what each row counts for, shape (j, m), in place."""
     starts = np.flatnonzero(np.diff(design.stratum, prepend=-1))
     sizes = np.diff(np.append(starts, len(design.stratum)))
-    centred = having - np.repeat(np.add.reduceat(having, starts, axis=1) / sizes, sizes, axis=1)
-    steep = np.add.reduceat(centred * design.place, starts, axis=1)
-    square = np.maximum(np.add.reduceat(design.place**2, starts), 1e-300)
-    return np.asarray(centred - np.repeat(steep / square, sizes, axis=1) * design.place)
+    place = design.place.astype(np.float32)
+    square = np.maximum(np.add.reduceat(place**2, starts), 1)
+    for own in having:
+        own -= np.repeat(np.add.reduceat(own, starts) / sizes, sizes).astype(np.float32)
+        own -= np.repeat(np.add.reduceat(own * place, starts) / square, sizes) * place
 
 
-def _shuffled(design: Design, count: int, rng: np.random.Generator) -> Floats:
-    """Scores that changed places within their strata, shape (m, count)."""
+def _shuffled(design: Design, count: int, rng: np.random.Generator) -> Singles:
+    """Scores that changed places within their strata, shape (m, count), float32."""
     keys = rng.random((count, len(design.stratum))) + design.stratum
-    return np.asarray(design.score[np.argsort(keys, axis=1)].T)
+    return np.asarray(design.score.astype(np.float32)[np.argsort(keys, axis=1)].T)
 
 
 def _ranks(values: Floats) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.contents import UNKNOWN_DAY, UNKNOWN_HOUR, UNKNOWN_TIME, ContentRows
-from meshcast.rpc.errors import Cancelled, InvalidInput
+from meshcast.rpc.errors import Cancelled
 from meshcast.services.analyzer.claims import CLUSTERS_MIN, ROWS_MIN, Design, Finding, design_of, findings
 from meshcast.services.analyzer.comparisons import ClaimKind, Comparison, comparisons
 from meshcast.services.analyzer.topics import Topic, Topics, Tree, find_topics, topics_count
@@ -62,7 +62,8 @@ class Claim:
     effect: float
     """Difference in standard deviations of the outcome within its channel and time, on the normal scale."""
     lower: float
-    """Lower end of its 95 % confidence interval."""
+    """Lower end of its 95 % confidence interval, taken by itself: claims are picked from many comparisons, so the
+    effects of the most striking ones tend to be smaller than they look, and fewer than 95 % of intervals hold."""
     upper: float
     """Upper end of the same."""
     effect_in_unit: float
@@ -106,17 +107,17 @@ def analyze(
     """What texts with outcomes are about, and what works; the same rows get the same answer.
 
     Args:
-        rows: 20 to 10,000, in any order.
+        rows: `ROWS` of them, in any order.
         embeddings: shape (n, d), float32, one vector a row; None: topics are found by the words of the texts.
-        topics_max: most topics, 2 to 64; 0: as many as `topics_count` says.
-        error_rate: share of reports that may claim anything where nothing has an effect, above 0 and at most 0.2.
+        topics_max: most topics, one of `TOPICS`; 0: as many as `topics_count` says.
+        error_rate: share of reports that may claim anything where nothing has an effect, up to `ERROR_RATE_MAX`.
         stop: asked between steps; True gives the analysis up.
 
+    The arguments are taken as sound: `pattern_question` refuses those of a request that are out of their range.
+
     Raises:
-        InvalidInput: an argument is out of its range.
         Cancelled: `stop` said so.
     """
-    _check(len(rows), embeddings, topics_max, error_rate)
 
     def check() -> None:
         if stop():
@@ -215,14 +216,14 @@ def _claim(one: _Named, result: Finding, design: Design, *, claimed: bool, chann
     if not claimed:
         start += ", which may be chance after so many comparisons"
     total = result.rows_with + result.rows_without
-    evidence = f"95 % interval {result.lower:+.2f} to {result.upper:+.2f}; {result.rows_with:,} of {total:,} posts"
+    interval = f"95 % interval of this comparison alone {result.lower:+.2f} to {result.upper:+.2f}"
     having = np.flatnonzero(one.compared.has_it[design.rows])
     best = having[np.argsort(-np.sign(result.effect) * design.score[having], kind="stable")[:_EXAMPLES]]
     in_unit = result.effect * design.unit
     return Claim(
         kind=one.compared.kind,
         subject=one.subject,
-        text=f"{start} ({evidence}).",
+        text=f"{start} ({interval}; {result.rows_with:,} of {total:,} posts).",
         topic=one.topic,
         effect=result.effect,
         lower=result.lower,
@@ -243,21 +244,26 @@ def _notes(rows: ContentRows, design: Design, dated: Mask, *, compared: int) -> 
     if known < len(rows):
         notes.append(f"{len(rows) - known:,} of {len(rows):,} posts have no outcome; they only help to find topics.")
     if left := known - len(design.rows):
-        notes.append(
-            f"{left:,} posts are compared with nothing: no other outcome of their channel differs from theirs."
-        )
+        of = "channel and day" if design.within_days else "channel"
+        notes.append(f"{left:,} posts are compared with nothing: no other outcome of their {of} differs from theirs.")
     if compared == 0:
         notes.append(
             f"Nothing was compared: it takes {ROWS_MIN} posts that have something and {ROWS_MIN} that have not."
         )
+    undated, days = int((~dated).sum()), len(np.unique(rows.published_unix_s[dated] // _DAY_S))
     if not dated.any():
         notes.append(
             "No time of publication is known, so trends over time are not taken out and posts count as independent."
         )
-    elif not dated.all():
-        notes.append(f"{int((~dated).sum()):,} posts have no time of publication; they are compared with each other.")
-    elif not design.by_day:
-        notes.append(f"The posts are of fewer than {CLUSTERS_MIN} days, so those of one day count as independent.")
+    elif days == 1:
+        notes.append("All known times are of one day, so posts count as independent.")
+    elif design.within_days:
+        notes.append(
+            f"The posts are of fewer than {CLUSTERS_MIN} days, so each is compared with others of its channel and day "
+            f"alone; posts over {CLUSTERS_MIN} days or more tell more."
+        )
+    if dated.any() and undated:
+        notes.append(f"{undated:,} posts have no time of publication; {_of_undated(design, dated)}.")
     if not design.by_day and (rows.day_of_week != UNKNOWN_DAY).any():
         notes.append(f"Days of the week were not compared: that takes known times over {CLUSTERS_MIN} days or more.")
     for what, unknown in (
@@ -271,12 +277,10 @@ def _notes(rows: ContentRows, design: Design, dated: Mask, *, compared: int) -> 
     return notes
 
 
-def _check(n: int, embeddings: NDArray[np.float32] | None, topics_max: int, error_rate: float) -> None:
-    if not ROWS[0] <= n <= ROWS[1]:
-        raise InvalidInput(f"patterns need {ROWS[0]} to {ROWS[1]:,} rows, there are {n}")
-    if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != n or not np.isfinite(embeddings).all()):
-        raise InvalidInput(f"embeddings need one finite vector for each of the {n} rows, have shape {embeddings.shape}")
-    if topics_max and not TOPICS[0] <= topics_max <= TOPICS[1]:
-        raise InvalidInput(f"topics_max is {topics_max}; it is 0, or {TOPICS[0]} to {TOPICS[1]}")
-    if not 0 < error_rate <= ERROR_RATE_MAX:
-        raise InvalidInput(f"error_rate is {error_rate}; it is above 0 and at most {ERROR_RATE_MAX}")
+def _of_undated(design: Design, dated: Mask) -> str:
+    """What was done with posts of unknown time, beside others whose time is known."""
+    if design.by_day:
+        return "they are compared with each other, and taken to share days as often as the others do"
+    if dated[design.rows].all():
+        return "they are compared with nothing, since nobody knows of which of so few days they are"
+    return "they are compared with each other and count as independent"

@@ -137,16 +137,16 @@ def find_topics(
         check: called between steps; raises to give up.
     """
     vocabulary = vocabulary_of(text, title, check)
-    vectors = _unit(_centred(embeddings)) if embeddings is not None else _unit(_reduced(vocabulary, seed))
+    vectors = _unit(_centred(embeddings)) if embeddings is not None else _unit(_reduced(vocabulary, seed, check))
     check()
     group = _cluster(vectors, count, seed, check)
     if embeddings is None:
         group = _by_words(vocabulary, group, check)
     leaf = np.unique(group, return_inverse=True)[1].astype(np.int64)
-    return Tree(leaf=leaf, branches=_joined(vectors, leaf), vectors=vectors, vocabulary=vocabulary)
+    return Tree(leaf=leaf, branches=_joined(vectors, leaf, check), vectors=vectors, vocabulary=vocabulary)
 
 
-def _reduced(vocabulary: Vocabulary, seed: int) -> Floats:
+def _reduced(vocabulary: Vocabulary, seed: int, check: Callable[[], None]) -> Floats:
     """Word frequencies in few dimensions, shape (n, at most 64): TF-IDF and a truncated singular value decomposition.
 
     Source: Deerwester et al., Indexing by Latent Semantic Analysis (JASIS 41, 1990); the decomposition by Halko,
@@ -168,10 +168,13 @@ def _reduced(vocabulary: Vocabulary, seed: int) -> Floats:
     width = min(size + 10, n, terms)
     basis, _ = np.linalg.qr(weighted @ np.random.default_rng(seed).standard_normal((terms, width)).astype(np.float32))
     for _ in range(4):
-        turned, _ = np.linalg.qr(weighted.T @ basis)
-        basis, _ = np.linalg.qr(weighted @ turned)
-    left, strengths, _ = np.linalg.svd((weighted.T @ basis).T, full_matrices=False)
-    return np.asarray((basis @ left * strengths)[:, :size], dtype=np.float32)
+        check()
+        basis, _ = np.linalg.qr(weighted @ (weighted.T @ basis))
+    check()
+    turned = weighted.T @ basis
+    strengths, left = np.linalg.eigh(turned.T @ turned)  # squared, weakest first: a decomposition of the small side
+    left = (left * np.sqrt(np.maximum(strengths, 0)))[:, ::-1]
+    return np.asarray(basis @ left[:, :size], dtype=np.float32)
 
 
 def _centred(vectors: Floats) -> Floats:
@@ -253,7 +256,7 @@ def _by_words(vocabulary: Vocabulary, group: Ints, check: Callable[[], None]) ->
     return np.asarray(share.argmax(axis=1), dtype=np.int64)
 
 
-def _joined(vectors: Floats, leaf: Ints) -> tuple[frozenset[int], ...]:
+def _joined(vectors: Floats, leaf: Ints, check: Callable[[], None]) -> tuple[frozenset[int], ...]:
     """Branches: every cluster alone, then the pairs that lie nearest joined, again and again, up to the widest.
 
     Source: Ward, Hierarchical Grouping to Optimize an Objective Function (JASA 58, 1963).
@@ -262,6 +265,7 @@ def _joined(vectors: Floats, leaf: Ints) -> tuple[frozenset[int], ...]:
     branches = [frozenset([number]) for number in range(count)]
     live = {number: (float((leaf == number).sum()), vectors[leaf == number].mean(axis=0)) for number in range(count)}
     while len(live) > 2:
+        check()
         _, first, second = min(
             (size * other_size / (size + other_size) * float(((centre - other) ** 2).sum()), one, two)
             for one, (size, centre) in live.items()

@@ -80,6 +80,50 @@ def test_days_that_are_good_or_bad_as_a_whole_do_not_become_effects() -> None:
     assert np.mean(claimed) <= 0.12
 
 
+@pytest.mark.parametrize(("days", "undated"), [(60, 2), (60, 150), (19, 0), (19, 2), (5, 100), (2, 0)])
+def test_good_days_make_few_claims_where_days_are_few_or_some_unknown(days: int, undated: int) -> None:
+    n, claimed = 600, 0
+    for run in range(30):
+        rng = np.random.default_rng(run)
+        day = np.sort(rng.integers(0, days, n))
+        masks = [(rng.random(days) < 0.25)[day] & (rng.random(n) < 0.9) for _ in range(10)]
+        time = day * DAY_S + rng.random(n) * DAY_S
+        time[rng.permutation(n)[:undated]] = np.nan
+        found = judged(design(rng.standard_normal(days)[day] + rng.standard_normal(n), time=time), *masks)
+        claimed += any(each is not None and each.p_corrected <= 0.05 for each in found)
+    assert claimed <= 4
+
+
+def test_what_is_the_days_own_cancels_out_where_days_are_few() -> None:
+    rng = np.random.default_rng(9)
+    day = np.repeat(np.arange(10), 60)
+    mask = rng.random(600) < 0.05 + 0.09 * day
+    made = design(10.0 * day + rng.standard_normal(600) + 0.6 * mask, time=day * DAY_S + rng.random(600))
+    assert made.within_days
+    found = one(made, mask)
+    assert found.effect == pytest.approx(0.6, abs=0.2)
+    assert found.p_corrected <= 0.05
+
+
+def test_one_row_a_day_depends_on_no_other() -> None:
+    rng = np.random.default_rng(10)
+    mask = rng.random(200) < 0.4
+    made = design(rng.standard_normal(200) + mask, time=DAY_S * np.arange(200))
+    assert made.by_day
+    assert one(made, mask).p_corrected <= 0.05
+
+
+def test_rows_of_unknown_time_have_days_of_their_own() -> None:
+    day = np.repeat(np.arange(50.0), 4)
+    time = day * DAY_S + np.tile(np.arange(4.0), 50)
+    time[[3, 9, 100]] = np.nan
+    made = design(np.random.default_rng(11).standard_normal(200), time=time)
+    sizes = np.bincount(made.cluster)
+    assert made.by_day
+    assert (sizes[made.cluster[np.isin(made.rows, [3, 9, 100])]] == 1).all()
+    assert made.dated_share == pytest.approx(197 / 200)
+
+
 @pytest.mark.parametrize("kind", ["normal", "tails", "ties"])
 def test_chance_is_claimed_in_few_reports_whatever_the_distribution(kind: str) -> None:
     rng = np.random.default_rng(5)

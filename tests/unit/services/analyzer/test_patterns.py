@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meshcast.contents import UNKNOWN_TIME, ContentRows, Contents
-from meshcast.rpc.errors import Cancelled, InvalidInput
+from meshcast.rpc.errors import Cancelled
 from meshcast.services.analyzer.patterns import Patterns, analyze
 
 SUBJECTS = (
@@ -137,6 +137,50 @@ def test_few_days_say_nothing_about_weekdays() -> None:
     assert any("Days of the week were not compared" in note for note in found.notes)
 
 
+def test_posts_of_unknown_time_are_told_and_weekdays_are_compared_all_the_same() -> None:
+    rows, _ = made(600)
+    time = rows.published_unix_s.copy()
+    time[:2] = UNKNOWN_TIME
+    found = analyze(replace(rows, published_unix_s=time))
+    assert "weekday" in {claim.kind for claim in (*found.claims, *found.others)}
+    assert any("2 posts have no time" in note and "share days as often" in note for note in found.notes)
+
+
+def test_of_few_days_posts_are_compared_within_their_day_and_that_is_told() -> None:
+    rows, subject = made(150)
+    time = rows.published_unix_s.copy()
+    time[:20] = UNKNOWN_TIME
+    found = analyze(replace(rows, published_unix_s=time, outcome=rows.outcome + 2 * (subject == 1)), topics_max=4)
+    notes = " ".join(found.notes)
+    assert "fewer than 20 days, so each is compared with others of its channel and day alone" in notes
+    assert "20 posts have no time of publication; they are compared with nothing" in notes
+    assert "topic" in kinds(found)
+
+
+def test_of_a_few_known_days_the_many_undated_posts_count_as_independent() -> None:
+    rows, _ = made(150)
+    time = rows.published_unix_s.copy()
+    time[20:] = UNKNOWN_TIME
+    notes = " ".join(analyze(replace(rows, published_unix_s=time)).notes)
+    assert "130 posts have no time of publication; they are compared with each other and count as independent" in notes
+
+
+def test_posts_of_one_day_count_as_independent_and_that_is_told() -> None:
+    rows, _ = made(100)
+    found = analyze(replace(rows, published_unix_s=START_S + np.arange(100)))
+    assert any("All known times are of one day" in note for note in found.notes)
+
+
+def test_one_post_a_day_is_analysed() -> None:
+    rows, subject = made(200)
+    time = START_S + 86_400 * np.arange(200)
+    found = analyze(
+        replace(rows, published_unix_s=time, day_of_week=np.arange(200) % 7, outcome=rows.outcome + (subject == 0))
+    )
+    assert "topic" in kinds(found)
+    assert "weekday" in {claim.kind for claim in (*found.claims, *found.others)}
+
+
 def test_the_same_rows_get_the_same_report_and_embeddings_are_taken() -> None:
     rows, subject = made(300)
     vectors = np.eye(8, dtype=np.float32)[subject]
@@ -154,23 +198,19 @@ def test_texts_that_are_all_alike_are_analysed_all_the_same(text: str) -> None:
     assert found.claims == ()
 
 
-@pytest.mark.parametrize(
-    ("n", "given"),
-    [
-        (19, {}),
-        (40, {"topics_max": 1}),
-        (40, {"topics_max": 65}),
-        (40, {"error_rate": 0.0}),
-        (40, {"error_rate": 0.3}),
-        (40, {"error_rate": float("nan")}),
-        (40, {"embeddings": np.zeros((39, 4), dtype=np.float32)}),
-    ],
-)
-def test_arguments_out_of_their_range_are_refused(n: int, given: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
-        analyze(made(n)[0], **given)
-
-
 def test_an_analysis_that_is_stopped_ends() -> None:
     with pytest.raises(Cancelled):
         analyze(made()[0], stop=lambda: True)
+
+
+def test_an_analysis_asks_often_whether_it_is_to_stop() -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    with pytest.raises(Cancelled):
+        analyze(made()[0], stop=stop)
+    assert asked == 6

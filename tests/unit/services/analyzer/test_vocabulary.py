@@ -20,6 +20,14 @@ def test_titles_count_as_text() -> None:
     assert found.terms == ("bridge",)
 
 
+def test_words_and_pairs_are_counted_and_never_across_texts() -> None:
+    texts = ["red bridge, red bridge", "red bridge", "bridge", "blue"]
+    found = vocabulary_of(texts, ["", "", "", "bridge"], lambda: None)
+    assert found.terms == ("bridge", "red", "red bridge")
+    assert found.is_pair.tolist() == [False, False, True]
+    assert found.counts.toarray().tolist() == [[2, 2, 2], [1, 1, 1], [1, 0, 0], [1, 0, 0]]
+
+
 def test_a_group_is_named_by_what_others_have_not() -> None:
     texts = ["red bridge today", "bridge closed today", "cats sleep today", "cats play today"]
     found = vocabulary_of(texts, [""] * 4, lambda: None)
