@@ -203,6 +203,18 @@ async def test_a_check_says_what_analyze_content_would_and_remarks(asked: Any) -
     assert [one.field for one in nothing.violations] == ["content"]
 
 
+async def test_a_check_does_not_stand_behind_the_measurement_of_large_texts(asked: Any) -> None:
+    contents = [pb.Content(text="@a." * 330_000)] * 4
+    bulk = asyncio.ensure_future(
+        told(asked.ExtractContentFeatures(pb.ExtractContentFeaturesRequest(contents=contents), timeout=CALL_S))
+    )
+    request = pb.ValidateContentRequest(request=pb.AnalyzeContentRequest(content=pb.Content(text="a plain text")))
+    for _ in range(3):
+        assert (await told(asked.ValidateContent(request, timeout=CALL_S))).valid
+        assert not bulk.done()
+    assert len((await bulk).features) == 4
+
+
 def outcomes(count: int, seed: int = 0) -> pb.AnalyzeContentPatternsRequest:
     """Posts of three made-up subjects, with outcomes that nothing explains."""
     rng = np.random.default_rng(seed)
@@ -331,6 +343,10 @@ async def test_a_head_is_trained_classifies_and_is_still_there_after_a_restart(
             assert [(event["head"], event["version"]) for event in events] == [("topic", 4)]
 
 
-async def test_topics_are_found_by_the_embedder_where_it_is_built(embedding: Any) -> None:
+async def test_topics_are_found_by_the_embedder_where_it_is_built_and_for_too_many_posts_by_words(
+    embedding: Any,
+) -> None:
     answer = await told(embedding.AnalyzeContentPatterns(outcomes(60), timeout=CALL_S))
     assert answer.representation == "embedder 1"
+    many = await told(embedding.AnalyzeContentPatterns(outcomes(2_001), timeout=CALL_S))
+    assert many.representation == "words" and "takes up to 2,000 posts, these are 2,001" in many.notes[0]

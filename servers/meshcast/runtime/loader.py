@@ -14,7 +14,7 @@ import structlog
 
 from meshcast.runtime.session import Session
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "give_back_memory"]
 
 log = structlog.get_logger()
 

@@ -17,7 +17,6 @@ from meshcast.services.analyzer.heads import EXAMPLES_MAX, LABELS_MAX
 from meshcast.services.analyzer.spans import SPANS_DEFAULT, SPANS_MAX
 
 __all__ = [
-    "CHARACTERS_MAX",
     "CONTENTS_MAX",
     "DOCUMENTS_MAX",
     "Examples",
@@ -43,9 +42,6 @@ DOCUMENTS_MAX = 1_000
 
 CONTENTS_MAX = 1_000
 """Contents that ExtractContentFeatures takes at most."""
-
-CHARACTERS_MAX = 4 << 20
-"""Characters that they have at most together: 1 to 8 seconds of a core."""
 
 LABEL_CHARACTERS_MAX = 128
 """Characters of a label at most."""
@@ -165,14 +161,10 @@ def contents_question(contents: Sequence[pb.Content], *, field: str, rows_max: i
     """Contents of which each must be sound.
 
     Raises:
-        InvalidInput: there are none or more than `rows_max`, they have more than `CHARACTERS_MAX` characters together,
-            or one breaks a rule; up to 50 rules are named.
+        InvalidInput: there are none or more than `rows_max`, or one breaks a rule; up to 50 rules are named.
     """
     if not 1 <= len(contents) <= rows_max:
         raise refusal([Violation(field, f"must be 1 to {rows_max}, are {len(contents)}")])
-    characters = sum(len(one.text) + len(one.title) for one in contents)
-    if characters > CHARACTERS_MAX:
-        raise refusal([Violation(field, f"have {characters:,} characters, at most {CHARACTERS_MAX:,}; ask in parts")])
     table, violations = contents_from_messages(contents, lambda row, column: f"{field}[{row}].{column}")
     if violations:
         raise refusal([one for row in sorted(violations) for one in violations[row]][:VIOLATIONS_MAX])

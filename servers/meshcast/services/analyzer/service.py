@@ -76,10 +76,10 @@ MANY_S, LONG_S = 10.0, 60.0
 """Budget at least of calls about many texts, and of trainings and pattern analyses, whose caller set none."""
 
 ANALYSIS_S = 15.0
-"""What an analysis of 10,000 texts takes on one core, about, and what callers who find no room are told to wait."""
+"""What callers of pattern analyses who find no room are told to wait: one takes 5 to 25 seconds of a core."""
 
 ANALYSES_WAITING_MAX = 4
-"""Pattern analyses that may wait for the one that runs; one of 10,000 texts takes about `ANALYSIS_S`."""
+"""Pattern analyses that may wait for the one that runs."""
 
 _OUTPUT_OF = {pb.CONTENT_QUESTION_VIRAL: "viral", pb.CONTENT_QUESTION_ABOVE_MEDIAN: "above_median"}
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc import AlreadyExists, Deadline, Precondition
+from meshcast.runtime.loader import give_back_memory
 from meshcast.runtime.turns import Turns
 from meshcast.services.analyzer.embedder import EMBEDDER
 from meshcast.services.analyzer.embedding import TextEmbedder
@@ -20,7 +21,7 @@ WAITING_MAX = 4
 """Trainings that may wait for the one that runs."""
 
 RETRY_AFTER_S = 15.0
-"""What callers who find no room are told to wait: about as long as a large training."""
+"""What callers who find no room are told to wait: about as long as a large training, its embedding included."""
 
 
 class Kept(NamedTuple):
@@ -85,7 +86,10 @@ class HeadTrainer:
             vectors = await self._embedder.embed_many(examples.texts, deadline=deadline, version=version)
 
             def fit(is_over: Callable[[], bool]) -> HeadRecord:
-                trained = train(vectors, examples.labels, examples.texts, is_over=is_over)
+                try:
+                    trained = train(vectors, examples.labels, examples.texts, is_over=is_over)
+                finally:
+                    give_back_memory()
                 return self._store.keep(
                     name,
                     trained,

@@ -552,7 +552,7 @@ class ExtractContentFeaturesRequest(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Content]:
-        """The posts, 1 to 1,000, of 4,194,304 characters together at most."""
+        """The posts, 1 to 1,000."""
 
     def __init__(
         self,
