@@ -108,7 +108,7 @@ def test_what_is_the_days_own_cancels_out_where_days_are_few() -> None:
 def test_one_row_a_day_depends_on_no_other() -> None:
     rng = np.random.default_rng(10)
     mask = rng.random(200) < 0.4
-    made = design(rng.standard_normal(200) + mask, time=DAY_S * np.arange(200))
+    made = design(rng.standard_normal(200) + mask, time=np.arange(200).astype(np.float64) * DAY_S)
     assert made.by_day
     assert one(made, mask).p_corrected <= 0.05
 
