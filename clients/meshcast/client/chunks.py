@@ -175,8 +175,9 @@ class QuestionChunks:
         histories = []
         for place, question in enumerate(questions):
             try:
-                history = self._histories.of(question.history)
-                plans.append(checked_plan(question.planned, history, question.request_id, question.channel))
+                planned, given = question.plan_and_history()
+                history = self._histories.of(given)
+                plans.append(checked_plan(planned, history, question.request_id, question.channel))
             except InvalidInput as error:
                 violations = [(f"questions[{self._row + place}].{v.field}", v.description) for v in error.violations]
                 raise InvalidInput(f"question {self._row + place}: {error.message}", violations=violations) from error

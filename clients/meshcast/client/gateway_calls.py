@@ -1,6 +1,6 @@
 """Calls to the gateway: questions to several services at once, and the state of the mesh."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 
 from meshcast.api.analyzer.v1 import analyzer_pb2
@@ -11,7 +11,15 @@ from meshcast.client.content_questions import ContentLike, content_of
 from meshcast.client.forecasts import Forecast
 from meshcast.client.judgements import ContentJudgement
 from meshcast.client.priority import PRIORITIES, Priority
-from meshcast.client.questions import HistoryLike, PlannedPost, Question, checked_plan, engagement_request
+from meshcast.client.questions import (
+    HistoryLike,
+    Part,
+    PlannedPost,
+    Question,
+    check_names,
+    checked_plan,
+    engagement_request,
+)
 from meshcast.client.series_questions import GrowthQuestion
 from meshcast.rpc import sending
 
@@ -21,9 +29,10 @@ class GatewayCalls(Calls):
 
     async def predict_comprehensive(
         self,
-        planned: PlannedPost,
-        history: HistoryLike,
+        planned: PlannedPost | None = None,
+        history: HistoryLike | None = None,
         *,
+        parts: Sequence[Part] = (),
         request_id: str | None = None,
         channel: str = "",
         growth: GrowthQuestion | None = None,
@@ -31,16 +40,35 @@ class GatewayCalls(Calls):
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[ComprehensivePart, None]:
-        """Asks every service about a planned post and yields each part as it arrives; the summary comes last.
+        """Asks several services about a planned post and yields each part as it arrives; the summary comes last.
 
         A part whose service is slow, dead or not there carries its error; the others do not wait for it. The part
-        growth needs `growth`, the channel's series, and the part content `content`, the planned post's text.
+        engagement needs `planned` and `history`, the part growth `growth`, the channel's series, and the part content
+        `content`, the planned post's text.
+
+        Args:
+            planned: the planned post.
+            history: 20 to 100 settled posts of its channel.
+            parts: what to ask for. Empty: the parts whose questions are given.
+            request_id: each part's prediction id follows from it. None: one is made.
+            channel: the channel's name, for the prediction log.
+            growth: the question of the part growth.
+            content: the question of the part content.
+            version: of the predictor's model; 0 is the one that serves.
+            timeout_s: for the whole; None takes the client's.
 
         Raises:
+            InvalidInput: a part that is asked for lacks its question, or nothing is asked.
             MeshError: the gateway itself failed.
         """
         question = Question(
-            planned=planned, history=history, request_id=request_id, channel=channel, growth=growth, content=content
+            planned=planned,
+            history=history,
+            request_id=request_id,
+            channel=channel,
+            growth=growth,
+            content=content,
+            parts=parts,
         )
         request = self._comprehensive(question, version)
         call = self._open.gateway.PredictComprehensive(request, timeout=self._timeout(timeout_s))
@@ -55,7 +83,7 @@ class GatewayCalls(Calls):
         version: int = 0,
         timeout_s: float = STREAM_TIMEOUT_S,
     ) -> AsyncGenerator[ComprehensivePart, None]:
-        """Asks every service about a stream of questions; parts of different questions may interleave.
+        """Asks several services about a stream of questions; parts of different questions may interleave.
 
         Each part carries its question's number, counted from 0. The gateway bounds how many are under way, and the
         questions are taken as fast as it takes them.
@@ -175,17 +203,22 @@ class GatewayCalls(Calls):
                 yield answer.health
 
     def _comprehensive(self, question: Question, version: int) -> gateway_pb2.PredictComprehensiveRequest:
-        prepared = self._histories.of(question.history)
-        plan = checked_plan(question.planned, prepared, question.request_id, question.channel)
-        engagement = engagement_request(
-            plan, prepared, request_id="", channel=question.channel, version=version, priority="normal"
-        )
-        content = None
-        if question.content is not None:
-            content = analyzer_pb2.AnalyzeContentRequest(content=content_of(question.content))
-        return gateway_pb2.PredictComprehensiveRequest(
+        wanted = question.wanted_parts()
+        check_names(question.request_id, question.channel)
+        request = gateway_pb2.PredictComprehensiveRequest(
             request_id=question.request_id or self._ids.next(),
-            engagement=engagement,
-            growth=None if question.growth is None else question.growth.message(),
-            content=content,
+            parts=[gateway_pb2.Part.Value(f"PART_{part.upper()}") for part in wanted],
         )
+        if "engagement" in wanted:
+            planned, history = question.plan_and_history()
+            prepared = self._histories.of(history)
+            plan = checked_plan(planned, prepared, question.request_id, question.channel)
+            asked = engagement_request(
+                plan, prepared, request_id="", channel=question.channel, version=version, priority="normal"
+            )
+            request.engagement.CopyFrom(asked)
+        if "growth" in wanted and question.growth is not None:
+            request.growth.CopyFrom(question.growth.message())
+        if "content" in wanted and question.content is not None:
+            request.content.content.CopyFrom(content_of(question.content))
+        return request

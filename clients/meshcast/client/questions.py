@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,6 +23,12 @@ from meshcast.posts import (
     table_from_columns,
 )
 from meshcast.rpc import InvalidInput
+
+Part = Literal["engagement", "growth", "content", "drift"]
+"""A part of a composite question: of the predictor, the forecaster, the analyzer and the drift service."""
+
+PARTS: tuple[Part, ...] = ("engagement", "growth", "content", "drift")
+"""Every part."""
 
 
 class Columns(Protocol):
@@ -253,20 +259,55 @@ class Question:
     """One row of a stream of questions.
 
     Args:
-        planned: the planned post.
-        history: 20 to 100 settled posts of its channel.
+        planned: the planned post; None only in a composite question that does not ask about engagement.
+        history: 20 to 100 settled posts of its channel; None likewise.
         request_id: unique to the question; the prediction's id follows from it. None: one is made.
         channel: the channel's name, for the prediction log.
         growth: the channel's series, for composite questions; the predictor does not look at it.
         content: the planned post's text, likewise.
+        parts: what a composite question asks for, likewise. Empty: those whose questions are given.
     """
 
-    planned: PlannedPost
-    history: HistoryLike
+    planned: PlannedPost | None = None
+    history: HistoryLike | None = None
     request_id: str | None = None
     channel: str = ""
     growth: GrowthQuestion | None = None
     content: ContentLike | None = None
+    parts: Sequence[Part] = ()
+
+    def plan_and_history(self) -> tuple[PlannedPost, HistoryLike]:
+        """What the predictor is asked.
+
+        Raises:
+            InvalidInput: one of the two is missing.
+        """
+        if self.planned is None or self.history is None:
+            missing = "planned" if self.planned is None else "history"
+            raise InvalidInput(f"{missing} is required to ask about engagement", field=missing)
+        return self.planned, self.history
+
+    def wanted_parts(self) -> tuple[Part, ...]:
+        """The parts of a composite question, each with its question.
+
+        Raises:
+            InvalidInput: a part is unknown or lacks its question, or nothing is asked.
+        """
+        given = {
+            "engagement": self.planned is not None or self.history is not None,
+            "growth": self.growth is not None,
+            "content": self.content is not None,
+            "drift": False,
+        }
+        if isinstance(self.parts, str) or any(part not in given for part in self.parts):
+            raise InvalidInput(f"parts must be a list of {', '.join(given)}, is {self.parts!r}", field="parts")
+        wanted = tuple(self.parts) or tuple(part for part in PARTS if given[part])
+        if not wanted:
+            raise InvalidInput("nothing is asked: give planned and history, growth, or content", field="parts")
+        for part in ("growth", "content"):
+            if part in wanted and not given[part]:
+                raise InvalidInput(f"{part} is required to ask for the part {part}", field=part)
+        return wanted
 
 
 class RequestIds:
@@ -302,10 +343,19 @@ def checked_plan(planned: PlannedPost, history: History, request_id: str | None,
     if not POSTS_MIN <= len(history) <= POSTS_MAX:
         text = f"the history must have {POSTS_MIN} to {POSTS_MAX} settled posts, has {len(history)}"
         raise InvalidInput(f"{text}; give the newest of them", field="history")
-    for name, text, most in (("request_id", request_id or "", 128), ("channel", channel, 256)):
-        if len(text) > most or (not text.isascii() and not _is_unicode(text)):
-            raise InvalidInput(f"{name} must be text of at most {most} characters", field=name)
+    check_names(request_id, channel)
     return values
+
+
+def check_names(request_id: str | None, channel: str = "") -> None:
+    """Checks that a question's id and its channel's name can be put into a message.
+
+    Raises:
+        InvalidInput: the field at fault is named.
+    """
+    for name, text, most in (("request_id", request_id or "", 128), ("channel", channel, 256)):
+        if not isinstance(text, str) or len(text) > most or (not text.isascii() and not _is_unicode(text)):
+            raise InvalidInput(f"{name} must be text of at most {most} characters", field=name)
 
 
 def _is_unicode(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +21,7 @@ from meshcast.client.forecasts import Forecast
 from meshcast.client.judgements import ContentJudgement
 from meshcast.client.mesh import MeshClient
 from meshcast.client.priority import Priority
-from meshcast.client.questions import HistoryLike, PlannedPost, PostsLike, Question
+from meshcast.client.questions import HistoryLike, Part, PlannedPost, PostsLike, Question
 from meshcast.client.series_questions import GrowthQuestion
 from meshcast.client.sync_analyzer import SyncAnalyzerCalls
 from meshcast.client.sync_calls import Told
@@ -187,9 +187,10 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
 
     def predict_comprehensive(
         self,
-        planned: PlannedPost,
-        history: HistoryLike,
+        planned: PlannedPost | None = None,
+        history: HistoryLike | None = None,
         *,
+        parts: Sequence[Part] = (),
         request_id: str | None = None,
         channel: str = "",
         growth: GrowthQuestion | None = None,
@@ -197,11 +198,12 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
         version: int = 0,
         timeout_s: float | None = None,
     ) -> Generator[ComprehensivePart, None, None]:
-        """Asks every service about a planned post; see `MeshClient.predict_comprehensive`."""
+        """Asks several services about a planned post; see `MeshClient.predict_comprehensive`."""
         return self._each(
             self._mesh.predict_comprehensive(
                 planned,
                 history,
+                parts=parts,
                 request_id=request_id,
                 channel=channel,
                 growth=growth,
@@ -214,7 +216,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
     def predict_comprehensive_stream(
         self, questions: Iterable[Question], *, version: int = 0, timeout_s: float = STREAM_TIMEOUT_S
     ) -> Generator[ComprehensivePart, None, None]:
-        """Asks every service about a stream of questions; see `MeshClient.predict_comprehensive_stream`."""
+        """Asks several services about a stream of questions; see `MeshClient.predict_comprehensive_stream`."""
         return self._each(self._mesh.predict_comprehensive_stream(questions, version=version, timeout_s=timeout_s))
 
     def route_prediction(

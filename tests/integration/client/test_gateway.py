@@ -40,17 +40,15 @@ def content(request: analyzer_pb2.AnalyzeContentRequest) -> analyzer_pb2.Analyze
 
 
 def parts(request: pb.PredictComprehensiveRequest) -> list[pb.PredictComprehensiveResponse]:
-    refused = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, status=to_item(NotReady("no forecaster here")))
-    answered = pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, growth=growth(request.growth))
-    judged = pb.PredictComprehensiveResponse(part=pb.PART_CONTENT, content=content(request.content))
-    return [
-        *([judged] if request.HasField("content") else []),
-        answered if request.HasField("growth") else refused,
+    answers = [
+        pb.PredictComprehensiveResponse(part=pb.PART_DRIFT, status=to_item(NotReady("no drift service here"))),
+        pb.PredictComprehensiveResponse(part=pb.PART_CONTENT, content=content(request.content)),
+        pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, growth=growth(request.growth)),
         pb.PredictComprehensiveResponse(part=pb.PART_ENGAGEMENT, engagement=engagement(request.engagement)),
-        pb.PredictComprehensiveResponse(
-            summary=pb.ComprehensiveSummary(answered=[pb.PART_ENGAGEMENT], failed=[pb.PART_GROWTH], elapsed_us=5)
-        ),
     ]
+    wanted = [answer for answer in answers if answer.part in request.parts]
+    summary = pb.ComprehensiveSummary(answered=[answer.part for answer in wanted], elapsed_us=5)
+    return [*wanted, pb.PredictComprehensiveResponse(summary=summary)]
 
 
 class Gateway(pb_grpc.GatewayServiceServicer):
@@ -109,12 +107,12 @@ async def address(serve: Callable[..., Awaitable[Server]], gateway: Gateway) -> 
 
 async def test_parts_come_as_they_arrive_and_failed_ones_carry_their_error(address: str, kit: Any) -> None:
     async with MeshClient(address) as mesh:
-        asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30))
-        series, answer, summary = [part async for part in asked]
-    assert (series.part, answer.part, summary.part) == ("growth", "engagement", "")
-    assert isinstance(series.error, NotReady)
-    assert series.prediction is None
-    assert series.forecast is None
+        asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30), parts=["engagement", "drift"])
+        drift, answer, summary = [part async for part in asked]
+    assert (drift.part, answer.part, summary.part) == ("drift", "engagement", "")
+    assert isinstance(drift.error, NotReady)
+    assert drift.prediction is None
+    assert drift.forecast is None
     assert answer.prediction is not None
     assert answer.prediction.log_engagement == 7
     assert summary.summary is not None
@@ -132,7 +130,7 @@ async def test_a_channels_series_is_asked_about_beside_its_post(address: str, ki
         assert part.forecast.forecast_id == prediction_id("mine")
         questions = [Question(planned=kit.plan(), history=posts, growth=question if n else None) for n in range(2)]
         answers = [one async for one in mesh.predict_comprehensive_stream(questions) if one.part == "growth"]
-        assert [one.forecast is None for one in answers] == [True, False]
+        assert [one.sequence for one in answers] == [1]
         routed = await mesh.route_growth(GrowthQuestion(history=table[:20], horizon_days=3))
         assert routed.median.tolist() == [20.0] * 3
         assert routed.forecast_id != part.forecast.forecast_id
@@ -152,6 +150,30 @@ async def test_the_planned_posts_text_is_judged_beside_it(address: str, kit: Any
         assert routed.characters_read == 5 and routed.receipt.prediction_id == prediction_id("mine")
         with pytest.raises(InvalidInput, match="content"):
             await mesh.route_content(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "said"),
+    [
+        ({}, "parts", "nothing is asked"),
+        ({"history": []}, "planned", "planned is required"),
+        ({"parts": ["engagement"], "content": "Hi"}, "planned", "planned is required"),
+        ({"parts": ["growth"], "content": "Hi"}, "growth", "growth is required"),
+        ({"parts": ["content"]}, "content", "content is required"),
+        ({"parts": "content", "content": "Hi"}, "parts", "must be a list of engagement"),
+        ({"parts": ["text"], "content": "Hi"}, "parts", "must be a list of engagement"),
+        ({"content": "Hi", "request_id": "\udc80"}, "request_id", "must be text"),
+    ],
+)
+async def test_a_part_that_cannot_be_asked_for_is_refused_before_anything_is_sent(
+    address: str, given: Any, field: str, said: str
+) -> None:
+    async with MeshClient(address) as mesh:
+        with pytest.raises(InvalidInput, match=said) as caught:
+            await anext(mesh.predict_comprehensive(**given))
+        with pytest.raises(InvalidInput, match=said):
+            await anext(mesh.predict_comprehensive_stream([Question(**given)]))
+    assert [violation.field for violation in caught.value.violations] == [field]
 
 
 async def test_a_stream_of_questions_is_answered_by_number(address: str, kit: Any) -> None:
@@ -189,12 +211,16 @@ async def test_the_plain_client_has_the_same_calls(address: str, kit: Any) -> No
 
     def work() -> None:
         with SyncMeshClient(address) as mesh:
-            assert [part.part for part in mesh.predict_comprehensive(kit.plan(), posts)] == ["growth", "engagement", ""]
+            assert [part.part for part in mesh.predict_comprehensive(kit.plan(), posts)] == ["engagement", ""]
             questions = [Question(planned=kit.plan(n), history=posts) for n in range(2)]
-            assert len(list(mesh.predict_comprehensive_stream(questions))) == 6
+            assert len(list(mesh.predict_comprehensive_stream(questions))) == 4
+            assert [part.part for part in mesh.predict_comprehensive(content="Hi", parts=["content"])] == [
+                "content",
+                "",
+            ]
             assert mesh.route_prediction(kit.plan(3), posts).log_engagement == 3
             assert mesh.route_content("Hello").characters_read == 5
-            assert next(iter(mesh.predict_comprehensive(kit.plan(), posts, content="Hi"))).part == "content"
+            assert next(mesh.predict_comprehensive(kit.plan(), posts, content="Hi")).part == "content"
             assert mesh.list_services()[0].name == "predictor"
             assert mesh.read_mesh_health().serving
             watch = mesh.watch_mesh(interval_s=0.2)

@@ -203,6 +203,8 @@ async def test_a_bad_question_is_raised_after_those_before_it_were_answered(targ
         with pytest.raises(InvalidInput, match="question 5: the history must have 20 to 100"):
             async for chunk in mesh.predict_many([good] * 5 + [bad], chunk_rows=5):
                 chunks.append(chunk)
+        with pytest.raises(InvalidInput, match="question 0: planned is required to ask about engagement"):
+            await anext(mesh.predict_many([Question(content="Hi")]))
     assert [len(chunk) for chunk in chunks] == [5]
 
 

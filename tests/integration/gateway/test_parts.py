@@ -14,7 +14,9 @@ from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+from meshcast.client import GrowthQuestion, MeshClient, Question
 from meshcast.rpc import InvalidInput, NotReady, from_item, mesh_errors
+from meshcast.series import SeriesTable
 
 FORECASTER = "meshcast.api.forecaster.v1.ForecasterService"
 BOTH = [pb.PART_ENGAGEMENT, pb.PART_GROWTH]
@@ -161,6 +163,36 @@ async def test_a_part_whose_question_is_missing_is_refused_in_its_place(
     assert isinstance(error, InvalidInput) and error.violations[0].field == "growth"
     assert one(parts, pb.PART_ENGAGEMENT).status.code == 0
     assert forecaster.script.calls == 0
+
+
+async def test_the_client_asks_for_the_parts_whose_questions_it_was_given(
+    run_forecaster: Any, run_analyzer: Any, run_gateway: Any
+) -> None:
+    growth = GrowthQuestion(history=SeriesTable.of(range(100, 140), range(40)), horizon_days=3)
+    async with (
+        run_forecaster() as forecaster,
+        run_analyzer() as analyzer,
+        run_gateway(["127.0.0.1:1"], forecasters=[forecaster.address], analyzers=[analyzer.address]) as gateway,
+        MeshClient(gateway.server.address) as mesh,
+    ):
+        text = [part async for part in mesh.predict_comprehensive(content="Goal!")]
+        both = [part async for part in mesh.predict_comprehensive(content="Goal!", growth=growth)]
+        one_of_both = [
+            part async for part in mesh.predict_comprehensive(content="Goal!", growth=growth, parts=["growth"])
+        ]
+        streamed = [
+            part
+            async for part in mesh.predict_comprehensive_stream([Question(content="Goal!"), Question(growth=growth)])
+        ]
+        with_drift = [part async for part in mesh.predict_comprehensive(content="Goal!", parts=["content", "drift"])]
+    assert [part.part for part in text] == ["content", ""] and text[0].judgement is not None
+    assert {part.part for part in both} == {"growth", "content", ""}
+    assert [part.part for part in one_of_both] == ["growth", ""]
+    assert {(part.sequence, part.part) for part in streamed} == {(0, "content"), (0, ""), (1, "growth"), (1, "")}
+    for parts in (text, both, one_of_both, streamed):
+        assert not [part for part in parts if part.error is not None or (part.summary and part.summary.failed)]
+    (failed,) = (part for part in with_drift if part.error is not None)
+    assert failed.part == "drift"
 
 
 async def test_a_violation_keeps_the_path_that_its_service_gave(
