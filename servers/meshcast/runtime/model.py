@@ -12,7 +12,7 @@ import structlog
 from meshcast.api.type.v1 import error_reason_pb2, model_pb2
 from meshcast.rpc.errors import CorruptData, MeshError, NotFound, NotReady, Precondition
 from meshcast.runtime.batcher import Batcher, Batching
-from meshcast.runtime.candidates import Candidate
+from meshcast.runtime.candidates import Candidate, tolerance
 from meshcast.runtime.choosing import Choice, Chooser, Pace
 from meshcast.runtime.evidence import Evidence
 from meshcast.runtime.loader import Loader
@@ -229,13 +229,15 @@ class Model:
         self.require(version)
         version = version or self.live
         choice, evidence = self._choices[version], self._evidence[version]
+        bound = tolerance(self.signature, choice.session.backend, evidence)
+        assert bound is not None  # or it would not serve
         description = model_pb2.ModelDescription(
             name=self.name,
             version=version,
             loaded_versions=self.versions,
             backend=choice.session.backend,
             batch_rows_max=self.batcher.rows_max,
-            tolerance=self.signature.tolerance,
+            tolerance=bound,
             card=self.repository.card(self.name, version),
             metrics=self.repository.metrics(self.name, version),
         )

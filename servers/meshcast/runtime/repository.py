@@ -120,13 +120,20 @@ class Repository:
         if not versions:
             raise model_unknown(name)
         if version not in versions:
-            raise NotFound(
-                f"Model {name} has no version {version} in the repository; it has {', '.join(map(str, versions))}.",
-                reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN,
-                model=name,
-                version=version,
-            )
+            raise self.version_unknown(name, version)
         return self._paths(name, version)
+
+    def version_unknown(self, name: str, version: int) -> NotFound:
+        """The error for a version that the repository lacks; of one that ships, with the way back to it."""
+        has = ", ".join(map(str, self.versions(name))) or "none"
+        message = f"Model {name} has no version {version} in the repository; it has {has}."
+        if self._shipped is not None and version in self._shipped.versions(name):
+            message += (
+                f" Version {version} ships with Meshcast and serves where the repository has no version of its own:"
+                f" move models/{name} out of the repository (repository/ in the state folder, unless the settings"
+                " name another) and load again."
+            )
+        return NotFound(message, reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN, model=name, version=version)
 
     def config(self, name: str) -> model_config_pb2.ModelConfig:
         """The model's `config.pbtxt`.

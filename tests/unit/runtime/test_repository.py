@@ -79,10 +79,15 @@ def test_what_ships_answers_until_the_user_has_a_version_of_the_model(small: Any
     assert staged.version == 3  # a number never means two models
     assert own.versions("small") == (3,) and own.card("small", 3) == "# Small 1"
     assert own.card("small", 2) == "# Small 2"  # it may be loaded still
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as unknown:
         own.paths("small", 9)
+    assert unknown.value.message == "Model small has no version 9 in the repository; it has 3."
     with pytest.raises(NotFound):
         own.remove("small", 1)
+    way_back = own.version_unknown("small", 2).message
+    assert "Version 2 ships" in way_back and "move models/small out of the repository" in way_back
+    (own.root / "models" / "small").rename(tmp_path / "kept")
+    assert own.versions("small") == (1, 2)  # as it says
     assert Repository(small.root).versions("small") == (1, 2)
 
 

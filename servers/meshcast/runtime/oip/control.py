@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from meshcast.api.oip.v2 import grpc_service_pb2 as pb
 from meshcast.api.oip.v2 import model_config_pb2
 from meshcast.api.type.v1 import error_reason_pb2
-from meshcast.rpc.errors import InvalidInput, MeshError, NotFound, Unimplemented
+from meshcast.rpc.errors import InvalidInput, MeshError, Unimplemented
 from meshcast.runtime.model import Model, Models, ModelState
 from meshcast.runtime.oip.config import model_config, overriding_policy
 from meshcast.runtime.repository import VersionPolicy
@@ -90,13 +90,7 @@ class Control:
             policy = overriding_policy(text, model=model.name, known=known)
             missing = sorted(set(policy.specific) - set(stored))
             if missing:
-                raise NotFound(
-                    f"Model {model.name} has no version {missing[0]} in the repository; it has "
-                    f"{', '.join(map(str, stored)) or 'none'}.",
-                    reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN,
-                    model=model.name,
-                    version=missing[0],
-                )
+                raise model.repository.version_unknown(model.name, missing[0])
         await model.load(policy)
         if policy is None:
             self._asked.pop(model.name, None)

@@ -66,7 +66,9 @@ class ModelDescription(_message.Message):
     batch_rows_max: _builtins.int
     """Largest batch of one run, in rows."""
     tolerance: _builtins.float
-    """Parity tolerance of the signature: largest absolute difference to the torch model, in the outputs' units."""
+    """Parity tolerance of the back-end that serves: largest absolute difference to the torch model that it may show, in the
+    outputs' units. Reduced precision and INT8 have wider ones than f32.
+    """
     card: _builtins.str
     """The model card, in Markdown. Empty when the version has none."""
     @_builtins.property
