@@ -56,11 +56,11 @@ def vocabulary_of(text: Sequence[str], title: Sequence[str], check: Callable[[],
     """
     from scipy.sparse import csr_array, hstack
 
-    stop = _stop_words(text, title)
+    stop = _stop_words(text, title, check)
     numbers: dict[str, int] = {}
     flat, ends = array("i"), [0]
     for row, (own, titled) in enumerate(zip(text, title, strict=True)):
-        if row % 500 == 0:
+        if row % 200 == 0:
             check()
         words = _words(f"{titled[:READ_MAX]}\n{own}"[:READ_MAX], stop)
         flat.extend([numbers.setdefault(word, len(numbers)) for word in words])
@@ -161,12 +161,15 @@ def _words(text: str, stop: frozenset[str]) -> list[str]:
     return [word for word in words_in(text) if len(word) > 1 and not word.isdigit() and word not in stop]
 
 
-def _stop_words(text: Sequence[str], title: Sequence[str]) -> frozenset[str]:
+def _stop_words(text: Sequence[str], title: Sequence[str], check: Callable[[], None]) -> frozenset[str]:
     """Stop words of the languages that the texts are in, by a sample spread over them."""
     from stop_words import StopWordError, get_stop_words
 
     step = max(len(text) // _LANGUAGE_ROWS, 1)
-    asked = [language_of(f"{text[row]} {title[row]}").code for row in range(0, len(text), step)]
+    asked = []
+    for row in range(0, len(text), step):
+        check()
+        asked.append(language_of(f"{text[row]} {title[row]}").code)
     codes = [
         code
         for code, count in Counter(asked).items()
