@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,8 @@ from meshcast.cli.sink import open_sink
 from meshcast.cli.text_report import TextReport, print_text_report
 from meshcast.cli.text_report import document as text_document
 from meshcast.client import ContentPatterns, MeshClient
-from meshcast.contents import ContentRows, Contents, blank_rows
-from meshcast.rpc import DeadlineExceeded, MeshError
+from meshcast.contents import ContentRows, blank_rows
+from meshcast.rpc import Deadline, DeadlineExceeded, MeshError
 
 __all__ = ["analyze"]
 
@@ -34,7 +35,8 @@ T = TypeVar("T")
 _CHUNK_ROWS = 128  # so that the bar moves a few times a second
 _FEATURE_ROWS = 2_000  # texts that are looked into: more would not move a share by a percent
 _PATTERN_ROWS_MIN, _PATTERN_ROWS_MAX = 20, 10_000  # of the contract
-_PATTERN_BYTES = 3_000_000  # 4 MiB is the largest message, and each row has 100 bytes around its text
+_PATTERN_BYTES = 4_000_000  # 4 MiB is the largest message
+_AROUND_BYTES = 100  # of a row in it beside its texts and its channel
 _CUTS = (8_000, 4_000, 2_000, 1_000, 500, 250, 120, 60)  # characters that texts are cut to until they fit
 
 
@@ -91,7 +93,7 @@ def analyze(
         if out is not None:
             raise Problem("--out writes the rows of a file; one text has none", way_out="--json prints its report")
         connection = connect(target, config=config, state_dir=state_dir)
-        told = asyncio.run(_within(timeout_s, lambda: _one(connection, source, question, spans, timeout_s)))
+        told = asyncio.run(_one(connection, source, question, spans, _Time(timeout_s)))
         if as_json:
             print(json.dumps(text_document(told), indent=2, ensure_ascii=False))
         else:
@@ -103,8 +105,8 @@ def analyze(
     sink = open_sink(out)
     connection = connect(target, config=config, state_dir=state_dir)
     assert file is not None
-    asked = _Asked(Path(file).name, source, topics_max if patterns else None, timeout_s, console)
-    report = asyncio.run(_within(timeout_s, lambda: asked.report(connection)))
+    asked = _Asked(Path(file).name, source, topics_max if patterns else None, _Time(timeout_s), console)
+    report = asyncio.run(asked.report(connection))
     if sink is not None:
         with sink:
             sink.write(columns(report))  # at once: of a block without an outcome, Parquet could not tell its type
@@ -126,20 +128,39 @@ def _say_written(console: Console, what: str, path: Path) -> None:
     console.print(f"{what} written to {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-async def _within(timeout_s: float, work: Callable[[], Awaitable[T]]) -> T:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await work()
-    except (TimeoutError, DeadlineExceeded) as error:
-        raise Problem(f"not answered within {timeout_s:g} s", way_out="--timeout gives more time") from error
+class _Time:
+    """The time of the whole.
+
+    Args:
+        seconds: from now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.over = f"not answered within {seconds:g} s"
+        self._deadline = Deadline.after(seconds)
+
+    def left_s(self) -> float:
+        """Seconds that are left, never none: the call itself says that its time is over."""
+        return max(self._deadline.remaining_s(), 1e-3)
+
+    def problem(self) -> Problem:
+        """What to say where nothing was answered in it."""
+        return Problem(self.over, way_out="--timeout gives more time")
 
 
-async def _one(connection: Connection, given: TextInput, question: Any, spans: int, timeout_s: float) -> TextReport:
+async def _one(connection: Connection, given: TextInput, question: Any, spans: int, time: _Time) -> TextReport:
     notes: list[str] = []
-    async with MeshClient(connection.target, tls=connection.tls, timeout_s=timeout_s) as client:
-        potential = await client.detect_viral_potential(given.content, question=question, spans_max=spans)
-        features = await _or_note(notes, "what is in it", client.extract_content_features([given.content]))
-        remarks = await _or_note(notes, "remarks", client.validate_content(given.content))
+    content = given.content
+    async with MeshClient(connection.target, tls=connection.tls) as client:
+        try:
+            potential = await client.detect_viral_potential(
+                content, question=question, spans_max=spans, timeout_s=time.left_s()
+            )
+        except DeadlineExceeded as error:
+            raise time.problem() from error
+        asked = client.extract_content_features([content], timeout_s=time.left_s())
+        features = await _or_note(notes, "what is in it", asked, time)
+        remarks = await _or_note(notes, "remarks", client.validate_content(content, timeout_s=time.left_s()), time)
     return TextReport(
         source=given.source,
         content=given.content,
@@ -150,10 +171,13 @@ async def _one(connection: Connection, given: TextInput, question: Any, spans: i
     )
 
 
-async def _or_note(notes: list[str], what: str, work: Awaitable[T]) -> T | None:
+async def _or_note(notes: list[str], what: str, work: Awaitable[T], time: _Time) -> T | None:
     """What was found out, or None and a note of why not: a part that fails must not take the others away."""
     try:
         return await work
+    except DeadlineExceeded:
+        notes.append(f"not found out: {what} ({time.over}; --timeout gives more time)")
+        return None
     except MeshError as error:
         notes.append(f"not found out: {what} ({error.message})")
         return None
@@ -162,9 +186,7 @@ async def _or_note(notes: list[str], what: str, work: Awaitable[T]) -> T | None:
 class _Asked:
     """A file that is asked about."""
 
-    def __init__(
-        self, source: str, rows: ContentRows, topics_max: int | None, timeout_s: float, console: Console
-    ) -> None:
+    def __init__(self, source: str, rows: ContentRows, topics_max: int | None, time: _Time, console: Console) -> None:
         is_blank = blank_rows(rows.contents)
         kept = np.flatnonzero(~is_blank)
         if not len(kept):
@@ -173,7 +195,7 @@ class _Asked:
         self._rows = rows if len(kept) == len(rows) else rows.take(kept)
         self._places = kept + 1
         self._topics_max = topics_max
-        self._timeout_s = timeout_s
+        self._time = time
         self._console = console
         self._notes: list[str] = []
         if is_blank.any():
@@ -185,7 +207,7 @@ class _Asked:
         bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         is_short = len(rows) <= _CHUNK_ROWS
         with Progress(*bars, console=self._console, disable=is_short, transient=True) as progress:
-            async with MeshClient(connection.target, tls=connection.tls, timeout_s=self._timeout_s) as client:
+            async with MeshClient(connection.target, tls=connection.tls) as client:
                 judged = await self._judged(client, progress)
                 features = await self._features(client, progress)
                 patterns, picked = await self._patterns(client, progress)
@@ -208,18 +230,26 @@ class _Asked:
     async def _judged(self, client: MeshClient, progress: Progress) -> Judged:
         judged = Judged(rows=len(self._rows))
         bar = progress.add_task("judgements", total=len(self._rows))
-        answers = client.analyze_contents(self._rows.contents, chunk_rows=_CHUNK_ROWS, timeout_s=self._timeout_s)
-        async with aclosing(answers):
-            async for chunk in answers:
-                judged.add(chunk)
-                progress.advance(bar, len(chunk))
+        answers = client.analyze_contents(self._rows.contents, chunk_rows=_CHUNK_ROWS, timeout_s=self._time.left_s())
+        try:
+            async with aclosing(answers):
+                async for chunk in answers:
+                    judged.add(chunk)
+                    progress.advance(bar, len(chunk))
+        except DeadlineExceeded as error:
+            if not judged.answered:
+                raise self._time.problem() from error
+            judged.end(f"{self._time.over}; --timeout gives more time")
+        if len(judged.versions) > 1:
+            told = ", ".join(f"{version} ({rows:,})" for version, rows in judged.versions.items())
+            self._notes.append(f"the model was replaced meanwhile; rows by the version that judged them: {told}")
         return judged
 
     async def _features(self, client: MeshClient, progress: Progress) -> FeatureSummary | None:
         picked = _spread(np.arange(len(self._rows)), _FEATURE_ROWS)
         bar = progress.add_task("features", total=len(picked))
-        asked = client.extract_content_features(self._rows.contents.take(picked), timeout_s=self._timeout_s)
-        found = await _or_note(self._notes, "what is in the texts", asked)
+        asked = client.extract_content_features(self._rows.contents.take(picked), timeout_s=self._time.left_s())
+        found = await _or_note(self._notes, "what is in the texts", asked, self._time)
         progress.update(bar, completed=len(picked))
         return None if found is None else summarize(found)
 
@@ -232,15 +262,15 @@ class _Asked:
         if len(everything) < _PATTERN_ROWS_MIN:
             self._notes.append(f"what works: {_PATTERN_ROWS_MIN} rows are needed, there are {len(everything)}")
             return None, everything
-        picked = _spread(everything, _PATTERN_ROWS_MAX)
+        picked, most = _fitting(self._rows, _spread(everything, _PATTERN_ROWS_MAX))
         if len(picked) < len(everything):
             self._notes.append(f"what works was looked for in {len(picked):,} rows, spread over the file evenly")
-        rows, most = _cut(self._rows.take(picked))
         if most is not None:
             self._notes.append(f"what works was looked for in the first {most:,} characters of each text")
         bar = progress.add_task("patterns", total=1)
-        asked = client.analyze_content_patterns(rows, topics_max=self._topics_max, timeout_s=self._timeout_s)
-        found = await _or_note(self._notes, "what works", asked)
+        rows = _cut(self._rows.take(picked), most)
+        asked = client.analyze_content_patterns(rows, topics_max=self._topics_max, timeout_s=self._time.left_s())
+        found = await _or_note(self._notes, "what works", asked, self._time)
         progress.update(bar, completed=1)
         return found, picked
 
@@ -252,28 +282,30 @@ def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
-def _cut(rows: ContentRows) -> tuple[ContentRows, int | None]:
-    """The rows with their texts and titles cut until they fit one message, and to how many characters; None: whole."""
-    contents = rows.contents
+def _fitting(rows: ContentRows, picked: NDArray[np.int64]) -> tuple[NDArray[np.int64], int | None]:
+    """Which of the picked rows fit one message, and to how many characters their texts are cut for it; None: whole."""
+    contents, places = rows.contents, picked.tolist()
+    around = np.array([_AROUND_BYTES + len(name.encode()) for name in rows.channel[picked].tolist()])
     for most in (None, *_CUTS):
-        cut = Contents(
-            text=tuple([_head(text, most) for text in contents.text]),
-            title=tuple([_head(title, most) for title in contents.title]),
-            content_length=contents.content_length,
-            has_media=contents.has_media,
-            hour_of_day=contents.hour_of_day,
-        )
-        size = sum([len(one) if one.isascii() else len(one.encode()) for one in (*cut.text, *cut.title)])
-        if size <= _PATTERN_BYTES:
+        texts = ((_head(contents.text[row], most), _head(contents.title[row], most)) for row in places)
+        size = around + np.fromiter((len(text.encode()) + len(title.encode()) for text, title in texts), np.int64)
+        if size.sum() <= _PATTERN_BYTES:
             break
-    fitting = ContentRows(
-        contents=cut,
-        channel=rows.channel,
-        published_unix_s=rows.published_unix_s,
-        day_of_week=rows.day_of_week,
-        outcome=rows.outcome,
+    kept = np.arange(len(picked))
+    while size[kept].sum() > _PATTERN_BYTES:
+        kept = _spread(kept, len(kept) * 9 // 10)
+    return picked[kept], most
+
+
+def _cut(rows: ContentRows, most: int | None) -> ContentRows:
+    """The rows with their texts and titles cut to so many characters."""
+    contents = rows.contents
+    cut = replace(
+        contents,
+        text=tuple([_head(text, most) for text in contents.text]),
+        title=tuple([_head(title, most) for title in contents.title]),
     )
-    return fitting, most
+    return replace(rows, contents=cut)
 
 
 def _head(text: str, most: int | None) -> str:

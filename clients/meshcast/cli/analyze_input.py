@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshcast.cli.problem import ExitCode, Problem, translate
@@ -15,6 +15,8 @@ __all__ = ["Details", "Encoding", "TextInput", "given"]
 
 _TEXT_FORMS = (".txt", ".md")
 _WAYS = "give a table (.csv, .jsonl or .parquet), a text (.txt or .md), - for standard input, or --text"
+# They are no encoding of files, and what some of them make of bytes no encoding can write.
+_NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 _READ_MAX = 4 * BYTES_MAX + 1  # no encoding that is in use takes more than 4 bytes where UTF-8 takes 1
 
 
@@ -38,13 +40,17 @@ class Encoding:
             Problem: there is no such encoding of texts.
         """
         try:
-            found = codecs.lookup(self.name)
+            name = codecs.lookup(self.name).name
         except LookupError as error:
             way_out = "latin-1, cp1252 and utf-16 are frequent ones"
             raise Problem(f"--encoding {self.name}: is not known", way_out=way_out) from error
-        if not found._is_text_encoding:
-            raise Problem(f"--encoding {self.name}: is no encoding of texts", way_out="as in --encoding latin-1")
-        return "utf-8-sig" if found.name == "utf-8" else found.name
+        try:
+            if name not in _NO_ENCODINGS:
+                b"x".decode(name, "replace")
+                return "utf-8-sig" if name == "utf-8" else name
+        except LookupError:  # of a codec of other things than texts, as base64
+            pass
+        raise Problem(f"--encoding {self.name}: is no encoding of texts", way_out="as in --encoding latin-1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +91,9 @@ def given(file: str | None, text: str | None, details: Details, encoding: Encodi
         wrong = "nothing to analyze" if file is None else "both a FILE and --text are given"
         raise Problem(wrong, way_out=_WAYS)
     try:
+        details = replace(details, title=_unescaped(details.title, "--title", encoding))
         if text is not None:
-            return _one("text", _unescaped(text, encoding), details)
+            return _one("text", _unescaped(text, "--text", encoding), details)
         assert file is not None
         if file == "-":
             return _one(*_text_of(sys.stdin.buffer.read(_READ_MAX), "standard input", encoding), details)
@@ -104,7 +111,7 @@ def given(file: str | None, text: str | None, details: Details, encoding: Encodi
 def _one(source: str, text: str, details: Details) -> TextInput:
     if not (text.strip() or details.title.strip()):
         raise Problem(f"{source} holds no text")
-    size = len(text.encode()) + len(details.title.encode("utf-8", "replace"))
+    size = len(text.encode()) + len(details.title.encode())
     if size > BYTES_MAX:
         raise _too_long(source, f"{size:,} bytes of UTF-8")
     content = Content(text=text, title=details.title, has_media=details.has_media, hour_of_day=details.hour_of_day)
@@ -127,11 +134,9 @@ def _decoded(data: bytes, source: str, encoding: Encoding) -> str:
     return decoded(data, source, encoding=encoding.codec, replace_invalid=encoding.replace_invalid)
 
 
-def _unescaped(text: str, encoding: Encoding) -> str:
+def _unescaped(text: str, source: str, encoding: Encoding) -> str:
     """A word of the command line, in which bytes that are not UTF-8 stand as lone surrogates."""
-    return _decoded(
-        text.encode("utf-8", "surrogateescape"), "--text", Encoding(replace_invalid=encoding.replace_invalid)
-    )
+    return decoded(text.encode("utf-8", "surrogateescape"), source, replace_invalid=encoding.replace_invalid)
 
 
 def _as_input(error: MeshError) -> Problem:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from meshcast.cli.score import BASELINES, baselines
 from meshcast.contents import UNKNOWN_TIME, ContentRows
-from meshcast.posts import POSTS_MIN, HistoryIndex, PostTable, settled_history
+from meshcast.posts import POSTS_MIN, PostTable, settled_history
 
 __all__ = ["Bin", "Calibration", "Truths", "calibration", "truths"]
 
@@ -101,7 +101,7 @@ def truths(rows: ContentRows) -> Truths:
     residual = outcome[index.row] - baselines(outcome, index)[BASELINES[2]]
     where = picked[index.row]
     above[where] = residual > 0
-    viral[where] = _top_tenth(residual, posts.channel[index.row], index)
+    viral[where] = _top_tenth(residual, posts.channel[index.row])
     left = n - len(index.row)
     note = f"rows without an outcome, a time or {POSTS_MIN} settled posts before them are left out: {left:,}"
     return Truths(above_median=above, viral=viral, note=note if left else "")
@@ -131,14 +131,17 @@ def calibration(probability: Floats, truth: Floats) -> Calibration | None:
     )
 
 
-def _top_tenth(residual: Floats, channel: NDArray[np.str_], index: HistoryIndex) -> Floats:
+def _top_tenth(residual: Floats, channel: NDArray[np.str_]) -> Floats:
     """Which rows are above their own channel's 90th percentile; NaN in channels of few rows."""
-    viral = np.full(len(index), np.nan)
-    for name in np.unique(channel):
-        at = np.flatnonzero(channel == name)
-        if len(at) >= POSTS_MIN:
-            viral[at] = residual[at] > np.quantile(residual[at], 1 - _TOP_SHARE)
-    return viral
+    code = np.unique(channel, return_inverse=True)[1]
+    ordered = residual[np.lexsort((residual, code))]
+    count = np.bincount(code)
+    first = np.cumsum(count) - count
+    place = (1 - _TOP_SHARE) * (count - 1)
+    below = np.floor(place).astype(np.int64)
+    low, high = ordered[first + below], ordered[first + np.minimum(below + 1, count - 1)]
+    quantile = low + (place - below) * (high - low)
+    return np.where(count[code] >= POSTS_MIN, residual > quantile[code], np.nan)
 
 
 def _bin(p: Floats, y: Floats) -> Bin:

@@ -18,7 +18,7 @@ from meshcast.cli.content_print import feature_lines, percent
 from meshcast.cli.content_report import QUESTIONS, Clock, ContentReport, claim_label, claims_shown, no_claims
 from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
 from meshcast.cli.shown_text import excerpt
-from meshcast.cli.text_report import TextReport, feature_rows, pieces, points
+from meshcast.cli.text_report import TextReport, feature_rows, pieces, points, times_typical
 from meshcast.client import Claim, ContentPatterns, Receipt, Span
 
 __all__ = ["file_page", "text_page", "write_html"]
@@ -57,7 +57,7 @@ def text_page(report: TextReport) -> str:
     told = [one.description for one in report.remarks.remarks] if report.remarks is not None else []
     if told or report.notes:
         parts.append(section("Notes", [paragraph(note) for note in (*told, *report.notes)]))
-    model = _model(potential.receipt, "")
+    model = _model(potential.receipt, "The probabilities are calibrated on the posts that it was trained with.")
     return page(f"{report.source}: what it will do and why", [model, *parts])
 
 
@@ -66,7 +66,7 @@ def file_page(report: ContentReport) -> str:
     parts = [paragraph(f"{len(report.rows):,} texts of {report.source}")]
     if report.judged.receipt is not None:
         note = " Effects are differences within a channel and say what goes together, not what causes what."
-        parts.append(_model(report.judged.receipt, note))
+        parts.append(_model(report.judged.receipt, f"{report.held_up()}{note}"))
     parts += _sections(report)
     return page(f"{report.source}: what its texts will do, and what works", parts)
 
@@ -95,7 +95,7 @@ def _sections(report: ContentReport) -> Iterator[Html]:
 
 def _model(receipt: Receipt, note: str) -> Html:
     model = f"{receipt.model} version {receipt.model_version} on {receipt.backend}"
-    return paragraph(f"Judged by {model}. Probabilities are calibrated.{note}", is_soft=True)
+    return paragraph(f"Judged by {model}. {note}", is_soft=True)
 
 
 def _spread(report: ContentReport) -> Iterator[Html]:
@@ -131,18 +131,12 @@ def _texts(caption: str, report: ContentReport, rows: NDArray[np.int64]) -> Html
                 f"{report.places[row]:,}",
                 percent(float(report.judged.viral[row])),
                 percent(float(report.judged.above_median[row])),
-                _excerpt_of(report, row),
+                quoted(report.excerpt(row, _EXCERPT)),
             )
             for row in rows.tolist()
         ],
         numbers=(0, 1, 2),
     )
-
-
-def _excerpt_of(report: ContentReport, row: int) -> Html:
-    contents = report.rows.contents
-    body = contents.text[row]
-    return quoted(excerpt(body if body.strip() else contents.title[row], _EXCERPT))
 
 
 def _held_up(report: ContentReport) -> Iterator[Html]:
@@ -210,13 +204,8 @@ def _claim_cells(patterns: ContentPatterns, claim: Claim) -> tuple[object, ...]:
 
 def _examples(report: ContentReport, examples: tuple[int, ...]) -> Html:
     rows = report.examples(examples)
-    return Html("<br/>".join(f"{text(f'{report.places[row]:,}:')} {_short_excerpt(report, row)}" for row in rows))
-
-
-def _short_excerpt(report: ContentReport, row: int) -> Html:
-    contents = report.rows.contents
-    body = contents.text[row]
-    return quoted(excerpt(body if body.strip() else contents.title[row], 90))
+    shown = (f"{text(f'{report.places[row]:,}:')} {quoted(report.excerpt(row, 90))}" for row in rows)
+    return Html("<br/>".join(shown))
 
 
 def _topics(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
@@ -273,7 +262,6 @@ def _span_parts(report: TextReport) -> Iterator[Html]:
     if not potential.spans:
         yield paragraph("No span was tried: there is nothing to take out of so short a text.")
         return
-    typical = potential.typical_effect_log_odds
     yield table(
         f"The model read the text again without each span, {potential.spans_tried:,} times. Each is taken out alone, "
         "so effects need not add up.",
@@ -284,7 +272,7 @@ def _span_parts(report: TextReport) -> Iterator[Html]:
                 span.field,
                 points(span.effect),
                 percent(span.probability_without),
-                f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-",
+                times_typical(span, potential),
             )
             for span in potential.spans
         ],

@@ -1,12 +1,12 @@
 """The report on a file of texts as a person at the terminal reads it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from meshcast.cli.content_report import QUESTIONS, ContentReport, FeatureSummary, claim_label, claims_shown, no_claims
 from meshcast.cli.shown_text import excerpt
@@ -24,7 +24,7 @@ _EXCERPT = 160
 def print_report(console: Console, report: ContentReport) -> None:
     """Prints the report."""
     judged = report.judged
-    if judged.receipt is not None and judged.receipt.model_version:
+    if judged.receipt is not None:
         told = len(report.rows) - judged.failures
         _head(console, f"{told:,} texts of {report.source}, and how likely each is to end …")
         console.print(_spread(report))
@@ -51,8 +51,8 @@ def print_report(console: Console, report: ContentReport) -> None:
     if judged.receipt is not None:
         receipt = judged.receipt
         console.print(
-            f"{receipt.model} version {receipt.model_version} on {receipt.backend}; probabilities are calibrated, "
-            "effects are in standard deviations of the outcome within its channel",
+            f"{receipt.model} version {receipt.model_version} on {receipt.backend}. {report.held_up()} Effects are in "
+            "standard deviations of the outcome within its channel.",
             style="dim",
             highlight=False,
         )
@@ -104,14 +104,12 @@ def _texts(report: ContentReport, rows: NDArray[np.int64]) -> Table:
     for heading in ("row", "viral", "above"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("text", overflow="fold")
-    contents = report.rows.contents
     for row in rows.tolist():
-        text = contents.text[row] if contents.text[row].strip() else contents.title[row]
         table.add_row(
             f"{report.places[row]:,}",
             percent(float(report.judged.viral[row])),
             percent(float(report.judged.above_median[row])),
-            escape(excerpt(text, _EXCERPT)),
+            Text(report.excerpt(row, _EXCERPT)),
         )
     return table
 
@@ -151,7 +149,7 @@ def _print_patterns(console: Console, report: ContentReport) -> None:
         table.add_column("words", overflow="fold")
         for topic in patterns.topics[:_TOPICS_SHOWN]:
             words = ", ".join(excerpt(word, 40) for word in topic.words[:6])
-            table.add_row(str(topic.topic), f"{topic.rows:,}", percent(topic.share), escape(words))
+            table.add_row(str(topic.topic), f"{topic.rows:,}", percent(topic.share), Text(words))
         console.print(table)
         if len(patterns.topics) > _TOPICS_SHOWN:
             console.print(f"and {len(patterns.topics) - _TOPICS_SHOWN:,} smaller topics", style="dim")
@@ -166,7 +164,7 @@ def _claims(patterns: ContentPatterns, shown: Sequence[tuple[Claim, bool]]) -> T
         table.add_column(heading, justify="right")
     for claim, is_claimed in shown:
         table.add_row(
-            escape(excerpt(claim_label(claim, patterns), 100)),
+            Text(excerpt(claim_label(claim, patterns), 100)),
             f"{claim.effect:+.2f}",
             f"{claim.lower:+.2f} to {claim.upper:+.2f}",
             _p(claim.p_corrected),
@@ -180,8 +178,7 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _counted(counts: "dict[str, int] | object", rows: int) -> str:
-    assert isinstance(counts, dict)
+def _counted(counts: Mapping[str, int], rows: int) -> str:
     shown = list(counts.items())[:6]
     rest = len(counts) - len(shown)
     return ", ".join(f"{name} {percent(k / rows)}" for name, k in shown) + (f" and {rest} more" if rest else "")

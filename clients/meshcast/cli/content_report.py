@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from meshcast.cli.calibration import Calibration, calibration, truths
 from meshcast.cli.problem import ExitCode, Problem
+from meshcast.cli.shown_text import excerpt
 from meshcast.client import Claim, ContentChunk, ContentFeatures, ContentPatterns, Receipt
 from meshcast.contents import UNKNOWN_DAY, UNKNOWN_HOUR, ContentRows
 from meshcast.rpc import MeshError
@@ -45,20 +46,23 @@ class Judged:
     """
 
     rows: int
+    answered: int = 0
+    """Rows of the chunks so far, which come in order."""
     above_median: Floats = field(init=False)
     viral: Floats = field(init=False)
     characters_read: NDArray[np.int64] = field(init=False)
-    prediction_ids: list[str] = field(default_factory=list)
+    prediction_ids: list[str] = field(init=False)
     model_versions: NDArray[np.int64] = field(init=False)
     reasons: dict[str, list[int]] = field(default_factory=dict)
     """Rows that failed, by why."""
     receipt: Receipt | None = None
-    """Of the first chunk."""
+    """Of the first chunk that a version answered."""
 
     def __post_init__(self) -> None:
         self.above_median, self.viral = np.full(self.rows, np.nan), np.full(self.rows, np.nan)
         self.characters_read = np.zeros(self.rows, dtype=np.int64)
         self.model_versions = np.zeros(self.rows, dtype=np.int64)
+        self.prediction_ids = [""] * self.rows
 
     def add(self, chunk: ContentChunk) -> None:
         """Takes a chunk in.
@@ -72,10 +76,23 @@ class Judged:
         self.viral[chunk.rows] = chunk.viral
         self.characters_read[chunk.rows] = chunk.characters_read
         self.model_versions[chunk.rows] = chunk.receipt.model_version
-        self.prediction_ids += [chunk.prediction_id(row) for row in range(len(chunk))]
+        for place, row in enumerate(chunk.rows.tolist()):
+            self.prediction_ids[row] = chunk.prediction_id(place)
         for place, error in chunk.failed.items():
             self.reasons.setdefault(why(error), []).append(int(chunk.rows[place]))
-        self.receipt = self.receipt or chunk.receipt
+        self.answered += len(chunk)
+        if self.receipt is None and chunk.receipt.model_version:
+            self.receipt = chunk.receipt
+
+    def end(self, reason: str) -> None:
+        """Says why the rows that were not answered were not."""
+        if self.answered < self.rows:
+            self.reasons.setdefault(reason, []).extend(range(self.answered, self.rows))
+
+    @property
+    def versions(self) -> dict[int, int]:
+        """Rows that were judged by the version that judged them."""
+        return dict(sorted(Counter(self.model_versions[~np.isnan(self.viral)].tolist()).items()))
 
     def probability(self, question: str) -> Floats:
         """The answers to one of `QUESTIONS`."""
@@ -157,6 +174,17 @@ class ContentReport:
         p = self.judged.probability(question)
         order = np.argsort(-p, kind="stable")
         return order[: int((~np.isnan(p)).sum())]
+
+    def excerpt(self, row: int, most: int) -> str:
+        """The beginning of a row's text, or of its title where it has no text, on one line."""
+        contents = self.rows.contents
+        return excerpt(contents.text[row] if contents.text[row].strip() else contents.title[row], most)
+
+    def held_up(self) -> str:
+        """What is known of how far the probabilities can be trusted, in one sentence."""
+        found = ", ".join(f"{one.error:.3f} to end {QUESTIONS[name]}" for name, one in self.calibrations.items())
+        trained = "The probabilities are calibrated on the posts that the model was trained with"
+        return f"{trained}; their calibration error on these texts is {found}." if found else f"{trained}."
 
     def examples(self, rows: Sequence[int]) -> list[int]:
         """Positions in `rows` of positions in what patterns were looked for in."""
@@ -283,11 +311,13 @@ def why(error: MeshError) -> str:
 def _standardised(rows: ContentRows) -> Floats:
     """Outcomes less their channel's mean, over its standard deviation; NaN where unknown, or where all are alike."""
     score = np.full(len(rows), np.nan)
-    codes = np.unique(rows.channel, return_inverse=True)[1]
     known = ~np.isnan(rows.outcome)
-    for code in np.unique(codes[known]):
-        at = np.flatnonzero(known & (codes == code))
-        spread = float(rows.outcome[at].std())
-        if spread > 0:
-            score[at] = (rows.outcome[at] - rows.outcome[at].mean()) / spread
+    outcome, code = rows.outcome[known], np.unique(rows.channel[known], return_inverse=True)[1]
+    if len(outcome):
+        count = np.bincount(code)
+        mean = np.bincount(code, outcome) / count
+        gap = outcome - mean[code]
+        spread = np.sqrt(np.bincount(code, gap**2) / count)
+        differs = spread > 1e-9 * np.abs(mean)  # below, it is what rounding leaves of outcomes that are all alike
+        score[known] = np.where(differs[code], gap / np.where(differs, spread, 1.0)[code], np.nan)
     return score

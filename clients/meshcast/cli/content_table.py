@@ -45,13 +45,15 @@ def document(report: ContentReport) -> dict[str, object]:
             "viral": plain(viral),
             "characters_read": read,
             "prediction_id": name,
+            "model_version": version,
         }
-        for row, above, viral, read, name in zip(
+        for row, above, viral, read, name, version in zip(
             report.places.tolist(),
             _short(judged.above_median),
             _short(judged.viral),
             judged.characters_read.tolist(),
             judged.prediction_ids,
+            judged.model_versions.tolist(),
             strict=True,
         )
     ]

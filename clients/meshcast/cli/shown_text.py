@@ -28,12 +28,13 @@ _SPACE = re.compile(r"\s+")
 
 
 def shown(text: str) -> str:
-    """A text of the same length in which control characters, also those of direction, are pictures of themselves.
+    """A text of the same length in which control characters, also those of direction, are pictures of themselves; the
+    line ends of Windows are a space and a line end.
 
     >>> shown("red \\x1b[31m, left \\u202e!")
     'red ␛[31m, left \ufffd!'
     """
-    return text.translate(_CONTROLS)
+    return text.replace("\r\n", " \n").translate(_CONTROLS)
 
 
 def excerpt(text: str, most: int) -> str:

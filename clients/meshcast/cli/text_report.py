@@ -13,7 +13,17 @@ from meshcast.cli.plain import plain
 from meshcast.cli.shown_text import excerpt, shown
 from meshcast.client import Content, ContentFeatures, Span, Validation, ViralPotential
 
-__all__ = ["LOWERS", "RAISES", "TextReport", "document", "feature_rows", "pieces", "points", "print_text_report"]
+__all__ = [
+    "LOWERS",
+    "RAISES",
+    "TextReport",
+    "document",
+    "feature_rows",
+    "pieces",
+    "points",
+    "print_text_report",
+    "times_typical",
+]
 
 # Okabe and Ito's blue and vermillion, which people with any colour vision tell apart.
 RAISES, LOWERS = "#0072B2", "#D55E00"
@@ -68,6 +78,12 @@ def points(effect: float) -> str:
     """
     shown_points = f"{100 * effect:+.1f}" if abs(effect) >= 0.001 else f"{100 * effect:+.1g}"
     return f"{'▲' if effect >= 0 else '▼'} {shown_points}"
+
+
+def times_typical(span: Span, potential: ViralPotential) -> str:
+    """The size of a span's effect over the median of all that were tried."""
+    typical = potential.typical_effect_log_odds
+    return f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-"
 
 
 def print_text_report(console: Console, report: TextReport) -> None:
@@ -193,9 +209,7 @@ def _spans(potential: ViralPotential) -> Table:
     for heading in ("effect", "without it", "times typical"):
         table.add_column(heading, justify="right", no_wrap=True)
     for span in potential.spans:
-        typical = potential.typical_effect_log_odds
-        times = f"{abs(span.effect_log_odds) / typical:.1f}" if typical > 0 else "-"
         cell = Text(excerpt(span.text, 120), style=RAISES if span.effect >= 0 else LOWERS)
         effect = f"{points(span.effect)} points"
-        table.add_row(cell, effect, percent(span.probability_without), times)
+        table.add_row(cell, effect, percent(span.probability_without), times_typical(span, potential))
     return table

@@ -32,9 +32,9 @@ class ContentJudgement:
     """What a text will do.
 
     Attributes:
-        above_median: calibrated probability that its engagement ends above the median of the channel's last 100
-            settled posts.
-        viral: calibrated probability that it ends among the channel's top tenth, relative to that median.
+        above_median: probability, calibrated on the posts that the model was trained with, that its engagement ends
+            above the median of the channel's last 100 settled posts.
+        viral: likewise, that it ends among the channel's top tenth, relative to that median.
         characters_read: characters of title and text that the model read.
         receipt: how it came about.
     """

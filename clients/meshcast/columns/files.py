@@ -158,9 +158,11 @@ def _cut_off(name: str, packing: str, error: Exception) -> InvalidInput:
 
 
 def _not_decoded(source: str, line: int, column: int, byte: int, encoding: str) -> InvalidInput:
-    shown = "UTF-8" if encoding in ("utf-8", "utf-8-sig") else encoding
+    shown, way = encoding, "name another encoding"
+    if encoding in ("utf-8", "utf-8-sig"):
+        shown, way = "UTF-8", "save the file as UTF-8"
     return InvalidInput(
-        f"{source}, line {line}, byte {column}: is not {shown}; save the file as UTF-8",
+        f"{source}, line {line}, byte {column}: is not {shown}; {way}",
         violations=[(f"line {line}", f"byte 0x{byte:02x} is not {shown}")],
         file=source,
         line=line,

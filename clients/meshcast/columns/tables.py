@@ -56,7 +56,7 @@ def read_table(
     name = path.name
     form, packing = kind_of(path, TABLE_FORMS, TABLE_WAYS)
     if form == ".parquet":
-        return _read_parquet(path, name, check_names)
+        return _read_parquet(path, name, check_names, replace_invalid)
     text = decoded(read_bytes(path, packing), name, encoding=encoding, replace_invalid=replace_invalid)
     if not text.strip():
         raise InvalidInput(f"{name}: the file is empty; give a header and at least one post", file=name)
@@ -141,7 +141,9 @@ def _bad_line(name: str, line: int, text: str) -> InvalidInput:
     return InvalidInput(f"{name}, line {line}: {text}", violations=[(f"line {line}", text)], file=name, line=line)
 
 
-def _read_parquet(path: Path, name: str, check_names: Callable[[Sequence[str], str], None]) -> RawTable:
+def _read_parquet(
+    path: Path, name: str, check_names: Callable[[Sequence[str], str], None], replace_invalid: bool
+) -> RawTable:
     if not path.exists():
         raise NotFound(f"{path}: there is no such file", file=name)
     if path.stat().st_size == 0:
@@ -159,6 +161,10 @@ def _read_parquet(path: Path, name: str, check_names: Callable[[Sequence[str], s
         try:
             columns[column] = table.column(column).to_pylist()
         except UnicodeDecodeError as error:  # pyarrow reads texts without looking at them
+            if replace_invalid:
+                data = table.column(column).cast("binary").to_pylist()
+                columns[column] = [None if one is None else one.decode("utf-8", "replace") for one in data]
+                continue
             text = f"column {column!r}: holds bytes that are not UTF-8; write the column as UTF-8"
             raise InvalidInput(f"{name}, {text}", violations=[(column, text)], file=name, column=column) from error
     return RawTable(columns, None)

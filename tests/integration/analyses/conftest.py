@@ -1,5 +1,6 @@
 """An analyzer whose model counts words; it keeps the contract's rules and fails where it is told to."""
 
+import asyncio
 import hashlib
 import math
 import re
@@ -75,6 +76,12 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
     """How often a chunk of this sequence is to be refused for a full queue."""
     fails: dict[str, MeshError] = field(default_factory=dict)
     """What a method is to fail with, by its name."""
+    hangs: set[str] = field(default_factory=set)
+    """Methods that never answer; of the stream, from its second chunk on."""
+    refused_rows: set[int] = field(default_factory=set)
+    """Rows of every chunk that are refused as if they held nothing."""
+    swap_at: int = 1_000_000
+    """The sequence from which another version answers the stream."""
     has_embedder: bool = True
     claims: list[pb.Claim] = field(default_factory=list)
     """What every analysis of patterns claims."""
@@ -100,6 +107,8 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
         self.streams += 1
         async for request in request_iterator:
             self.chunks.append(request)
+            if request.sequence and "AnalyzeContentStream" in self.hangs:
+                await asyncio.Event().wait()
             if self.break_at.get(request.sequence, 0) > 0:
                 self.break_at[request.sequence] -= 1
                 raise NotReady("the server goes away", retry_after_s=0.01)
@@ -145,14 +154,14 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
     async def ExtractContentFeatures(
         self, request: pb.ExtractContentFeaturesRequest, context: Context
     ) -> pb.ExtractContentFeaturesResponse:
-        self._fail("ExtractContentFeatures")
+        await self._fail("ExtractContentFeatures")
         self.features.append(request)
         return pb.ExtractContentFeaturesResponse(features=[_features(one.text) for one in request.contents])
 
     async def AnalyzeContentPatterns(
         self, request: pb.AnalyzeContentPatternsRequest, context: Context
     ) -> pb.AnalyzeContentPatternsResponse:
-        self._fail("AnalyzeContentPatterns")
+        await self._fail("AnalyzeContentPatterns")
         self.patterns.append(request)
         if not 20 <= len(request.rows) <= 10_000:
             raise InvalidInput("rows must be 20 to 10,000", field="rows")
@@ -250,7 +259,9 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
         return pb.DescribeModelResponse(model=model_pb2.ModelDescription(name="content", version=1, card="# A card"))
 
-    def _fail(self, method: str) -> None:
+    async def _fail(self, method: str) -> None:
+        if method in self.hangs:
+            await asyncio.Event().wait()
         if method in self.fails:
             raise self.fails[method]
 
@@ -271,6 +282,11 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
         return contents
 
     def _answer(self, request: pb.AnalyzeContentStreamRequest) -> pb.AnalyzeContentStreamResponse:
+        if any(len(one) > 128 for one in request.row_request_ids):
+            error = InvalidInput("row_request_ids has more than 128 characters", field="row_request_ids")
+            return pb.AnalyzeContentStreamResponse(sequence=request.sequence, status=to_item(error))
+        for row in self.refused_rows:
+            request.contents.text[row] = " "
         contents, violations = contents_from_columns(request.contents)
         n = len(contents)
         p = np.array([probability(log_odds(*pair)) for pair in zip(contents.text, contents.title, strict=True)])
@@ -287,7 +303,7 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
                 status_pb2.RowStatus(row=row, status=to_item(refusal(found)))
                 for row, found in sorted(violations.items())
             ],
-            receipt=_receipt(request.request_id, request.model_version),
+            receipt=_receipt(request.request_id, request.model_version or 1 + (request.sequence >= self.swap_at)),
         )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meshcast.api.analyzer.v1 import analyzer_pb2_grpc as pb_grpc
 from meshcast.client import Content, ContentJudgement, ContentOutcome, MeshClient, SyncMeshClient, prediction_id
+from meshcast.client.coalesce import Coalescer
+from meshcast.client.content_chunks import GatheredContents
 from meshcast.contents import Contents, rows_from_columns
-from meshcast.rpc import DeadlineExceeded, InvalidInput, NotFound, Precondition
+from meshcast.rpc import DeadlineExceeded, Internal, InvalidInput, NotFound, Precondition, channel
 
 TEXTS = ["We won the cup!", "rain again", "just a day", "cup of tea"]
 
@@ -72,6 +75,21 @@ async def test_what_one_caller_gives_wrong_befalls_no_other(
             assert isinstance(answer, InvalidInput) and answer.message.startswith(said)
         else:
             assert isinstance(answer, ContentJudgement)
+
+
+async def test_a_question_that_breaks_its_chunk_is_asked_alone(target: str, analyzer: Any) -> None:
+    async with channel(target) as open_channel:
+        stub = pb_grpc.AnalyzerServiceStub(open_channel)
+        coalescer = Coalescer(lambda s: stub.AnalyzeContentStream(timeout=s), GatheredContents())
+        asked = {"a": "won", "x" * 200: "cup", "b": "rain", "c": "\ud800", "d": None, "e": "tea"}
+        calls = [
+            coalescer.ask(Content(text=text), key=(0, "normal", ""), request_id=request_id, timeout_s=10)  # type: ignore[arg-type]
+            for request_id, text in asked.items()
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        await coalescer.close()
+    kinds = [ContentJudgement, InvalidInput, ContentJudgement, InvalidInput, Internal, ContentJudgement]
+    assert [type(answer) for answer in answers] == kinds
 
 
 @pytest.mark.parametrize("break_at", [{}, {1: 1, 3: 2}])
@@ -302,7 +320,7 @@ async def test_classes_of_many_texts_are_of_one_version_and_fit_their_messages(t
             ({"head": "tone", "priority": "zzz"}, "priority must be one of"),
         ):
             with pytest.raises(InvalidInput, match=said):
-                await mesh.classify_texts(["x"], **wrong)  # type: ignore[arg-type]
+                await mesh.classify_texts(["x"], **wrong)
     assert found.scores.shape == (1_000, 100)
     *parts, alone = analyzer.classified
     assert [request.model_version for request in parts] == [0] + [5] * (len(parts) - 1)

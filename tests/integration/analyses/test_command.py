@@ -207,17 +207,9 @@ async def test_a_part_that_fails_takes_no_other_away(run: Run, posts: Path, anal
 
 
 async def test_rows_that_are_refused_are_told_beside_the_others(run: Run, tmp_path: Path, analyzer: Any) -> None:
-    # 1 MiB is the bound of text and title together; that of a file is the same, so the servicer refuses by itself.
-    file = write(tmp_path / "some.csv", [{"text": "won"}, {"text": "\u200b won"}, {"text": "rain"}])
-    assert await run(file)
-    analyzer._answer_as_it_is = analyzer._answer
-
-    def refuses(request: pb.AnalyzeContentStreamRequest) -> pb.AnalyzeContentStreamResponse:
-        request.contents.text[1] = " "
-        answer: pb.AnalyzeContentStreamResponse = analyzer._answer_as_it_is(request)
-        return answer
-
-    analyzer._answer = refuses
+    # A file is held to the rules of the contract, so the servicer refuses by itself.
+    file = write(tmp_path / "some.csv", [{"text": "won"}, {"text": "cup"}, {"text": "rain"}])
+    analyzer.refused_rows = {1}
     with pytest.raises(Problem) as caught:
         await run(file, out=tmp_path / "out.jsonl")
     assert caught.value.message == "1 of 3 rows were refused"
@@ -234,6 +226,59 @@ async def test_many_long_texts_are_cut_for_patterns_and_told_so(run: Run, tmp_pa
     (request,) = analyzer.patterns
     assert request.ByteSize() < 4 * 1024 * 1024
     assert {row.content.content_length for row in request.rows} == {60_004}
+
+
+async def test_many_long_names_of_channels_leave_room_for_patterns(run: Run, tmp_path: Path, analyzer: Any) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"day {row} " + "x" * 260, "channel": f"{row % 5}" + "ж" * 149} for row in range(10_000)
+    ]
+    printed = " ".join((await run(write(tmp_path / "names.csv", rows))).split())
+    assert "what works was looked for in the first" in printed
+    wide: list[dict[str, object]] = [
+        {"text": "ж" * 70, "title": "日" * 70, "channel": f"{row % 5}" + "日" * 250} for row in range(10_000)
+    ]
+    printed = " ".join((await run(write(tmp_path / "wide.csv", wide))).split())
+    assert "what works was looked for in the first 60 characters of each text" in printed
+    assert "rows, spread over the file evenly" in printed
+    assert "not found out" not in printed
+    assert 3_000 < len(analyzer.patterns[1].rows) < 10_000
+    assert all(2_500_000 < request.ByteSize() < 4 * 1024 * 1024 for request in analyzer.patterns)
+
+
+@pytest.mark.parametrize("hangs", ["AnalyzeContentPatterns", "ExtractContentFeatures"])
+async def test_what_was_judged_in_time_is_told_and_written(run: Run, posts: Path, analyzer: Any, hangs: str) -> None:
+    analyzer.hangs = {hangs}
+    printed = " ".join((await run(posts, out=posts.with_name("judged.csv"), timeout_s=2.0)).split())
+    assert "Most likely to go viral" in printed
+    assert "(not answered within 2 s; --timeout gives more time)" in printed
+    with posts.with_name("judged.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 399
+
+
+async def test_rows_that_were_not_judged_in_time_are_told_beside_the_others(
+    run: Run, posts: Path, analyzer: Any
+) -> None:
+    analyzer.hangs = {"AnalyzeContentStream"}
+    with pytest.raises(Problem) as caught:
+        await run(posts, out=posts.with_name("judged.jsonl"), timeout_s=1.0)
+    assert caught.value.message == "271 of 399 rows were refused"
+    assert caught.value.details == ("row 130 and 270 more: not answered within 1 s; --timeout gives more time",)
+    rows = [json.loads(line) for line in posts.with_name("judged.jsonl").read_text().splitlines()]
+    assert [row["viral"] is None for row in rows] == [False] * 128 + [True] * 271
+
+
+async def test_versions_are_told_where_a_model_is_replaced_meanwhile(run: Run, posts: Path, analyzer: Any) -> None:
+    analyzer.swap_at = 2
+    told = json.loads(await run(posts, as_json=True))
+    assert [row["model_version"] for row in told["rows"]] == [1] * 256 + [2] * 143
+    assert "rows by the version that judged them: 1 (256), 2 (143)" in " ".join(told["notes"])
+
+
+async def test_texts_of_strangers_are_printed_as_they_are(run: Run, tmp_path: Path) -> None:
+    file = write(tmp_path / "odd.csv", [{"text": "Score :100: and :warning: [bold]x[/bold] \\"}] * 3)
+    assert "Score :100: and :warning: [bold]x[/bold] \\ " in await run(file)
+    (tmp_path / "windows.txt").write_bytes(b"We won\r\nthe cup\r\n")
+    assert "␍" not in await run(tmp_path / "windows.txt")
 
 
 def texts_of(root: ElementTree.Element) -> str:
@@ -347,8 +392,12 @@ async def test_a_real_browser_shows_the_page_in_light_and_dark_and_runs_nothing(
         ({"text": "ж" * 600_000}, "1,200,000 bytes of UTF-8, at most 1,048,576"),
         ({"file": "huge.txt"}, "huge.txt: more than 4,194,304 bytes, at most 1,048,576 are taken"),
         ({"text": "x", "encoding": Encoding(name="klingon")}, "--encoding klingon: is not known"),
-        ({"text": "x", "encoding": Encoding(name="base64")}, "is no encoding of texts"),
-        ({"text": "x\udcff"}, "text, line 1, byte 2: is not UTF-8"),
+        *(
+            ({"text": "x", "encoding": Encoding(name=name)}, "is no encoding of texts")
+            for name in ("base64", "undefined", "idna", "punycode", "unicode_escape", "utf-7", "rot13")
+        ),
+        ({"text": "x\udcff"}, "--text, line 1, byte 2: is not UTF-8"),
+        ({"text": "x", "details": Details(title="\udcff")}, "--title, line 1, byte 1: is not UTF-8"),
     ],
 )
 async def test_what_is_wrong_with_a_command_is_said(run: Run, posts: Path, options: dict[str, Any], said: str) -> None:
@@ -369,6 +418,7 @@ async def test_bytes_that_are_no_text_are_placed_with_the_way_out(run: Run, tmp_
     assert "--encoding latin-1" in caught.value.way_out and "--replace-invalid" in caught.value.way_out
     assert "won été" in await run(tmp_path / "bad.csv", encoding=Encoding(name="latin-1"))
     assert "won \ufffdt\ufffd" in await run(tmp_path / "bad.csv", encoding=Encoding(replace_invalid=True))
+    assert "a\ufffd" in await run(text="won", details=Details(title="a\udcff"), encoding=Encoding(replace_invalid=True))
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": "won \\ud800"}\n')
     with pytest.raises(Problem, match=r"row 2 \(line 2\), column 'text': character 4 is a lone surrogate") as caught:
         await run(tmp_path / "bad.jsonl")

@@ -27,6 +27,10 @@ def test_an_excerpt_is_one_line_of_at_most_so_many_characters(text: str, most: i
     assert "\n" not in found
 
 
+def test_line_ends_of_windows_are_line_ends() -> None:
+    assert shown("a\r\nb\rc") == "a \nb␍c"
+
+
 def test_joined_emoji_and_other_scripts_stay_as_they_are() -> None:
     text = "👩‍👩‍👧 привет, مرحبا, 日本 <b>&amp;</b>"  # other scripts are what is tested
     assert shown(text) == text
