@@ -248,6 +248,7 @@ def _by_words(vocabulary: Vocabulary, group: Ints, check: Callable[[], None]) ->
     for _ in range(_MIXTURE_STEPS):
         check()
         counts = np.asarray(words.T @ share)
+        check()
         chance = (counts + smoothing * overall[:, None]) / (counts.sum(axis=0) + smoothing)
         weight = (share.sum(axis=0) + 1) / (len(group) + groups)
         logs = 0.5 * (np.asarray(words @ np.log(chance)) + np.log(weight))
