@@ -169,6 +169,7 @@ def test_parquet_of_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
     column = arrow.array([b"fine", b"\xff"]).view(arrow.string())
     parquet.write_table(arrow.table({"text": column}), tmp_path / "posts.parquet")
     assert "column 'text': holds bytes that are not UTF-8" in refusal(tmp_path / "posts.parquet").message
+    assert read_contents(tmp_path / "posts.parquet", replace_invalid=True).contents.text == ("fine", "\ufffd")
 
 
 @pytest.mark.parametrize("name", ["posts.xlsx", "posts", "posts.txt"])
