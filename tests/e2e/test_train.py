@@ -83,5 +83,13 @@ def test_what_cannot_be_trained_on_is_refused_with_the_reason(tmp_path: Path, po
     assert "too few posts" in meshcast(tmp_path, "train", "predictor", str(few), code=2).stderr
     unknown = meshcast(tmp_path, "train", "predictor", str(posts_file), "--set", "epoch=3", code=2)
     assert "did you mean 'epochs'" in unknown.stderr
+    bytes_file = tmp_path / "bytes.csv"
+    bytes_file.write_bytes(b"published_at,text,reactions\n2024-01-01,\xe9t\xe9,3\n")
+    bad = meshcast(tmp_path, "train", "analyzer", str(bytes_file), code=2)
+    assert "--encoding latin-1" in bad.stderr and "--replace-invalid takes" in " ".join(bad.stderr.split())
+    read = meshcast(tmp_path, "train", "analyzer", str(bytes_file), "--encoding", "latin-1", code=2)
+    assert "none of the 1 posts has an outcome and a history" in read.stderr  # it was read
+    other = meshcast(tmp_path, "train", "predictor", str(posts_file), "--encoding", "latin-1", code=2)
+    assert "are for files of texts; predictor reads UTF-8 alone" in " ".join(other.stderr.split())
     nobody = meshcast(tmp_path, "train", "nobody", str(posts_file), code=2)
     assert re.search(r"installed are: .*\bpredictor\b", nobody.stderr)

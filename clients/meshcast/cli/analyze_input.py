@@ -11,7 +11,7 @@ from meshcast.columns import TABLE_FORMS, decoded, kind_of, read_bytes
 from meshcast.contents import BYTES_MAX, ContentRows, read_contents
 from meshcast.rpc import InvalidInput, MeshError
 
-__all__ = ["Details", "Encoding", "TextInput", "given"]
+__all__ = ["Details", "Encoding", "TextInput", "as_input", "given"]
 
 _TEXT_FORMS = (".txt", ".md")
 _WAYS = "give a table (.csv, .jsonl or .parquet), a text (.txt or .md), - for standard input, or --text"
@@ -105,7 +105,7 @@ def given(file: str | None, text: str | None, details: Details, encoding: Encodi
             raise Problem("--title, --media and --hour belong to one text; a table has columns for them")
         return read_contents(path, encoding=encoding.codec, replace_invalid=encoding.replace_invalid)
     except MeshError as error:
-        raise _as_input(error) from error
+        raise as_input(error) from error
 
 
 def _one(source: str, text: str, details: Details) -> TextInput:
@@ -136,11 +136,15 @@ def _decoded(data: bytes, source: str, encoding: Encoding) -> str:
 
 def _unescaped(text: str, source: str, encoding: Encoding) -> str:
     """A word of the command line, in which bytes that are not UTF-8 stand as lone surrogates."""
-    return decoded(text.encode("utf-8", "surrogateescape"), source, replace_invalid=encoding.replace_invalid)
+    try:
+        return decoded(text.encode("utf-8", "surrogateescape"), source, replace_invalid=encoding.replace_invalid)
+    except InvalidInput as error:
+        way_out = "--replace-invalid takes them as U+FFFD"
+        raise Problem(f"{source} holds bytes that are not UTF-8", way_out=way_out) from error
 
 
-def _as_input(error: MeshError) -> Problem:
-    """A fault of the file as bad input, whatever class the rule has elsewhere."""
+def as_input(error: MeshError) -> Problem:
+    """A fault of the file as bad input, whatever class the rule has elsewhere; of its bytes, with the ways out."""
     problem = translate(error)
     if problem.exit_code is ExitCode.REFUSED:
         problem.exit_code = ExitCode.USAGE

@@ -547,12 +547,20 @@ def actuals(
     )
 )
 def train(
-    service: Annotated[str, typer.Argument(help="Model service to train, as in `predictor` or `forecaster`.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Posts or series file, as docs/cli.md says.")],
+    service: Annotated[
+        str, typer.Argument(help="Model service to train: `predictor`, `forecaster` or `analyzer`, or one of yours.")
+    ],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Posts, series or posts with texts, as docs/cli.md says.")
+    ],
     options: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Setting of the trainer, as in epochs=10; repeatable."),
     ] = None,
+    encoding: Annotated[str, typer.Option(help="Encoding of a file of texts, as in latin-1.")] = "utf-8",
+    replace_invalid: Annotated[
+        bool, typer.Option("--replace-invalid", help="Take bytes of a file of texts that are none of it as U+FFFD.")
+    ] = False,
     repository: Repository = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -561,9 +569,18 @@ def train(
 
     Prints the model card, with the scores beside plain baselines. Needs meshcast\\[train].
     """
+    from meshcast.cli.analyze_input import Encoding
     from meshcast.cli.train import train as run
 
-    run(service, file, options=options or [], repository=repository, config=config, state_dir=state_dir)
+    run(
+        service,
+        file,
+        options=options or [],
+        encoding=Encoding(name=encoding, replace_invalid=replace_invalid),
+        repository=repository,
+        config=config,
+        state_dir=state_dir,
+    )
 
 
 @app.command(epilog=_example("meshcast stubs protos --out gen"))

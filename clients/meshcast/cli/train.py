@@ -1,6 +1,7 @@
 """`meshcast train`: hands a file to a service's trainer and shows how it goes."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.markdown import Markdown
 
+from meshcast.cli.analyze_input import Encoding, as_input
 from meshcast.cli.mesh_plan import installed_services
 from meshcast.cli.problem import ExitCode, Problem, pip_line
 from meshcast.cli.settings import log_to_stderr, repository_folder, state_folder
@@ -34,6 +36,7 @@ def train(
     file: Path,
     *,
     options: Sequence[str],
+    encoding: Encoding,
     repository: Path | None,
     config: Path | None,
     state_dir: Path | None,
@@ -44,12 +47,14 @@ def train(
         service: as in `predictor`.
         file: what it learns from.
         options: of the trainer, each `name=value`.
+        encoding: of the file's bytes, for trainers that read texts.
         repository: where the version goes; None takes the settings'.
         config: as in `read_settings`.
         state_dir: as in `state_folder`.
 
     Raises:
-        Problem: there is no such file or service, the service has no trainer, or the extra `train` is not installed.
+        Problem: there is no such file or service, the service has no trainer or one that reads no other encoding, or
+            the extra `train` is not installed.
         MeshError: the file or an option breaks a rule, or no back-end reproduces the model.
     """
     if not file.exists():  # before anything else: torch, which may be missing, is a large download
@@ -58,11 +63,14 @@ def train(
     trainer = _trainer(service)
     root = repository or repository_folder(state_dir, config)
     pairs = dict(_pair(word) for word in options)
+    reading = _reading(service, trainer, encoding)
     console = Console()
     with steps(console) as progressed:
         try:
-            published: _Published = trainer(file, root, options=pairs, progress=progressed)
+            published: _Published = trainer(file, root, options=pairs, progress=progressed, **reading)
         except InvalidInput as error:
+            if _reads_texts(trainer) and "byte" in error.facts:
+                raise as_input(error) from error
             raise as_typed(error, pairs) from error
     console.print(Markdown(published.card))
     for backend, why in published.refused.items():
@@ -88,6 +96,20 @@ def _trainer(service: str) -> Callable[..., Any]:
     module, _, function = named.partition(":")
     trainer: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return trainer
+
+
+def _reading(service: str, trainer: Callable[..., Any], encoding: Encoding) -> Mapping[str, Any]:
+    """What the trainer is told of the file's bytes; nothing where they are UTF-8, as every trainer takes them."""
+    if encoding == Encoding():
+        return {}
+    if not _reads_texts(trainer):
+        raise Problem(f"--encoding and --replace-invalid are for files of texts; {service} reads UTF-8 alone")
+    return {"encoding": encoding.codec, "replace_invalid": encoding.replace_invalid}
+
+
+def _reads_texts(trainer: Callable[..., Any]) -> bool:
+    """Whether the trainer can be told of other encodings than UTF-8."""
+    return "encoding" in inspect.signature(trainer).parameters
 
 
 def as_typed(error: InvalidInput, options: Mapping[str, str]) -> Exception:

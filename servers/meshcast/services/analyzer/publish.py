@@ -21,6 +21,8 @@ def train_file(
     progress: Callable[[str, int, int], None] = lambda doing, done, total: None,
     text: CardText | None = None,
     version: int | None = None,
+    encoding: str = "utf-8-sig",
+    replace_invalid: bool = False,
 ) -> Published:
     """Trains on a file of posts with texts, exports, proves the export and installs it as the next version.
 
@@ -32,6 +34,8 @@ def train_file(
         progress: told what is being done, how far, and of how much.
         text: what the card says beside the numbers.
         version: number of the new version; None takes the next one.
+        encoding: as in `read_contents`.
+        replace_invalid: as in `read_contents`.
 
     Raises:
         InvalidInput: the file or an option breaks a rule, or there is too little to learn from.
@@ -41,7 +45,7 @@ def train_file(
     from meshcast.services.analyzer.train import Progress, TrainSettings, train  # torch comes with it
 
     settings = read_options(TrainSettings, dates_in_seconds(options, _BEFORE))
-    rows = read_contents(file)
+    rows = read_contents(file, encoding=encoding, replace_invalid=replace_invalid)
 
     def trained_so_far(at: Progress) -> None:
         progress(at.doing, at.done, at.total)

@@ -53,6 +53,16 @@ def test_too_few_posts_are_refused_with_what_training_needs(tmp_path: Path) -> N
     assert not (tmp_path / "repository").exists()
 
 
+def test_a_file_is_read_in_the_encoding_that_is_named(tmp_path: Path) -> None:
+    file = posts(tmp_path, 100)
+    file.write_bytes(file.read_bytes().replace(b"river", b"for\xeat"))
+    with pytest.raises(InvalidInput, match="is not UTF-8"):
+        train_file(file, tmp_path / "repository", options={})
+    for way in ({"encoding": "latin-1"}, {"replace_invalid": True}):
+        with pytest.raises(InvalidInput, match="too few posts"):  # it was read
+            train_file(file, tmp_path / "repository", options={}, **way)
+
+
 def test_a_wrong_option_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="layers"):
         train_file(tmp_path / "absent.csv", tmp_path / "repository", options={"layers": "3"})
