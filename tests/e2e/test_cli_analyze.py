@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,21 @@ def test_a_mesh_that_is_not_there_is_said(cli: Cli) -> None:
 def test_ctrl_c_ends_an_analysis_at_once_and_leaves_no_file(mesh: str, tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("text\n" + "A fine day in the park and rain tomorrow\n" * 200_000)
     words = ["analyze", "long.csv", "--target", mesh, "--out", "out.csv", "--no-patterns"]
-    environ = os.environ | {"MESHCAST_RUNTIME_STATE_DIR": str(tmp_path / "state")}
+    environ = os.environ | {
+        "MESHCAST_RUNTIME_STATE_DIR": str(tmp_path / "state"),
+        "COLUMNS": "120",
+        "TERM": "xterm",
+    }
+    terminal, its = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "meshcast.cli", *words], cwd=tmp_path, env=environ, stderr=subprocess.PIPE
+        [sys.executable, "-m", "meshcast.cli", *words], cwd=tmp_path, env=environ, stdout=its, stderr=subprocess.PIPE
     ) as running:
-        time.sleep(4)  # long enough to have begun, and far from what 200,000 rows take
-        assert running.poll() is None
+        os.close(its)
+        shown = b""
+        while re.search(rb"[1-9][0-9]*/200000", shown) is None:  # the bar: rows have been answered
+            shown += os.read(terminal, 65_536)
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 130
         assert running.stderr is not None and b"Traceback" not in running.stderr.read()
+    os.close(terminal)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.csv"]

@@ -396,8 +396,8 @@ async def test_a_real_browser_shows_the_page_in_light_and_dark_and_runs_nothing(
             ({"text": "x", "encoding": Encoding(name=name)}, "is no encoding of texts")
             for name in ("base64", "undefined", "idna", "punycode", "unicode_escape", "utf-7", "rot13")
         ),
-        ({"text": "x\udcff"}, "--text, line 1, byte 2: is not UTF-8"),
-        ({"text": "x", "details": Details(title="\udcff")}, "--title, line 1, byte 1: is not UTF-8"),
+        ({"text": "x\udcff"}, "--text holds bytes that are not UTF-8"),
+        ({"text": "x", "details": Details(title="\udcff")}, "--title holds bytes that are not UTF-8"),
     ],
 )
 async def test_what_is_wrong_with_a_command_is_said(run: Run, posts: Path, options: dict[str, Any], said: str) -> None:
