@@ -343,6 +343,17 @@ async def test_a_head_is_trained_classifies_and_is_still_there_after_a_restart(
             assert [(event["head"], event["version"]) for event in events] == [("topic", 4)]
 
 
+async def test_labels_are_compared_by_the_version_that_is_asked_for(embedding: Any) -> None:
+    shots = pb.ZeroShot(labels=[pb.TextLabel(name="sport"), pb.TextLabel(name="weather")])
+
+    def classes(version: int) -> Any:
+        request = pb.ClassifyTextsRequest(texts=["It will rain."], zero_shot=shots, model_version=version)
+        return embedding.ClassifyTexts(request, timeout=CALL_S)
+
+    assert list((await told(classes(1))).best) == [1]
+    await refused(NotFound, classes(99))
+
+
 async def test_topics_are_found_by_the_embedder_where_it_is_built_and_for_too_many_posts_by_words(
     embedding: Any,
 ) -> None:

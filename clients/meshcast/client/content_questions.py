@@ -79,12 +79,8 @@ OutcomesLike = ContentRows | Iterable[ContentOutcome]
 """Posts with outcomes: a table, or rows."""
 
 
-def content_table(contents: ContentsLike, *, first: int = 0) -> Contents:
+def content_table(contents: ContentsLike) -> Contents:
     """Posts of any shape as a table; a table is given back as it is.
-
-    Args:
-        contents: the posts.
-        first: number of the first of them, for errors.
 
     Raises:
         InvalidInput: a row is no post, or one of its values is none; the row is named.
@@ -93,7 +89,7 @@ def content_table(contents: ContentsLike, *, first: int = 0) -> Contents:
         return contents
     if isinstance(contents, str):
         raise InvalidInput("contents must be several posts, is one text; put it into a list", field="contents")
-    return table_of([checked_content(one, f"contents[{first + row}]") for row, one in enumerate(contents)])
+    return table_of([checked_content(one, f"contents[{row}]") for row, one in enumerate(contents)])
 
 
 def table_of(rows: Sequence[Content]) -> Contents:

@@ -10,7 +10,6 @@ from meshcast.contents.rules import (
     ROWS_MAX,
     Violations,
     content_violations,
-    is_blank,
     size_fault,
     surrogate_fault,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "ROWS_MAX",
     "Violations",
     "content_violations",
-    "is_blank",
     "size_fault",
     "surrogate_fault",
     # the wire

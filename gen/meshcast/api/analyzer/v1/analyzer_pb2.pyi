@@ -247,9 +247,11 @@ class ContentJudgement(_message.Message):
     VIRAL_FIELD_NUMBER: _builtins.int
     CHARACTERS_READ_FIELD_NUMBER: _builtins.int
     above_median: _builtins.float
-    """Calibrated probability that its engagement ends above the median of the channel's last 100 settled posts."""
+    """Probability, calibrated on the posts that the model was trained with, that its engagement ends above the median of the
+    channel's last 100 settled posts.
+    """
     viral: _builtins.float
-    """Calibrated probability that it ends so far above that median as a tenth of the channel's posts did in the time that the
+    """Likewise, that it ends so far above that median as a tenth of the channel's posts did in the time that the
     model learnt from. Where a channel has become steadier since, fewer do.
     """
     characters_read: _builtins.int
