@@ -120,7 +120,8 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         "## Recipe",
         "",
         f"A bag of hashed n-grams (words, pairs of words, pieces of 2 to 4 characters; {recipe['buckets']:,} buckets a "
-        "kind), weighed by rarity and fitted by ridge regression on the posts' ranks within their channel (penalties "
+        "kind), weighed by rarity, each with a weight for posts with media and one for those without, fitted by ridge "
+        "regression on the posts' ranks within their channel (penalties "
         f"{penalty['above_median']:g} and {penalty['viral']:g}). Beside it a convolution over the tokens, a "
         f"transformer encoder layer and a network for length, media and hour ({recipe['parameters']:,} parameters), "
         "trained on both questions together next to what bags say of posts they were not fitted on. Best of "

@@ -35,6 +35,7 @@ _KNEES = (3.0, 4.0, 5.0)  # log1p of 19, 54 and 147 code points: short, middling
 _HOURS = 24
 PLAN_COLUMNS = len(_LENGTHS) * (1 + len(_KNEES)) + 4 + _HOURS
 """Columns of `plan_columns`."""
+_MEDIA = 0  # which of them says whether media are attached
 
 _TINY = 1e-6  # a text without n-grams has length 0
 _CODE_MAX = 127  # of int8
@@ -43,6 +44,9 @@ _FAR = -1e4  # in place of minus infinity: a row of padding alone must stay fini
 
 class GramBag(nn.Module):
     """Linear answers from a bag of hashed n-grams, each kind weighed by rarity and normalised to length 1.
+
+    Each n-gram, and each column of the plan, has two weights to a question: what it adds, and what it adds times the
+    row's side, which is 1 with media attached and -1 without.
 
     Args:
         buckets: rows of the tables of each kind, a power of two up to `KIND_IDS`; ids that agree in their lowest bits
@@ -61,9 +65,9 @@ class GramBag(nn.Module):
         self.buckets = buckets
         self.register_buffer("rarity", torch.zeros(2 * buckets, 1, dtype=torch.int8))
         self.register_buffer("rarity_scale", torch.ones(()))
-        self.register_buffer("weights", torch.zeros(2 * buckets, len(OUTPUTS), dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.ones(len(OUTPUTS)))
-        self.register_buffer("plan", torch.zeros(PLAN_COLUMNS, len(OUTPUTS)))
+        self.register_buffer("weights", torch.zeros(2 * buckets, 2 * len(OUTPUTS), dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.ones(2 * len(OUTPUTS)))
+        self.register_buffer("plan", torch.zeros(PLAN_COLUMNS, 2 * len(OUTPUTS)))
         self.register_buffer("bias", torch.zeros(len(OUTPUTS)))
 
     def forward(self, grams: Tensor, plan: Tensor) -> Tensor:
@@ -77,7 +81,8 @@ class GramBag(nn.Module):
         words = (square * ~piece).sum(dim=1, keepdim=True)
         value = rarity * torch.rsqrt(torch.where(piece, pieces, words) + _TINY)
         weights = nn.functional.embedding(bucket, self.weights).float() * self.weight_scale
-        answer: Tensor = (weights * value[:, :, None]).sum(dim=1) + plan @ self.plan + self.bias
+        either, with_media = ((weights * value[:, :, None]).sum(dim=1) + plan @ self.plan).chunk(2, dim=1)
+        answer: Tensor = either + with_media * (2 * plan[:, _MEDIA : _MEDIA + 1] - 1) + self.bias
         return answer
 
     @torch.no_grad()
@@ -86,8 +91,8 @@ class GramBag(nn.Module):
 
         Args:
             rarity: shape (2 * buckets,), what a bucket counts for before normalisation.
-            weights: shape (2 * buckets, 2), what a bucket adds to the log odds.
-            plan: shape (`PLAN_COLUMNS`, 2), what the columns beside the words add.
+            weights: shape (2 * buckets, 4), what a bucket adds to the log odds, and what it adds times the side.
+            plan: shape (`PLAN_COLUMNS`, 4), the same of the columns beside the words.
             bias: shape (2,).
         """
         self.rarity_scale.copy_(rarity.abs().max().clamp(min=_TINY) / _CODE_MAX)

@@ -216,7 +216,8 @@ class _Data:
         when = np.concatenate([learn.published_unix_s, validation.published_unix_s])
         first = np.arange(len(rows)) < len(learn)
         buckets = settings.buckets or _buckets(len(learn))
-        bags = Bags(rows.grams, rows.gram_starts, plan.numpy(), first, buckets=buckets)
+        media = rows.extras[:, features.EXTRAS.index("has_media")] > 0
+        bags = Bags(rows.grams, rows.gram_starts, plan.numpy(), media, first, buckets=buckets)
         targets = np.stack([ranks, ranks**3], axis=1)
         steps = settings.folds + 3
 
@@ -237,7 +238,7 @@ class _Data:
             labels=torch.from_numpy(labels.astype(np.float32)),
             ranks=torch.from_numpy(ranks),
             learn=len(learn),
-            weights=bags.weights(solved * slope, bias * slope + shift),
+            weights=bags.weights(solved * np.tile(slope, 2), bias * slope + shift),
             penalty=penalty,
         )
 
@@ -262,8 +263,8 @@ def _penalties(
         return wanted
     solved, aucs = None, []
     for penalty in sorted(_PENALTIES, reverse=True):
-        solved, _ = fit_bag(bags, targets, first, penalty=(penalty, penalty), start=solved)
-        odds = (bags.matrix @ solved)[~first]
+        solved, bias = fit_bag(bags, targets, first, penalty=(penalty, penalty), start=solved)
+        odds = bags.answers(solved, bias, ~first)
         pairs = zip(odds.T, labels[~first].T, strict=True)
         aucs.append([calibration.area_under_curve(*pair) for pair in pairs])
     best = np.argmax(np.nan_to_num(aucs), axis=0)

@@ -19,7 +19,8 @@ def bags_of(found: list[str], counted: NDArray[np.bool_] | None = None, buckets:
     grams, starts = hashed_grams(found)
     plan = np.random.default_rng(1).normal(size=(len(found), 2)).astype(np.float32)
     every = np.ones(len(found), dtype=np.bool_)
-    return Bags(grams, starts, plan, every if counted is None else counted, buckets=buckets)
+    media = np.arange(len(found)) % 3 == 0
+    return Bags(grams, starts, plan, media, every if counted is None else counted, buckets=buckets)
 
 
 def test_each_kind_of_a_text_has_length_one() -> None:
@@ -31,24 +32,38 @@ def test_each_kind_of_a_text_has_length_one() -> None:
 def test_the_fit_is_ridge_regression_with_a_free_bias() -> None:
     bags = bags_of(texts(200))
     x = bags.matrix.toarray().astype(np.float64)
+    x = np.concatenate([x, x * bags.side], axis=1)  # what counts for any row, and what counts by its side
+    dear = np.concatenate([bags.dearness, 3 * bags.dearness])[:, 0]
+    assert set(np.unique(bags.dearness).tolist()) == {1.0, 4.0}
     rng = np.random.default_rng(2)
     y = (x @ rng.normal(size=(x.shape[1], 2)) + rng.normal(size=(200, 2)) + 3).astype(np.float32)
     used = np.arange(200) < 150
     weights, bias = fit_bag(bags, y, used, penalty=(1.0, 4.0))
     for k, penalty in enumerate((1.0, 4.0)):
         seen, level = x[used] - x[used].mean(axis=0), y[used, k] - y[used, k].mean()
-        exact = np.linalg.solve(seen.T @ seen + penalty * np.eye(x.shape[1]), seen.T @ level)
+        exact = np.linalg.solve(seen.T @ seen + penalty * np.diag(dear), seen.T @ level)
         expected = x @ exact + y[used, k].mean() - x[used].mean(axis=0) @ exact
-        np.testing.assert_allclose(bags.matrix @ weights[:, k] + bias[k], expected, atol=0.03)
+        np.testing.assert_allclose(bags.answers(weights, bias)[:, k], expected, atol=0.05 * expected.std())
 
 
 def test_a_start_leads_to_the_same_place() -> None:
     bags = bags_of(texts(200))
     y = np.random.default_rng(3).normal(size=(200, 1)).astype(np.float32)
     used = np.ones(200, dtype=np.bool_)
-    cold, _ = fit_bag(bags, y, used, penalty=(2.0,))
-    warm, _ = fit_bag(bags, y, used, penalty=(2.0,), start=cold + np.float32(0.01))
-    np.testing.assert_allclose(bags.matrix @ cold, bags.matrix @ warm, atol=0.01)
+    cold, level = fit_bag(bags, y, used, penalty=(2.0,))
+    warm, other = fit_bag(bags, y, used, penalty=(2.0,), start=cold + np.float32(0.01))
+    np.testing.assert_allclose(bags.answers(cold, level), bags.answers(warm, other), atol=0.01)
+
+
+def test_a_word_may_say_one_thing_with_media_and_another_without() -> None:
+    found = texts(300)
+    bags = bags_of(found)
+    there = np.array([WORDS[0] in text.split() for text in found])
+    side = bags.side[:, 0]
+    y = np.where(there, side, 0).astype(np.float32)[:, None]
+    weights, bias = fit_bag(bags, y, np.arange(300) < 200, penalty=(0.3,))
+    unseen = there & (np.arange(300) >= 200)
+    assert np.corrcoef(bags.answers(weights, bias, unseen)[:, 0], side[unseen])[0, 1] > 0.7
 
 
 def test_weights_by_bucket_give_what_the_matrix_gives() -> None:
@@ -59,14 +74,15 @@ def test_weights_by_bucket_give_what_the_matrix_gives() -> None:
     weights = bags.weights(solved, bias)
     grams, starts = hashed_grams(found)
     plan = bags.matrix[:, :2].toarray()
-    said = bags.matrix @ solved + bias
+    said = bags.answers(solved, bias)
     for row in range(80):
         own = grams[starts[row] : starts[row + 1]]
-        answer = bias + plan[row] @ weights.plan
+        halves = plan[row] @ weights.plan
         for kind in (own < KIND_IDS, own >= KIND_IDS):
             bucket = own[kind] % BUCKETS + (own[kind] >= KIND_IDS) * BUCKETS
             value = weights.rarity[bucket]
-            answer = answer + (value / np.sqrt((value**2).sum() + 1e-6)) @ weights.grams[bucket]
+            halves = halves + (value / np.sqrt((value**2).sum() + 1e-6)) @ weights.grams[bucket]
+        answer = bias + halves[:2] + bags.side[row] * halves[2:]
         np.testing.assert_allclose(answer, said[row], atol=2e-3)
 
 
@@ -86,7 +102,7 @@ def test_unseen_answers_know_nothing_of_noise() -> None:
     told: list[int] = []
     unseen = out_of_fold(bags, noise, used, np.arange(300), penalty=(0.1,), folds=3, fitted=told.append)
     weights, bias = fit_bag(bags, noise, used, penalty=(0.1,))
-    seen = bags.matrix @ weights + bias
+    seen = bags.answers(weights, bias)
     assert np.corrcoef(seen[used, 0], noise[used, 0])[0, 1] > 0.5
     assert abs(np.corrcoef(unseen[used, 0], noise[used, 0])[0, 1]) < 0.25
     np.testing.assert_allclose(unseen[~used], seen[~used], atol=1e-5)

@@ -26,7 +26,7 @@ def module() -> ContentModel:
     torch.manual_seed(0)
     module = ContentModel(buckets=1 << 12)
     module.bag.set_weights(
-        torch.rand(1 << 13) * 8, torch.randn(1 << 13, 2), torch.randn(PLAN_COLUMNS, 2) * 0.1, torch.tensor([0.1, -1.0])
+        torch.rand(1 << 13) * 8, torch.randn(1 << 13, 4), torch.randn(PLAN_COLUMNS, 4) * 0.1, torch.tensor([0.1, -1.0])
     )
     torch.nn.init.normal_(module.answer.weight, std=0.1)
     module.set_calibration(torch.tensor([[0.9, 0.8, 0.1], [1.1, 0.7, -0.2]]))
@@ -88,17 +88,20 @@ def test_the_bag_is_what_tf_idf_and_a_linear_model_say() -> None:
     rng = np.random.default_rng(0)
     bag = GramBag(buckets=8)
     rarity = torch.from_numpy(rng.integers(1, 128, 16).astype(np.float32))
-    weights = torch.from_numpy(rng.integers(-127, 128, (16, 2)).astype(np.float32))
+    weights = torch.from_numpy(rng.integers(-127, 128, (16, 4)).astype(np.float32))
     rarity[0], weights[0] = 127, 127  # so that eight bits hold these numbers exactly
-    bag.set_weights(rarity, weights, torch.zeros(PLAN_COLUMNS, 2), torch.tensor([0.5, -0.5]))
+    bag.set_weights(rarity, weights, torch.zeros(PLAN_COLUMNS, 4), torch.tensor([0.5, -0.5]))
     grams = np.array([3, 9, KIND_IDS + 2, KIND_IDS + 7, KIND_IDS + 13, 0])
     words, pieces = np.array([3, 1]), np.array([8 + 2, 8 + 7, 8 + 5])
-    expected = np.array([0.5, -0.5])
+    halves = np.zeros(4)
     for kind in (words, pieces):
         value = rarity.numpy()[kind].astype(np.float64)
-        expected = expected + (value / np.linalg.norm(value)) @ weights.numpy()[kind]
-    found = bag(torch.from_numpy(grams.astype(np.int32))[None], torch.zeros(1, PLAN_COLUMNS))
-    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
+        halves = halves + (value / np.linalg.norm(value)) @ weights.numpy()[kind]
+    for has_media, side in ((True, 1), (False, -1)):
+        contents = Contents.of(["any"], has_media=[has_media])
+        plan = plan_columns(torch.from_numpy(rows(contents).extras))
+        found = bag(torch.from_numpy(grams.astype(np.int32))[None], plan)
+        np.testing.assert_allclose(found[0].numpy(), [0.5, -0.5] + halves[:2] + side * halves[2:], rtol=1e-5)
 
 
 def test_plan_columns_hold_the_hour_where_it_is_known() -> None:
