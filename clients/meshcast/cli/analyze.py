@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from meshcast.cli.analyze_input import Details, Encoding, TextInput, given
 from meshcast.cli.content_html import write_html
 from meshcast.cli.content_print import print_report
-from meshcast.cli.content_report import ContentReport, FeatureSummary, Judged, calibrations, clock, summarize
+from meshcast.cli.content_report import ContentReport, FeatureSummary, Judged, calibrations, clock, cut_note, summarize
 from meshcast.cli.content_table import columns, document
 from meshcast.cli.html_page import check_html
 from meshcast.cli.problem import Problem
@@ -243,6 +243,8 @@ class _Asked:
         if len(judged.versions) > 1:
             told = ", ".join(f"{version} ({rows:,})" for version, rows in judged.versions.items())
             self._notes.append(f"the model was replaced meanwhile; rows by the version that judged them: {told}")
+        if note := cut_note(self._rows.contents, judged):
+            self._notes.append(note)
         return judged
 
     async def _features(self, client: MeshClient, progress: Progress) -> FeatureSummary | None:

@@ -80,7 +80,7 @@ def _sections(report: ContentReport) -> Iterator[Html]:
         yield section("What works", _works(report, report.patterns))
         yield section("Topics", _topics(report, report.patterns))
     if report.clock is not None:
-        yield section("When", _when(report.clock))
+        yield section("When", _when(report, report.clock))
     if report.features is not None:
         yield section("What is in the texts", map(paragraph, feature_lines(report.features)))
     notes = [paragraph(note) for note in report.notes]
@@ -184,7 +184,7 @@ def _works(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
         headings = ("what", "effect", "95 % interval", "p, corrected", "with", "without", "p", "claimed", "in words")
         beside = table("Everything that is drawn.", headings, rows, numbers=range(1, 7))
         drawn = shown[:_CLAIMS_DRAWN]
-        told = f"{len(patterns.claims):,} can be told from chance (coloured, round), the others cannot (grey, square)."
+        told = f"{len(patterns.claims):,} can be told from chance (coloured dots), the others cannot (grey diamonds)."
         alt = "Effects with their 95 % intervals, the strongest evidence on top."
         labels = [claim_label(claim, patterns) for claim, _ in drawn]
         yield figure(claims_picture(drawn, labels), alt, told, beside)
@@ -235,21 +235,46 @@ def _topics(report: ContentReport, patterns: ContentPatterns) -> Iterator[Html]:
     )
 
 
-def _when(clock: Clock) -> Iterator[Html]:
-    has_outcomes = not np.isnan(clock.outcome).all()
-    values = clock.outcome if has_outcomes else clock.rows.astype(np.float64)
-    top = np.unravel_index(int(np.nanargmax(values)), values.shape)
-    what = "the mean outcome, in standard deviations within its channel" if has_outcomes else "the number of posts"
-    told = f"It is highest on {DAYS[int(top[0])]} at {int(top[1]):02} h."
+def _when(report: ContentReport, clock: Clock) -> Iterator[Html]:
+    is_shown = ~np.isnan(clock.outcome)
+    has_outcomes = bool(is_shown.any())
     if has_outcomes:
-        told += " Cells of fewer than five posts are empty. It is a picture, not a claim: those are above."
+        what = "the mean outcome, in standard deviations within its channel"
+        told = (
+            f"Of the 168 hours of a week, {int(is_shown.sum())} have ten posts or more with an outcome, the fullest "
+            f"{int(clock.known.max()):,}; the others are empty. It is a picture, not a claim: the best of so many hours is "
+            f"best by luck. {_times_claimed(report)}"
+        )
+        caption, posts = f"Of each hour {what}, and in brackets its posts with an outcome.", clock.known
+    else:
+        what = "the number of posts"
+        few = "no hour of the week has ten posts with an outcome" if report.has_outcomes else "the file has no outcomes"
+        told = f"It shows how many posts there are, not how they did: {few}."
+        caption, posts = f"Of each hour {what}.", clock.rows
     rows = [
-        (day, *("" if value != value else f"{value:+.2f}" if has_outcomes else f"{value:.0f}" for value in row))
-        for day, row in zip(DAYS, values.tolist(), strict=True)
+        (day, *(_hour(value, count, has_outcomes) for value, count in zip(values, counts, strict=True)))
+        for day, values, counts in zip(DAYS, clock.outcome.tolist(), posts.tolist(), strict=True)
     ]
     headings = ("day", *(f"{hour:02}" for hour in range(24)))
     alt = f"A map of {what} by weekday and hour."
-    yield figure(clock_picture(clock), alt, told, table(f"Of each hour {what}.", headings, rows, numbers=range(1, 25)))
+    yield figure(clock_picture(clock), alt, told, table(caption, headings, rows, numbers=range(1, 25)))
+
+
+def _hour(value: float, posts: int, has_outcomes: bool) -> str:
+    """An hour of the week in the table of numbers."""
+    if not has_outcomes:
+        return str(posts)
+    if not posts:
+        return ""
+    return f"({posts})" if value != value else f"{value:+.2f} ({posts})"
+
+
+def _times_claimed(report: ContentReport) -> str:
+    """What can be told from chance about times."""
+    if report.patterns is None:
+        return "Whether any time is better was not tested."
+    claims = [claim.text for claim in report.patterns.claims if claim.kind in ("hour", "weekday")]
+    return " ".join(claims) or "No time of the day and no day of the week can be told from chance."
 
 
 def _span_parts(report: TextReport) -> Iterator[Html]:

@@ -133,10 +133,11 @@ def topics_picture(topics: Sequence[Topic], effects: Mapping[int, Claim]) -> Pic
 
 
 def clock_picture(clock: Clock) -> Picture:
-    """Outcomes by weekday and hour; where none are known, numbers of posts."""
+    """Outcomes by weekday and hour; where no hour has enough of them, numbers of posts."""
 
     def draw(figure: Any, theme: _Theme) -> None:
         from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.ticker import MaxNLocator
 
         axis = figure.subplots()
         has_outcomes = not np.isnan(clock.outcome).all()
@@ -147,7 +148,7 @@ def clock_picture(clock: Clock) -> Picture:
             label = "mean outcome, in standard deviations"
         else:
             ramp = LinearSegmentedColormap.from_list("posts", [theme.low, theme.one])
-            shown = axis.pcolormesh(clock.rows, cmap=ramp, vmin=0)
+            shown = axis.pcolormesh(clock.rows, cmap=ramp, vmin=0, vmax=max(int(clock.rows.max()), 2))
             label = "posts"
         _dress(axis, theme)
         axis.grid(False)
@@ -155,7 +156,7 @@ def clock_picture(clock: Clock) -> Picture:
         axis.set_xticks(np.arange(0, 24, 3) + 0.5, [f"{hour:02}" for hour in range(0, 24, 3)])
         axis.set_xlabel("hour of the day")
         axis.invert_yaxis()
-        bar = figure.colorbar(shown, ax=axis)
+        bar = figure.colorbar(shown, ax=axis, ticks=None if has_outcomes else MaxNLocator(integer=True))
         bar.set_label(label, color=theme.ink)
         bar.ax.tick_params(colors=theme.ink)
         bar.outline.set_edgecolor(theme.grid)

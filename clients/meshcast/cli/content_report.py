@@ -11,7 +11,7 @@ from meshcast.cli.calibration import Calibration, calibration, truths
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.shown_text import excerpt
 from meshcast.client import Claim, ContentChunk, ContentFeatures, ContentPatterns, Receipt
-from meshcast.contents import UNKNOWN_DAY, UNKNOWN_HOUR, ContentRows
+from meshcast.contents import UNKNOWN_DAY, UNKNOWN_HOUR, ContentRows, Contents
 from meshcast.rpc import MeshError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "claim_label",
     "claims_shown",
     "clock",
+    "cut_note",
     "no_claims",
     "summarize",
 ]
@@ -32,7 +33,7 @@ QUESTIONS: Mapping[str, str] = {"above_median": "above the channel's median", "v
 """The model's two questions in words."""
 
 _REASONS_SHOWN = 5
-_CELL_ROWS_MIN = 5  # of a cell of the week that is shown
+_CELL_ROWS_MIN = 10  # of an hour of the week that is shown: of fewer, the mean is mostly luck
 
 Floats = NDArray[np.float64]
 
@@ -137,8 +138,10 @@ class Clock:
 
     rows: NDArray[np.int64]
     """Rows with a known time."""
+    known: NDArray[np.int64]
+    """Those of them with an outcome."""
     outcome: Floats
-    """Mean of the outcomes, in standard deviations within the channel; NaN where fewer than five are known."""
+    """Mean of the outcomes, in standard deviations within the channel; NaN where fewer than ten are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +274,21 @@ def clock(rows: ContentRows) -> Clock | None:
     of = np.bincount(cell[known], minlength=168)
     sums = np.bincount(cell[known], weights=score[known], minlength=168)
     mean = np.where(of >= _CELL_ROWS_MIN, sums / np.maximum(of, 1), np.nan)
-    return Clock(rows=counts.reshape(7, 24), outcome=mean.reshape(7, 24))
+    return Clock(rows=counts.reshape(7, 24), known=of.reshape(7, 24), outcome=mean.reshape(7, 24))
+
+
+def cut_note(contents: Contents, judged: Judged) -> str:
+    """What to say of texts that were judged by their beginning; empty where none was."""
+    sizes = zip(contents.text, contents.title, strict=True)
+    characters = np.array([len(text) + len(title) for text, title in sizes], dtype=np.int64)
+    cut = np.flatnonzero(~np.isnan(judged.viral) & (judged.characters_read < characters))
+    if not len(cut):
+        return ""
+    longest = cut[int(np.argmax(characters[cut]))]
+    return (
+        f"rows judged by the beginning of a long text or title, as the model reads no more: {len(cut):,}; of the"
+        f" longest, {judged.characters_read[longest]:,} of {characters[longest]:,} characters were read"
+    )
 
 
 def no_claims(report: ContentReport) -> str:

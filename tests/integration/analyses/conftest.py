@@ -290,7 +290,8 @@ class Analyzer(pb_grpc.AnalyzerServiceServicer):
         contents, violations = contents_from_columns(request.contents)
         n = len(contents)
         p = np.array([probability(log_odds(*pair)) for pair in zip(contents.text, contents.title, strict=True)])
-        read = np.array([min(len(text), READ) for text in contents.text], dtype="<i4")
+        sizes = zip(contents.text, contents.title, strict=True)
+        read = np.array([min(len(text), READ) + len(title) for text, title in sizes], dtype="<i4")
         bad = list(violations)
         p[bad], read[bad] = np.nan, 0
         return pb.AnalyzeContentStreamResponse(
