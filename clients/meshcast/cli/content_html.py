@@ -242,8 +242,8 @@ def _when(report: ContentReport, clock: Clock) -> Iterator[Html]:
         what = "the mean outcome, in standard deviations within its channel"
         told = (
             f"Of the 168 hours of a week, {int(is_shown.sum())} have ten posts or more with an outcome, the fullest "
-            f"{int(clock.known.max()):,}; the others are empty. It is a picture, not a claim: the best of so many hours "
-            f"is best by luck. {_times_claimed(report)}"
+            f"{int(clock.known.max()):,}; the others are empty. It is a picture, not a claim: of so many hours, "
+            f"the best is best by luck. {_times_claimed(report)}"
         )
         caption, posts = f"Of each hour {what}, and in brackets its posts with an outcome.", clock.known
     else:

@@ -79,7 +79,7 @@ def test_a_claim_about_a_time_is_told_beside_the_map() -> None:
     rows = rows_at([7] * 10 + [9] * 10, outcome=[float(n) for n in range(20)])
     page = file_page(report(rows, (claim("hour", "Posts of the morning do worse."), claim("text", "Links do better."))))
     when = page[page.index("<h2>When") :]
-    assert "best by luck. Posts of the morning do worse.</p>" in when and "told from chance.</p>" not in when
+    assert "best is best by luck. Posts of the morning do worse.</p>" in when and "told from chance.</p>" not in when
 
 
 @pytest.mark.parametrize(
