@@ -17,7 +17,8 @@ class TrainSettings:
         validate_share: share of rows that choose the epoch and calibrate.
         rows_min: fewest training rows; the two other parts need a tenth of it.
         buckets: of the bag's tables, a power of two; 0 takes what fits the rows.
-        penalty_above: of the bag's squared weights, for being above the median; 0 takes what validates best.
+        penalty_above: of the squared weights of the bag's words, for being above the median; 0 takes what validates
+            best. What else is in the bag pays a multiple of it, see `bag`.
         penalty_viral: the same for being viral.
         folds: parts in time that a bag answers without having seen them.
         width: of a token's embedding.
