@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshcast.rpc import CorruptData
-from meshcast.runtime import Chooser, Repository, SessionOptions, VersionPaths
+from meshcast.runtime import Chooser, Model, Repository, RuntimeSettings, SessionOptions, VersionPaths
 from meshcast.runtime.choosing import SMALL_BYTES_MAX
 from meshcast.runtime.evidence import OPENVINO, OPENVINO_INT8, OPENVINO_INT8_WEIGHTS, OPENVINO_WEIGHTS, sha256
 
@@ -125,3 +125,14 @@ def test_a_swap_keeps_int8_where_the_new_version_has_it_and_goes_on_without_wher
     other = made.choose(plain, small.signature, keep=asked)
     assert other.session.backend.endswith("/f32")
     other.session.close()
+
+
+async def test_a_description_tells_the_tolerance_of_the_back_end_that_serves(
+    small: Any, repository: Any, settings: RuntimeSettings
+) -> None:
+    with_int8(repository, bound=2e-3)
+    for backend, bound in ((INT8, 2e-3), ("openvino/cpu/f32", small.signature.tolerance)):
+        chosen = replace(settings, backend=backend)
+        async with Model(name="small", signature=small.signature, repository=repository, settings=chosen) as model:
+            await model.load()
+            assert model.describe().backend == backend and model.describe().tolerance == bound
