@@ -115,7 +115,7 @@ async def test_an_embedder_that_nobody_built_is_said_through_the_gateway_with_th
             found = await asked.content.AnalyzeContentPatterns(patterns)  # no deadline: the route's own
     assert "meshcast models build embedder" in caught.value.facts["command"]
     assert found.representation == "words" and len(found.row_topics) == 40
-    assert (found.receipt.deadline_ms, found.receipt.deadline_default) == (30_000, True)
+    assert (found.receipt.deadline_ms, found.receipt.deadline_default) == (60_000, True)
 
 
 async def test_a_killed_analyzer_costs_its_part_and_nothing_else(mesh_of: Any, tmp_path: Any) -> None:
