@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
+
+from meshcast.runtime import card
 
 __all__ = ["CardText", "render_card"]
 
@@ -29,22 +30,13 @@ _LIMITS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardText:
-    """What a card says beside the numbers.
-
-    Attributes:
-        title: heading.
-        data: where the posts come from, with the licence.
-        intended_use: what the model is for.
-        limits: what it is not for; one sentence or two each.
-        notes: anything else, in Markdown; empty for none.
-    """
+class CardText(card.CardText):
+    """What the card says beside the numbers; see the runtime's `CardText`."""
 
     title: str = "Content model"
     data: str = "Posts given by the user."
     intended_use: str = _INTENDED_USE
     limits: Sequence[str] = _LIMITS
-    notes: str = ""
 
 
 def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str:
@@ -56,33 +48,13 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
     """
     text = text or CardText()
     data, split, recipe, test = metrics["data"], metrics["split"], metrics["recipe"], metrics["test"]
-    lines = [f"# {text.title}", "", text.intended_use, "", "## Data", "", text.data, ""]
+    lines = text.opening()
     lines += [
-        f"{data['posts']:,} posts of {_channels(data['channels'])}, {_day(data['first_unix_s'])} to "
-        f"{_day(data['last_unix_s'])} (UTC); {100 * data['titled_share']:.0f} % have a title.",
+        f"{card.posts_of(data)}; {100 * data['titled_share']:.0f} % have a title.",
         "",
     ]
-    if data["channels"] == 1:
-        lines += [
-            "**One channel only.** Everything below was learnt from and measured on a single channel. Nothing here "
-            "says how the model does on another one: train it on your own posts before relying on it.",
-            "",
-        ]
+    lines += card.split_lines(metrics, one="channel")
     lines += [
-        "| part | rows | channels | from | to | for |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {split[name]['rows']:,} | {split[name]['channels']} | {_day(split[name]['first_unix_s'])} | "
-            f"{_day(split[name]['last_unix_s'])} | {purpose} |"
-            for name, purpose in (
-                ("train", "weights"),
-                ("validation", "best epoch, calibration"),
-                ("test", "the numbers below"),
-            )
-        ),
-        "",
-        "## Scores on the test part",
-        "",
         "The calibration error is the expected one over 15 bins of equally many rows.",
         "",
     ]
@@ -101,7 +73,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
             *(_score_row(name, values) for name, values in others.items()),
             "",
         ]
-        better = [name for name, values in others.items() if _is_less(model["auc"], values["auc"])]
+        better = [name for name, values in others.items() if card.is_less(model["auc"], values["auc"])]
         if better:
             lines += [f"**A plain method ranks posts better here**: {', '.join(better)}.", ""]
         if model["ece"] > _ECE_MAX:
@@ -114,7 +86,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         lines += [f"All of these figures are rough: the test part has {rows:,} posts.", ""]
     elif rare:
         lines += [f"AUCs are rough, for want of posts that were: {', '.join(rare)}.", ""]
-    lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
+    lines += text.limit_lines()
     settings, penalty = recipe["settings"], recipe["penalty"]
     lines += [
         "## Recipe",
@@ -137,20 +109,4 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
 
 
 def _score_row(name: str, values: Mapping[str, float | None]) -> str:
-    return f"| {name} | " + " | ".join(_number(values[key]) for key in ("auc", "ece", "log_loss")) + " |"
-
-
-def _is_less(value: float | None, other: float | None) -> bool:
-    return value is not None and other is not None and value < other
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _channels(count: int) -> str:
-    return "1 channel" if count == 1 else f"{count:,} channels"
-
-
-def _day(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, tz=UTC).date().isoformat()
+    return f"| {name} | " + " | ".join(card.number(values[key]) for key in ("auc", "ece", "log_loss")) + " |"

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from meshcast.runtime import card
+from meshcast.runtime.card import number
+
 __all__ = ["CardText", "render_card"]
 
 _WINDOWS_MIN = 30  # fewer say nothing about coverage
@@ -26,22 +29,13 @@ _LIMITS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardText:
-    """What a card says beside the numbers.
-
-    Attributes:
-        title: heading.
-        data: where the series come from, with the licence.
-        intended_use: what the model is for.
-        limits: what it is not for; one sentence or two each.
-        notes: anything else, in Markdown; empty for none.
-    """
+class CardText(card.CardText):
+    """What the card says beside the numbers; see the runtime's `CardText`."""
 
     title: str = "Forecaster of daily series"
     data: str = "Series given by the user, and made-up series."
     intended_use: str = _INTENDED_USE
     limits: Sequence[str] = _LIMITS
-    notes: str = ""
 
 
 def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str:
@@ -54,7 +48,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
     text = text or CardText()
     data, split, recipe, test = metrics["data"], metrics["split"], metrics["recipe"], metrics["test"]
     settings, mase = recipe["settings"], test["mase"]
-    lines = [f"# {text.title}", "", text.intended_use, "", "## Data", "", text.data, ""]
+    lines = text.opening()
     lines += [
         f"{data['series']:,} series of {data['days']:,} days altogether, {_day(data['first_day'])} to "
         f"{_day(data['last_day'])}; {100 * data['missing_share']:.1f} % of the days have no value. Each series is "
@@ -69,7 +63,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         "",
         "| method | MASE |",
         "| --- | --- |",
-        *(f"| {'**this model**' if name == 'model' else name} | {_number(value)} |" for name, value in mase.items()),
+        *(f"| {'**this model**' if name == 'model' else name} | {number(value)} |" for name, value in mase.items()),
         "",
         "## Intervals on the test part",
         "",
@@ -78,12 +72,12 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         "| interval | covered | mean width | median width |",
         "| --- | --- | --- | --- |",
         *(
-            f"| {name} | {_percent(level['covered'])} | {_number(level['width'])} | {_number(level['width_median'])} |"
+            f"| {name} | {_percent(level['covered'])} | {number(level['width'])} | {number(level['width_median'])} |"
             for name, level in test["coverage"].items()
         ),
         "",
     ]
-    worse = [name for name, value in mase.items() if name != "model" and _is_less(value, mase["model"])]
+    worse = [name for name, value in mase.items() if name != "model" and card.is_less(value, mase["model"])]
     if worse:
         lines += [f"**A plain method does better here**: {', '.join(worse)}.", ""]
     few = test["windows"] < 200  # then coverage is known to five points at best
@@ -101,7 +95,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         ]
     if few:
         lines += [f"All of these figures are rough: the test part has {test['windows']:,} windows.", ""]
-    lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
+    lines += text.limit_lines()
     begun = "the weights that ship" if recipe["started_from_shipped"] else "nothing"
     lines += [
         "## Recipe",
@@ -119,14 +113,6 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
     if text.notes:
         lines += [text.notes, ""]
     return "\n".join(lines)
-
-
-def _is_less(value: float | None, other: float | None) -> bool:
-    return value is not None and other is not None and value < other
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

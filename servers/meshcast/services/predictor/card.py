@@ -1,10 +1,10 @@
 """Model card of a predictor: what it was trained on, how it scores beside plain methods, and what it is not for."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
+
+from meshcast.runtime import card
 
 __all__ = ["CardText", "render_card"]
 
@@ -30,22 +30,13 @@ _LIMITS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardText:
-    """What a card says beside the numbers.
-
-    Attributes:
-        title: heading.
-        data: where the posts come from, with the licence.
-        intended_use: what the model is for.
-        limits: what it is not for; one sentence or two each.
-        notes: anything else, in Markdown; empty for none.
-    """
+class CardText(card.CardText):
+    """What the card says beside the numbers; see the runtime's `CardText`."""
 
     title: str = "Predictor of engagement"
     data: str = "Posts given by the user."
     intended_use: str = _INTENDED_USE
     limits: Sequence[str] = _LIMITS
-    notes: str = ""
 
 
 def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str:
@@ -56,38 +47,18 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
         text: what the card says beside the numbers.
     """
     text = text or CardText()
-    data, split, recipe, test = metrics["data"], metrics["split"], metrics["recipe"], metrics["test"]
+    data, recipe, test = metrics["data"], metrics["recipe"], metrics["test"]
     model = test["model"]
-    lines = [f"# {text.title}", "", text.intended_use, "", "## Data", "", text.data, ""]
+    lines = text.opening()
     missing = [name for name, share in data["missing_share"].items() if share > 0]
     lines += [
-        f"{data['posts']:,} posts of {_channels(data['channels'])}, {_day(data['first_unix_s'])} to "
-        f"{_day(data['last_unix_s'])} (UTC). Counts missing: "
+        f"{card.posts_of(data)}. Counts missing: "
         + (", ".join(f"{name} {100 * data['missing_share'][name]:.0f} %" for name in missing) or "none")
         + ". A missing count is left out of engagement, never taken as zero.",
         "",
     ]
-    if data["channels"] == 1:
-        lines += [
-            "**One account only.** Everything below was learnt from and measured on a single channel. Nothing here "
-            "says how the model does on another one: train it on your own posts before relying on it.",
-            "",
-        ]
+    lines += card.split_lines(metrics, one="account")
     lines += [
-        "| part | rows | channels | from | to | for |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {split[name]['rows']:,} | {split[name]['channels']} | {_day(split[name]['first_unix_s'])} | "
-            f"{_day(split[name]['last_unix_s'])} | {purpose} |"
-            for name, purpose in (
-                ("train", "weights"),
-                ("validation", "best epoch, calibration"),
-                ("test", "the numbers below"),
-            )
-        ),
-        "",
-        "## Scores on the test part",
-        "",
         "Errors are in log1p units of engagement (0.1 is about 10 %). The median is that of the channel's last 20 "
         "settled posts.",
         "",
@@ -106,8 +77,8 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
             for name, level in model["coverage"].items()
         ),
         "",
-        f"Channels are judged from 200 test posts on ({_channels(model['channels_judged'])}). Confidence, the chance "
-        f"of ending above the median: expected calibration error {model['ece']:.3f} (15 equal-mass bins), "
+        f"Channels are judged from 200 test posts on ({card.channels(model['channels_judged'])}). Confidence, the "
+        f"chance of ending above the median: expected calibration error {model['ece']:.3f} (15 equal-mass bins), "
         f"{100 * model['above_share']:.1f} % of the test posts did.",
         "",
     ]
@@ -126,7 +97,7 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
             f"**Off by more than it should be** (2 points of coverage, 0.03 of calibration error): {', '.join(what)}.",
             "",
         ]
-    lines += ["## Limits", "", *(f"- {limit}" for limit in text.limits), ""]
+    lines += text.limit_lines()
     settings = recipe["settings"]
     lines += [
         "## Recipe",
@@ -146,26 +117,12 @@ def render_card(metrics: Mapping[str, Any], text: CardText | None = None) -> str
 
 
 def _score_row(name: str, values: Mapping[str, float | None]) -> str:
-    return f"| {name} | " + " | ".join(_number(values[key]) for key, _ in _SCORES) + " |"
+    return f"| {name} | " + " | ".join(card.number(values[key]) for key, _ in _SCORES) + " |"
 
 
 def _is_better(key: str, value: float | None, model: float | None) -> bool:
-    if value is None or model is None or math.isnan(value) or math.isnan(model):
-        return False
-    return value < model if key == "mae" else value > model
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+    return card.is_less(value, model) if key == "mae" else card.is_less(model, value)
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
-
-
-def _channels(count: int) -> str:
-    return "1 channel" if count == 1 else f"{count:,} channels"
-
-
-def _day(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, tz=UTC).date().isoformat()
