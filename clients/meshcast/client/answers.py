@@ -1,6 +1,5 @@
 """Answers of the mesh as values: predictions, chunks of them, and what else is asked for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -13,11 +12,12 @@ from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
+from meshcast.client.chunk_answers import ChunkAnswer, checked_columns, errors_of
 from meshcast.client.forecasts import Forecast
 from meshcast.client.judgements import ContentJudgement
 from meshcast.client.receipts import Receipt
 from meshcast.columns import unpack_floats
-from meshcast.rpc import Internal, InvalidInput, MeshError, Violation, from_item, prediction_id
+from meshcast.rpc import MeshError, Violation, from_item
 
 Floats = NDArray[np.float32]
 
@@ -84,57 +84,33 @@ class EngagementPrediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EngagementChunk:
-    """Predictions of one chunk of rows as columns; a failed row holds NaN in each.
+class EngagementChunk(ChunkAnswer):
+    """Predictions of one chunk of rows as columns; a failed row holds NaN in each, as all do where it was refused.
 
     Attributes:
-        sequence: number of the chunk, from 0.
-        rows: shape (n,), int64: the rows asked about, as positions in the table, or counted from 0 for questions.
         log_engagement: shape (n,), float32, log1p(count).
         levels: levels of the intervals, ascending.
         lower_log: shape (levels, n), float32, lower ends in log1p units.
         upper_log: shape (levels, n), float32, upper ends in log1p units.
         confidence: shape (n,), float32.
         recent_median_log: shape (n,), float32, log1p(count).
-        failed: errors of failed rows by their place in the chunk, from 0.
-        error: why the chunk as a whole was refused; None when it was not. Then every row is NaN.
-        receipt: one for the chunk.
-        row_request_ids: the rows' own request ids, where the caller gave them.
     """
 
-    sequence: int
-    rows: NDArray[np.int64]
     log_engagement: Floats
     levels: tuple[float, ...]
     lower_log: Floats
     upper_log: Floats
     confidence: Floats
     recent_median_log: Floats
-    failed: Mapping[int, MeshError]
-    error: MeshError | None
-    receipt: Receipt
-    row_request_ids: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @property
     def engagement(self) -> NDArray[np.float64]:
         """Expected engagement as counts; shape (n,)."""
         return np.expm1(self.log_engagement.astype(np.float64))
 
-    @property
-    def is_ok(self) -> NDArray[np.bool_]:
-        """Which rows were predicted; shape (n,)."""
-        ok = np.full(len(self.rows), self.error is None)
-        ok[list(self.failed)] = False
-        return ok
-
     def prediction_id(self, row: int) -> str:
         """Id under which a row of the chunk, counted from 0, can be read back."""
-        if self.row_request_ids:
-            return prediction_id(self.row_request_ids[row])
-        return f"{self.receipt.prediction_id}.{row}"
+        return self._row_id(row)
 
     def predictions(self) -> "list[EngagementPrediction | MeshError]":
         """The rows one by one, a failed one as its error."""
@@ -186,25 +162,19 @@ class EngagementChunk:
             Internal: the columns are not of as many rows as were asked about.
         """
         n = len(rows)
-        error = from_item(response.status) if response.status.code else None
-        failed = {status.row: from_item(status.status) for status in response.failed}
+        error, failed = errors_of(response)
         levels = tuple(response.levels)
         if error is not None:
             nothing = np.full(n, np.nan, dtype=np.float32)
             empty = np.empty((0, n), dtype=np.float32)
             log, low, high, confidence, median, levels = nothing, empty, empty, nothing, nothing, ()
         else:
-            try:
+            with checked_columns(response, n):
                 log = unpack_floats(response.log_engagement, (n,), "log_engagement")
                 low = unpack_floats(response.lower_log, (len(levels), n), "lower_log")
                 high = unpack_floats(response.upper_log, (len(levels), n), "upper_log")
                 confidence = unpack_floats(response.confidence, (n,), "confidence")
                 median = unpack_floats(response.recent_median_log, (n,), "recent_median_log")
-                if any(not 0 <= row < n for row in failed):
-                    raise InvalidInput("failed rows are outside of the chunk")
-            except InvalidInput as wrong:
-                text = f"the server answered a chunk of {n} rows with {response.rows}: {wrong}"
-                raise Internal(text) from wrong
         return cls(
             sequence=sequence,
             rows=rows,

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from meshcast.api.forecaster.v1 import forecaster_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
+from meshcast.client.chunk_answers import ChunkAnswer, checked_columns, errors_of
 from meshcast.client.receipts import Receipt
 from meshcast.columns import unpack_column, unpack_floats
-from meshcast.rpc import Internal, InvalidInput, MeshError, from_item, prediction_id
+from meshcast.rpc import Internal, InvalidInput, MeshError
 from meshcast.series import days_from_messages
 
 Values = NDArray[np.float64]
@@ -120,12 +121,10 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ForecastChunk:
-    """Forecasts of one chunk of rows as columns; a failed row holds NaN in each.
+class ForecastChunk(ChunkAnswer):
+    """Forecasts of one chunk of rows as columns; a failed row holds NaN in each, a refused chunk has no days.
 
     Attributes:
-        sequence: number of the chunk, from 0.
-        rows: shape (n,), int64: the rows asked about, counted from 0.
         first_day: shape (n,), int64, first day of each forecast, days since 1970-01-01; 0 where the row failed.
         median: shape (n, days), float32, in the unit of the series.
         levels: levels of the intervals, ascending.
@@ -133,13 +132,8 @@ class ForecastChunk:
         upper: shape (levels, n, days), float32, upper ends.
         quantile_levels: levels of the quantiles, ascending.
         quantiles: shape (quantiles, n, days), float32.
-        failed: errors of failed rows by their place in the chunk, from 0.
-        error: why the chunk as a whole was refused; None when it was not. Then there are no days.
-        receipt: one for the chunk.
     """
 
-    sequence: int
-    rows: NDArray[np.int64]
     first_day: NDArray[np.int64]
     median: Floats
     levels: tuple[float, ...]
@@ -147,26 +141,10 @@ class ForecastChunk:
     upper: Floats
     quantile_levels: tuple[float, ...]
     quantiles: Floats
-    failed: Mapping[int, MeshError]
-    error: MeshError | None
-    receipt: Receipt
-    row_request_ids: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def is_ok(self) -> NDArray[np.bool_]:
-        """Which rows were forecast; shape (n,)."""
-        ok = np.full(len(self.rows), self.error is None)
-        ok[list(self.failed)] = False
-        return ok
 
     def forecast_id(self, row: int) -> str:
         """Id under which a row of the chunk, counted from 0, can be read back."""
-        if self.row_request_ids:
-            return prediction_id(self.row_request_ids[row])
-        return f"{self.receipt.prediction_id}.{row}"
+        return self._row_id(row)
 
     def forecasts(self) -> "list[Forecast | MeshError]":
         """The rows one by one, a failed one as its error."""
@@ -208,8 +186,7 @@ class ForecastChunk:
             Internal: the columns are not of as many rows and days as were asked about.
         """
         n, days = len(rows), response.horizon_days
-        error = from_item(response.status) if response.status.code else None
-        failed = {status.row: from_item(status.status) for status in response.failed}
+        error, failed = errors_of(response)
         levels, quantile_levels = tuple(response.levels), tuple(response.quantile_levels)
         if error is not None:
             first_day = np.zeros(n, dtype=np.int64)
@@ -217,17 +194,12 @@ class ForecastChunk:
             lower = upper = quantiles = np.empty((0, n, 0), dtype=np.float32)
             levels, quantile_levels = (), ()
         else:
-            try:
+            with checked_columns(response, n):
                 first_day = unpack_column(response.first_day, _DAY, (n,), "first_day").astype(np.int64)
                 median = unpack_floats(response.median, (n, days), "median")
                 lower = unpack_floats(response.lower, (len(levels), n, days), "lower")
                 upper = unpack_floats(response.upper, (len(levels), n, days), "upper")
                 quantiles = unpack_floats(response.quantiles, (len(quantile_levels), n, days), "quantiles")
-                if any(not 0 <= row < n for row in failed):
-                    raise InvalidInput("failed rows are outside of the chunk")
-            except InvalidInput as wrong:
-                text = f"the server answered a chunk of {n} rows with {response.rows}: {wrong}"
-                raise Internal(text) from wrong
         return cls(
             sequence=sequence,
             rows=rows,

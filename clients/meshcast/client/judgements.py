@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
+from meshcast.client.chunk_answers import ChunkAnswer, checked_columns, errors_of
 from meshcast.client.receipts import Receipt
 from meshcast.columns import unpack_column, unpack_floats
-from meshcast.rpc import Internal, InvalidInput, MeshError, from_item, prediction_id
+from meshcast.rpc import MeshError
 
 Question = Literal["viral", "above_median"]
 """What is asked about a text: whether it ends among the channel's top tenth, or above the channel's recent median."""
@@ -58,46 +59,22 @@ class ContentJudgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ContentChunk:
-    """Judgements of one chunk of rows as columns; a failed row holds NaN in both probabilities.
+class ContentChunk(ChunkAnswer):
+    """Judgements of one chunk of rows as columns; a failed row, or each of a refused chunk, has NaN probabilities.
 
     Attributes:
-        sequence: number of the chunk, from 0.
-        rows: shape (n,), int64: the rows asked about, counted from 0.
         above_median: shape (n,), float32, as in `ContentJudgement`.
         viral: shape (n,), float32.
         characters_read: shape (n,), int32; 0 where the row failed.
-        failed: errors of failed rows by their place in the chunk, from 0.
-        error: why the chunk as a whole was refused; None when it was not. Then every row is NaN.
-        receipt: one for the chunk.
-        row_request_ids: the rows' own request ids, where they had any.
     """
 
-    sequence: int
-    rows: NDArray[np.int64]
     above_median: NDArray[np.float32]
     viral: NDArray[np.float32]
     characters_read: NDArray[np.int32]
-    failed: Mapping[int, MeshError]
-    error: MeshError | None
-    receipt: Receipt
-    row_request_ids: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def is_ok(self) -> NDArray[np.bool_]:
-        """Which rows were judged; shape (n,)."""
-        ok = np.full(len(self.rows), self.error is None)
-        ok[list(self.failed)] = False
-        return ok
 
     def prediction_id(self, row: int) -> str:
         """Id of the judgement of a row of the chunk, counted from 0."""
-        if self.row_request_ids:
-            return prediction_id(self.row_request_ids[row])
-        return f"{self.receipt.prediction_id}.{row}"
+        return self._row_id(row)
 
     def judgements(self) -> "list[ContentJudgement | MeshError]":
         """The rows one by one, a failed one as its error."""
@@ -137,21 +114,15 @@ class ContentChunk:
             Internal: the columns are not of as many rows as were asked about.
         """
         n = len(rows)
-        error = from_item(response.status) if response.status.code else None
-        failed = {status.row: from_item(status.status) for status in response.failed}
+        error, failed = errors_of(response)
         if error is not None:
             above = viral = np.full(n, np.nan, dtype=np.float32)
             read = np.zeros(n, dtype=np.int32)
         else:
-            try:
+            with checked_columns(response, n):
                 above = unpack_floats(response.above_median, (n,), "above_median")
                 viral = unpack_floats(response.viral, (n,), "viral")
                 read = unpack_column(response.characters_read, _CHARACTERS, (n,), "characters_read")
-                if any(not 0 <= row < n for row in failed):
-                    raise InvalidInput("failed rows are outside of the chunk")
-            except InvalidInput as wrong:
-                text = f"the server answered a chunk of {n} rows with {response.rows}: {wrong}"
-                raise Internal(text) from wrong
         return cls(
             sequence=sequence,
             rows=rows,
