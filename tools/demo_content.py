@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from meshcast.cli.score import BASELINES, baselines
 from meshcast.cli.settings import connect
 from meshcast.client import MeshClient
 from meshcast.contents import Contents
 from meshcast.posts import PostTable, engagement, read_posts, settled_history
+from meshcast.runtime.calibration import area_under_curve as auc
 
 __all__ = ["Outcomes", "auc", "main", "outcomes"]
 
@@ -61,26 +63,11 @@ def outcomes(posts: PostTable, unseen_from: datetime = UNSEEN_FROM) -> Outcomes:
     """
     index = settled_history(posts)
     size = np.log1p(engagement(posts).astype(np.float64))
-    usual = np.array([np.nanmedian(size[a:b]) for a, b in zip(index.start.tolist(), index.stop.tolist(), strict=True)])
+    usual = baselines(size, index)[BASELINES[2]]
     unseen = posts.published_unix_s[index.row] >= unseen_from.timestamp()
     above = (size[index.row] - usual)[unseen]
     truth = {"above_median": above > 0, "viral": above > np.quantile(above, 1 - VIRAL_SHARE)}
     return Outcomes(row=index.row[unseen], truth=truth)
-
-
-def auc(score: Floats, truth: Truth) -> float:
-    """Probability that a post for which the question came true has the higher score; a tie counts half.
-
-    Args:
-        score: shape (n,).
-        truth: shape (n,), with at least one post of either kind.
-
-    Source: Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 143 (1982).
-    """
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
-    true = int(truth.sum())
-    return float((rank[truth].sum() - true * (true + 1) / 2) / (true * (len(truth) - true)))
 
 
 def auc_interval(score: Floats, truth: Truth, *, seed: int = 1) -> tuple[float, float]:

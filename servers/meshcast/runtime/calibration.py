@@ -10,6 +10,7 @@ __all__ = [
     "area_under_curve",
     "confidence_line",
     "expected_calibration_error",
+    "mean_ranks",
     "rank_correlation",
     "rank_correlation_within",
     "stacking_line",
@@ -79,13 +80,13 @@ def area_under_curve(score: Floats, labels: NDArray[np.bool_]) -> float:
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives:
         return float("nan")
-    ranks = _ranks(score)
+    ranks = mean_ranks(score)
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def rank_correlation(a: Floats, b: Floats) -> float:
     """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant."""
-    x, y = _ranks(a), _ranks(b)
+    x, y = mean_ranks(a), mean_ranks(b)
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum() / scale) if scale > 0 else float("nan")
@@ -133,7 +134,8 @@ def _log_loss(odds: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
     return float((np.logaddexp(0, odds) - goal * odds).mean())
 
 
-def _ranks(values: Floats) -> NDArray[np.float64]:
+def mean_ranks(values: Floats) -> NDArray[np.float64]:
+    """Ranks from 1, shape (m,); ties share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     middle = (last - counts + 1 + last) / 2

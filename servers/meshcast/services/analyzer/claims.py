@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.runtime.calibration import mean_ranks
+
 __all__ = ["CLUSTERS_MIN", "ROWS_MIN", "Design", "Finding", "design_of", "findings"]
 
 Floats = NDArray[np.float64]
@@ -133,7 +135,7 @@ def design_of(outcome: Floats, channel: Ints, day: Floats | None, order: Floats 
     score: list[Floats] = []
     place: list[Floats] = []
     for members, in_time in strata:
-        ranks = _ranks(outcome[members])
+        ranks = mean_ranks(outcome[members]) - 1
         if len(members) < 2 or ranks.min() == ranks.max():
             continue
         normal: Floats = np.asarray(ndtri((ranks + 0.5) / len(members)), dtype=np.float64)
@@ -326,13 +328,6 @@ def _shuffled(design: Design, count: int, rng: np.random.Generator) -> Singles:
     """Scores that changed places within their strata, shape (m, count), float32."""
     keys = rng.random((count, len(design.stratum))) + design.stratum
     return np.asarray(design.score.astype(np.float32)[np.argsort(keys, axis=1)].T)
-
-
-def _ranks(values: Floats) -> Floats:
-    """Ranks from 0, ties at their middle; shape (m,)."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts + 1) / 2)[inverse])
 
 
 def _unit(outcome: Floats, score: Floats, stratum: Ints) -> float:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from meshcast.services.analyzer.features import EXTRAS, GRAMS_UNIT, TITLE_TOKEN, TOKENS_MAX, TOKENS_UNIT
 from meshcast.services.analyzer.grams import GRAM_IDS, KIND_IDS
+from meshcast.services.analyzer.signature import TOKEN_IDS
 
 __all__ = [
     "OUTPUTS",
-    "VOCABULARY",
     "PLAN_COLUMNS",
     "ContentModel",
     "GramBag",
@@ -25,9 +25,6 @@ __all__ = [
 
 OUTPUTS = ("above_median", "viral")
 """Names of the graph's outputs, in its order: the questions."""
-
-VOCABULARY = 8_192
-"""Tokens of the tokenizer."""
 
 _EXTRA = {name: k for k, name in enumerate(EXTRAS)}
 _LENGTHS = ("content_length", "text_length", "title_length")
@@ -138,7 +135,7 @@ class TextReader(nn.Module):
     def __init__(self, *, width: int = 64, heads: int = 4, dropout: float = 0.2) -> None:
         super().__init__()
         self._heads = heads
-        words = nn.Embedding(VOCABULARY, width, padding_idx=0)
+        words = nn.Embedding(TOKEN_IDS, width, padding_idx=0)
         self.token: nn.Embedding | PackedEmbedding = words
         self.place = nn.Parameter(torch.zeros(TOKENS_MAX, width))
         self.in_title = nn.Parameter(torch.zeros(width))
@@ -262,6 +259,6 @@ def plan_columns(extras: Tensor) -> Tensor:
 def example_inputs(rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs of the right shapes for an export; at least two rows, since one would freeze the batch at 1."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(1, VOCABULARY, (rows, 2 * TOKENS_UNIT), generator=generator, dtype=torch.int32)
+    tokens = torch.randint(1, TOKEN_IDS, (rows, 2 * TOKENS_UNIT), generator=generator, dtype=torch.int32)
     grams = torch.randint(1, GRAM_IDS, (rows, 2 * GRAMS_UNIT), generator=generator, dtype=torch.int32)
     return tokens, grams, torch.full((rows, len(EXTRAS)), 10.0)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from meshcast.contents import UNKNOWN_TIME, ContentRows
 from meshcast.posts import HistoryIndex, PostTable, settled_history
 from meshcast.rpc.errors import InvalidInput
+from meshcast.runtime.calibration import mean_ranks
 
 __all__ = ["VIRAL_SHARE", "Outcomes", "outcomes_of"]
 
@@ -82,9 +83,7 @@ class Outcomes:
         """Rank of each post's residual within its channel, from 0 to 1; ties share their mean rank."""
         ranks = np.empty(len(self))
         for _, own in self._by_channel():
-            _, inverse, counts = np.unique(self.residual[own], return_inverse=True, return_counts=True)
-            middle = np.cumsum(counts) - counts / 2
-            ranks[own] = middle[inverse] / len(own)
+            ranks[own] = (mean_ranks(self.residual[own]) - 0.5) / len(own)
         return ranks
 
     def _by_channel(self) -> list[tuple[int, Positions]]:
