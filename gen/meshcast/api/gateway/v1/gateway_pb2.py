@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from meshcast.api.analyzer.v1 import analyzer_pb2 as meshcast_dot_api_dot_analyzer_dot_v1_dot_analyzer__pb2
+from meshcast.api.drift.v1 import drift_pb2 as meshcast_dot_api_dot_drift_dot_v1_dot_drift__pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2 as meshcast_dot_api_dot_forecaster_dot_v1_dot_forecaster__pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as meshcast_dot_api_dot_predictor_dot_v1_dot_predictor__pb2
 from meshcast.api.type.v1 import receipt_pb2 as meshcast_dot_api_dot_type_dot_v1_dot_receipt__pb2
 from meshcast.api.type.v1 import status_pb2 as meshcast_dot_api_dot_type_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%meshcast/api/gateway/v1/gateway.proto\x12\x17meshcast.api.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'meshcast/api/analyzer/v1/analyzer.proto\x1a+meshcast/api/forecaster/v1/forecaster.proto\x1a)meshcast/api/predictor/v1/predictor.proto\x1a\"meshcast/api/type/v1/receipt.proto\x1a!meshcast/api/type/v1/status.proto\"\xdc\x02\n\x1bPredictComprehensiveRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x33\n\x05parts\x18\x02 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x05parts\x12S\n\nengagement\x18\x03 \x01(\x0b\x32\x33.meshcast.api.predictor.v1.PredictEngagementRequestR\nengagement\x12I\n\x06growth\x18\x04 \x01(\x0b\x32\x31.meshcast.api.forecaster.v1.ForecastGrowthRequestR\x06growth\x12I\n\x07\x63ontent\x18\x05 \x01(\x0b\x32/.meshcast.api.analyzer.v1.AnalyzeContentRequestR\x07\x63ontent\"\x87\x04\n\x1cPredictComprehensiveResponse\x12\x31\n\x04part\x18\x01 \x01(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x04part\x12\x34\n\x06status\x18\x02 \x01(\x0b\x32\x1c.meshcast.api.type.v1.StatusR\x06status\x12V\n\nengagement\x18\x03 \x01(\x0b\x32\x34.meshcast.api.predictor.v1.PredictEngagementResponseH\x00R\nengagement\x12L\n\x06growth\x18\x04 \x01(\x0b\x32\x32.meshcast.api.forecaster.v1.ForecastGrowthResponseH\x00R\x06growth\x12L\n\x07\x63ontent\x18\x05 \x01(\x0b\x32\x30.meshcast.api.analyzer.v1.AnalyzeContentResponseH\x00R\x07\x63ontent\x12G\n\x07summary\x18\x0e \x01(\x0b\x32-.meshcast.api.gateway.v1.ComprehensiveSummaryR\x07summary\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receiptB\x08\n\x06\x61nswer\"\xa7\x01\n\x14\x43omprehensiveSummary\x12\x39\n\x08\x61nswered\x18\x01 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x08\x61nswered\x12\x35\n\x06\x66\x61iled\x18\x02 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x06\x66\x61iled\x12\x1d\n\nelapsed_us\x18\x03 \x01(\x03R\telapsedUs\"\x8f\x01\n!PredictComprehensiveStreamRequest\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12N\n\x07request\x18\x02 \x01(\x0b\x32\x34.meshcast.api.gateway.v1.PredictComprehensiveRequestR\x07request\"\xcc\x01\n\"PredictComprehensiveStreamResponse\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12Q\n\x08response\x18\x02 \x01(\x0b\x32\x35.meshcast.api.gateway.v1.PredictComprehensiveResponseR\x08response\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\x95\x02\n\x16RoutePredictionRequest\x12U\n\nengagement\x18\x01 \x01(\x0b\x32\x33.meshcast.api.predictor.v1.PredictEngagementRequestH\x00R\nengagement\x12K\n\x06growth\x18\x02 \x01(\x0b\x32\x31.meshcast.api.forecaster.v1.ForecastGrowthRequestH\x00R\x06growth\x12K\n\x07\x63ontent\x18\x03 \x01(\x0b\x32/.meshcast.api.analyzer.v1.AnalyzeContentRequestH\x00R\x07\x63ontentB\n\n\x08question\"\xd0\x02\n\x17RoutePredictionResponse\x12V\n\nengagement\x18\x01 \x01(\x0b\x32\x34.meshcast.api.predictor.v1.PredictEngagementResponseH\x00R\nengagement\x12L\n\x06growth\x18\x02 \x01(\x0b\x32\x32.meshcast.api.forecaster.v1.ForecastGrowthResponseH\x00R\x06growth\x12L\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x30.meshcast.api.analyzer.v1.AnalyzeContentResponseH\x00R\x07\x63ontent\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receiptB\x08\n\x06\x61nswer\"\x15\n\x13ListServicesRequest\"\x92\x01\n\x14ListServicesResponse\x12\x41\n\x08services\x18\x01 \x03(\x0b\x32%.meshcast.api.gateway.v1.ServiceEntryR\x08services\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\x7f\n\x0cServiceEntry\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12#\n\rgrpc_services\x18\x02 \x03(\tR\x0cgrpcServices\x12\x18\n\x07methods\x18\x03 \x03(\tR\x07methods\x12\x1c\n\tendpoints\x18\x04 \x03(\tR\tendpoints\"\x17\n\x15ReadMeshHealthRequest\"\x8e\x01\n\x16ReadMeshHealthResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.meshcast.api.gateway.v1.MeshHealthR\x06health\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"3\n\x10WatchMeshRequest\x12\x1f\n\x0binterval_ms\x18\x01 \x01(\x05R\nintervalMs\"\x89\x01\n\x11WatchMeshResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.meshcast.api.gateway.v1.MeshHealthR\x06health\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\x8d\x02\n\nMeshHealth\x12\x37\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08readTime\x12\x18\n\x07serving\x18\x02 \x01(\x08R\x07serving\x12\x42\n\x08services\x18\x03 \x03(\x0b\x32&.meshcast.api.gateway.v1.ServiceHealthR\x08services\x12)\n\x10meshcast_version\x18\x04 \x01(\tR\x0fmeshcastVersion\x12=\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bstartedTime\"\xe5\x03\n\rServiceHealth\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05state\x12\x42\n\x08replicas\x18\x03 \x03(\x0b\x32&.meshcast.api.gateway.v1.ReplicaHealthR\x08replicas\x12[\n\rcalls_by_code\x18\x04 \x03(\x0b\x32\x37.meshcast.api.gateway.v1.ServiceHealth.CallsByCodeEntryR\x0b\x63\x61llsByCode\x12&\n\x0f\x63\x61lls_in_flight\x18\x05 \x01(\x05R\rcallsInFlight\x12)\n\x0elatency_ms_p50\x18\x06 \x01(\x01H\x00R\x0clatencyMsP50\x88\x01\x01\x12)\n\x0elatency_ms_p99\x18\x07 \x01(\x01H\x01R\x0clatencyMsP99\x88\x01\x01\x1a>\n\x10\x43\x61llsByCodeEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x42\x11\n\x0f_latency_ms_p50B\x11\n\x0f_latency_ms_p99\"\xef\x02\n\rReplicaHealth\x12\x1a\n\x08\x65ndpoint\x18\x01 \x01(\tR\x08\x65ndpoint\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05state\x12=\n\x0c\x63hanged_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63hangedTime\x12J\n\x06models\x18\x04 \x03(\x0b\x32\x32.meshcast.api.gateway.v1.ReplicaHealth.ModelsEntryR\x06models\x12\x18\n\x07problem\x18\x05 \x01(\tR\x07problem\x1a`\n\x0bModelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12;\n\x05value\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05value:\x02\x38\x01*d\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x13\n\x0fPART_ENGAGEMENT\x10\x01\x12\x0f\n\x0bPART_GROWTH\x10\x02\x12\x10\n\x0cPART_CONTENT\x10\x03\x12\x0e\n\nPART_DRIFT\x10\x04*\x86\x01\n\x0cServingState\x12\x1d\n\x19SERVING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVING_STATE_SERVING\x10\x01\x12\x1d\n\x19SERVING_STATE_NOT_SERVING\x10\x02\x12\x1d\n\x19SERVING_STATE_UNREACHABLE\x10\x03\x32\xf0\x05\n\x0eGatewayService\x12\x85\x01\n\x14PredictComprehensive\x12\x34.meshcast.api.gateway.v1.PredictComprehensiveRequest\x1a\x35.meshcast.api.gateway.v1.PredictComprehensiveResponse0\x01\x12\x99\x01\n\x1aPredictComprehensiveStream\x12:.meshcast.api.gateway.v1.PredictComprehensiveStreamRequest\x1a;.meshcast.api.gateway.v1.PredictComprehensiveStreamResponse(\x01\x30\x01\x12t\n\x0fRoutePrediction\x12/.meshcast.api.gateway.v1.RoutePredictionRequest\x1a\x30.meshcast.api.gateway.v1.RoutePredictionResponse\x12k\n\x0cListServices\x12,.meshcast.api.gateway.v1.ListServicesRequest\x1a-.meshcast.api.gateway.v1.ListServicesResponse\x12q\n\x0eReadMeshHealth\x12..meshcast.api.gateway.v1.ReadMeshHealthRequest\x1a/.meshcast.api.gateway.v1.ReadMeshHealthResponse\x12\x64\n\tWatchMesh\x12).meshcast.api.gateway.v1.WatchMeshRequest\x1a*.meshcast.api.gateway.v1.WatchMeshResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%meshcast/api/gateway/v1/gateway.proto\x12\x17meshcast.api.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'meshcast/api/analyzer/v1/analyzer.proto\x1a!meshcast/api/drift/v1/drift.proto\x1a+meshcast/api/forecaster/v1/forecaster.proto\x1a)meshcast/api/predictor/v1/predictor.proto\x1a\"meshcast/api/type/v1/receipt.proto\x1a!meshcast/api/type/v1/status.proto\"\xa1\x03\n\x1bPredictComprehensiveRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x33\n\x05parts\x18\x02 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x05parts\x12S\n\nengagement\x18\x03 \x01(\x0b\x32\x33.meshcast.api.predictor.v1.PredictEngagementRequestR\nengagement\x12I\n\x06growth\x18\x04 \x01(\x0b\x32\x31.meshcast.api.forecaster.v1.ForecastGrowthRequestR\x06growth\x12I\n\x07\x63ontent\x18\x05 \x01(\x0b\x32/.meshcast.api.analyzer.v1.AnalyzeContentRequestR\x07\x63ontent\x12\x43\n\x05\x64rift\x18\x06 \x01(\x0b\x32-.meshcast.api.drift.v1.DetectDataDriftRequestR\x05\x64rift\"\xcf\x04\n\x1cPredictComprehensiveResponse\x12\x31\n\x04part\x18\x01 \x01(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x04part\x12\x34\n\x06status\x18\x02 \x01(\x0b\x32\x1c.meshcast.api.type.v1.StatusR\x06status\x12V\n\nengagement\x18\x03 \x01(\x0b\x32\x34.meshcast.api.predictor.v1.PredictEngagementResponseH\x00R\nengagement\x12L\n\x06growth\x18\x04 \x01(\x0b\x32\x32.meshcast.api.forecaster.v1.ForecastGrowthResponseH\x00R\x06growth\x12L\n\x07\x63ontent\x18\x05 \x01(\x0b\x32\x30.meshcast.api.analyzer.v1.AnalyzeContentResponseH\x00R\x07\x63ontent\x12\x46\n\x05\x64rift\x18\x06 \x01(\x0b\x32..meshcast.api.drift.v1.DetectDataDriftResponseH\x00R\x05\x64rift\x12G\n\x07summary\x18\x0e \x01(\x0b\x32-.meshcast.api.gateway.v1.ComprehensiveSummaryR\x07summary\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receiptB\x08\n\x06\x61nswer\"\xa7\x01\n\x14\x43omprehensiveSummary\x12\x39\n\x08\x61nswered\x18\x01 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x08\x61nswered\x12\x35\n\x06\x66\x61iled\x18\x02 \x03(\x0e\x32\x1d.meshcast.api.gateway.v1.PartR\x06\x66\x61iled\x12\x1d\n\nelapsed_us\x18\x03 \x01(\x03R\telapsedUs\"\x8f\x01\n!PredictComprehensiveStreamRequest\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12N\n\x07request\x18\x02 \x01(\x0b\x32\x34.meshcast.api.gateway.v1.PredictComprehensiveRequestR\x07request\"\xcc\x01\n\"PredictComprehensiveStreamResponse\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12Q\n\x08response\x18\x02 \x01(\x0b\x32\x35.meshcast.api.gateway.v1.PredictComprehensiveResponseR\x08response\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\xdc\x02\n\x16RoutePredictionRequest\x12U\n\nengagement\x18\x01 \x01(\x0b\x32\x33.meshcast.api.predictor.v1.PredictEngagementRequestH\x00R\nengagement\x12K\n\x06growth\x18\x02 \x01(\x0b\x32\x31.meshcast.api.forecaster.v1.ForecastGrowthRequestH\x00R\x06growth\x12K\n\x07\x63ontent\x18\x03 \x01(\x0b\x32/.meshcast.api.analyzer.v1.AnalyzeContentRequestH\x00R\x07\x63ontent\x12\x45\n\x05\x64rift\x18\x04 \x01(\x0b\x32-.meshcast.api.drift.v1.DetectDataDriftRequestH\x00R\x05\x64riftB\n\n\x08question\"\x98\x03\n\x17RoutePredictionResponse\x12V\n\nengagement\x18\x01 \x01(\x0b\x32\x34.meshcast.api.predictor.v1.PredictEngagementResponseH\x00R\nengagement\x12L\n\x06growth\x18\x02 \x01(\x0b\x32\x32.meshcast.api.forecaster.v1.ForecastGrowthResponseH\x00R\x06growth\x12L\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x30.meshcast.api.analyzer.v1.AnalyzeContentResponseH\x00R\x07\x63ontent\x12\x46\n\x05\x64rift\x18\x04 \x01(\x0b\x32..meshcast.api.drift.v1.DetectDataDriftResponseH\x00R\x05\x64rift\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receiptB\x08\n\x06\x61nswer\"\x15\n\x13ListServicesRequest\"\x92\x01\n\x14ListServicesResponse\x12\x41\n\x08services\x18\x01 \x03(\x0b\x32%.meshcast.api.gateway.v1.ServiceEntryR\x08services\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\x7f\n\x0cServiceEntry\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12#\n\rgrpc_services\x18\x02 \x03(\tR\x0cgrpcServices\x12\x18\n\x07methods\x18\x03 \x03(\tR\x07methods\x12\x1c\n\tendpoints\x18\x04 \x03(\tR\tendpoints\"\x17\n\x15ReadMeshHealthRequest\"\x8e\x01\n\x16ReadMeshHealthResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.meshcast.api.gateway.v1.MeshHealthR\x06health\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"3\n\x10WatchMeshRequest\x12\x1f\n\x0binterval_ms\x18\x01 \x01(\x05R\nintervalMs\"\x89\x01\n\x11WatchMeshResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.meshcast.api.gateway.v1.MeshHealthR\x06health\x12\x37\n\x07receipt\x18\x0f \x01(\x0b\x32\x1d.meshcast.api.type.v1.ReceiptR\x07receipt\"\x8d\x02\n\nMeshHealth\x12\x37\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08readTime\x12\x18\n\x07serving\x18\x02 \x01(\x08R\x07serving\x12\x42\n\x08services\x18\x03 \x03(\x0b\x32&.meshcast.api.gateway.v1.ServiceHealthR\x08services\x12)\n\x10meshcast_version\x18\x04 \x01(\tR\x0fmeshcastVersion\x12=\n\x0cstarted_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bstartedTime\"\xe5\x03\n\rServiceHealth\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05state\x12\x42\n\x08replicas\x18\x03 \x03(\x0b\x32&.meshcast.api.gateway.v1.ReplicaHealthR\x08replicas\x12[\n\rcalls_by_code\x18\x04 \x03(\x0b\x32\x37.meshcast.api.gateway.v1.ServiceHealth.CallsByCodeEntryR\x0b\x63\x61llsByCode\x12&\n\x0f\x63\x61lls_in_flight\x18\x05 \x01(\x05R\rcallsInFlight\x12)\n\x0elatency_ms_p50\x18\x06 \x01(\x01H\x00R\x0clatencyMsP50\x88\x01\x01\x12)\n\x0elatency_ms_p99\x18\x07 \x01(\x01H\x01R\x0clatencyMsP99\x88\x01\x01\x1a>\n\x10\x43\x61llsByCodeEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x42\x11\n\x0f_latency_ms_p50B\x11\n\x0f_latency_ms_p99\"\xef\x02\n\rReplicaHealth\x12\x1a\n\x08\x65ndpoint\x18\x01 \x01(\tR\x08\x65ndpoint\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05state\x12=\n\x0c\x63hanged_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63hangedTime\x12J\n\x06models\x18\x04 \x03(\x0b\x32\x32.meshcast.api.gateway.v1.ReplicaHealth.ModelsEntryR\x06models\x12\x18\n\x07problem\x18\x05 \x01(\tR\x07problem\x1a`\n\x0bModelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12;\n\x05value\x18\x02 \x01(\x0e\x32%.meshcast.api.gateway.v1.ServingStateR\x05value:\x02\x38\x01*d\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x13\n\x0fPART_ENGAGEMENT\x10\x01\x12\x0f\n\x0bPART_GROWTH\x10\x02\x12\x10\n\x0cPART_CONTENT\x10\x03\x12\x0e\n\nPART_DRIFT\x10\x04*\x86\x01\n\x0cServingState\x12\x1d\n\x19SERVING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVING_STATE_SERVING\x10\x01\x12\x1d\n\x19SERVING_STATE_NOT_SERVING\x10\x02\x12\x1d\n\x19SERVING_STATE_UNREACHABLE\x10\x03\x32\xf0\x05\n\x0eGatewayService\x12\x85\x01\n\x14PredictComprehensive\x12\x34.meshcast.api.gateway.v1.PredictComprehensiveRequest\x1a\x35.meshcast.api.gateway.v1.PredictComprehensiveResponse0\x01\x12\x99\x01\n\x1aPredictComprehensiveStream\x12:.meshcast.api.gateway.v1.PredictComprehensiveStreamRequest\x1a;.meshcast.api.gateway.v1.PredictComprehensiveStreamResponse(\x01\x30\x01\x12t\n\x0fRoutePrediction\x12/.meshcast.api.gateway.v1.RoutePredictionRequest\x1a\x30.meshcast.api.gateway.v1.RoutePredictionResponse\x12k\n\x0cListServices\x12,.meshcast.api.gateway.v1.ListServicesRequest\x1a-.meshcast.api.gateway.v1.ListServicesResponse\x12q\n\x0eReadMeshHealth\x12..meshcast.api.gateway.v1.ReadMeshHealthRequest\x1a/.meshcast.api.gateway.v1.ReadMeshHealthResponse\x12\x64\n\tWatchMesh\x12).meshcast.api.gateway.v1.WatchMeshRequest\x1a*.meshcast.api.gateway.v1.WatchMeshResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,48 +42,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICEHEALTH_CALLSBYCODEENTRY']._serialized_options = b'8\001'
   _globals['_REPLICAHEALTH_MODELSENTRY']._loaded_options = None
   _globals['_REPLICAHEALTH_MODELSENTRY']._serialized_options = b'8\001'
-  _globals['_PART']._serialized_start=4108
-  _globals['_PART']._serialized_end=4208
-  _globals['_SERVINGSTATE']._serialized_start=4211
-  _globals['_SERVINGSTATE']._serialized_end=4345
-  _globals['_PREDICTCOMPREHENSIVEREQUEST']._serialized_start=300
-  _globals['_PREDICTCOMPREHENSIVEREQUEST']._serialized_end=648
-  _globals['_PREDICTCOMPREHENSIVERESPONSE']._serialized_start=651
-  _globals['_PREDICTCOMPREHENSIVERESPONSE']._serialized_end=1170
-  _globals['_COMPREHENSIVESUMMARY']._serialized_start=1173
-  _globals['_COMPREHENSIVESUMMARY']._serialized_end=1340
-  _globals['_PREDICTCOMPREHENSIVESTREAMREQUEST']._serialized_start=1343
-  _globals['_PREDICTCOMPREHENSIVESTREAMREQUEST']._serialized_end=1486
-  _globals['_PREDICTCOMPREHENSIVESTREAMRESPONSE']._serialized_start=1489
-  _globals['_PREDICTCOMPREHENSIVESTREAMRESPONSE']._serialized_end=1693
-  _globals['_ROUTEPREDICTIONREQUEST']._serialized_start=1696
-  _globals['_ROUTEPREDICTIONREQUEST']._serialized_end=1973
-  _globals['_ROUTEPREDICTIONRESPONSE']._serialized_start=1976
-  _globals['_ROUTEPREDICTIONRESPONSE']._serialized_end=2312
-  _globals['_LISTSERVICESREQUEST']._serialized_start=2314
-  _globals['_LISTSERVICESREQUEST']._serialized_end=2335
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=2338
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=2484
-  _globals['_SERVICEENTRY']._serialized_start=2486
-  _globals['_SERVICEENTRY']._serialized_end=2613
-  _globals['_READMESHHEALTHREQUEST']._serialized_start=2615
-  _globals['_READMESHHEALTHREQUEST']._serialized_end=2638
-  _globals['_READMESHHEALTHRESPONSE']._serialized_start=2641
-  _globals['_READMESHHEALTHRESPONSE']._serialized_end=2783
-  _globals['_WATCHMESHREQUEST']._serialized_start=2785
-  _globals['_WATCHMESHREQUEST']._serialized_end=2836
-  _globals['_WATCHMESHRESPONSE']._serialized_start=2839
-  _globals['_WATCHMESHRESPONSE']._serialized_end=2976
-  _globals['_MESHHEALTH']._serialized_start=2979
-  _globals['_MESHHEALTH']._serialized_end=3248
-  _globals['_SERVICEHEALTH']._serialized_start=3251
-  _globals['_SERVICEHEALTH']._serialized_end=3736
-  _globals['_SERVICEHEALTH_CALLSBYCODEENTRY']._serialized_start=3636
-  _globals['_SERVICEHEALTH_CALLSBYCODEENTRY']._serialized_end=3698
-  _globals['_REPLICAHEALTH']._serialized_start=3739
-  _globals['_REPLICAHEALTH']._serialized_end=4106
-  _globals['_REPLICAHEALTH_MODELSENTRY']._serialized_start=4010
-  _globals['_REPLICAHEALTH_MODELSENTRY']._serialized_end=4106
-  _globals['_GATEWAYSERVICE']._serialized_start=4348
-  _globals['_GATEWAYSERVICE']._serialized_end=5100
+  _globals['_PART']._serialized_start=4427
+  _globals['_PART']._serialized_end=4527
+  _globals['_SERVINGSTATE']._serialized_start=4530
+  _globals['_SERVINGSTATE']._serialized_end=4664
+  _globals['_PREDICTCOMPREHENSIVEREQUEST']._serialized_start=335
+  _globals['_PREDICTCOMPREHENSIVEREQUEST']._serialized_end=752
+  _globals['_PREDICTCOMPREHENSIVERESPONSE']._serialized_start=755
+  _globals['_PREDICTCOMPREHENSIVERESPONSE']._serialized_end=1346
+  _globals['_COMPREHENSIVESUMMARY']._serialized_start=1349
+  _globals['_COMPREHENSIVESUMMARY']._serialized_end=1516
+  _globals['_PREDICTCOMPREHENSIVESTREAMREQUEST']._serialized_start=1519
+  _globals['_PREDICTCOMPREHENSIVESTREAMREQUEST']._serialized_end=1662
+  _globals['_PREDICTCOMPREHENSIVESTREAMRESPONSE']._serialized_start=1665
+  _globals['_PREDICTCOMPREHENSIVESTREAMRESPONSE']._serialized_end=1869
+  _globals['_ROUTEPREDICTIONREQUEST']._serialized_start=1872
+  _globals['_ROUTEPREDICTIONREQUEST']._serialized_end=2220
+  _globals['_ROUTEPREDICTIONRESPONSE']._serialized_start=2223
+  _globals['_ROUTEPREDICTIONRESPONSE']._serialized_end=2631
+  _globals['_LISTSERVICESREQUEST']._serialized_start=2633
+  _globals['_LISTSERVICESREQUEST']._serialized_end=2654
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2657
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2803
+  _globals['_SERVICEENTRY']._serialized_start=2805
+  _globals['_SERVICEENTRY']._serialized_end=2932
+  _globals['_READMESHHEALTHREQUEST']._serialized_start=2934
+  _globals['_READMESHHEALTHREQUEST']._serialized_end=2957
+  _globals['_READMESHHEALTHRESPONSE']._serialized_start=2960
+  _globals['_READMESHHEALTHRESPONSE']._serialized_end=3102
+  _globals['_WATCHMESHREQUEST']._serialized_start=3104
+  _globals['_WATCHMESHREQUEST']._serialized_end=3155
+  _globals['_WATCHMESHRESPONSE']._serialized_start=3158
+  _globals['_WATCHMESHRESPONSE']._serialized_end=3295
+  _globals['_MESHHEALTH']._serialized_start=3298
+  _globals['_MESHHEALTH']._serialized_end=3567
+  _globals['_SERVICEHEALTH']._serialized_start=3570
+  _globals['_SERVICEHEALTH']._serialized_end=4055
+  _globals['_SERVICEHEALTH_CALLSBYCODEENTRY']._serialized_start=3955
+  _globals['_SERVICEHEALTH_CALLSBYCODEENTRY']._serialized_end=4017
+  _globals['_REPLICAHEALTH']._serialized_start=4058
+  _globals['_REPLICAHEALTH']._serialized_end=4425
+  _globals['_REPLICAHEALTH_MODELSENTRY']._serialized_start=4329
+  _globals['_REPLICAHEALTH_MODELSENTRY']._serialized_end=4425
+  _globals['_GATEWAYSERVICE']._serialized_start=4667
+  _globals['_GATEWAYSERVICE']._serialized_end=5419
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meshcast.api.analyzer.v1 import analyzer_pb2 as _analyzer_pb2
+from meshcast.api.drift.v1 import drift_pb2 as _drift_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2 as _forecaster_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as _predictor_pb2
 from meshcast.api.type.v1 import receipt_pb2 as _receipt_pb2
@@ -96,6 +97,7 @@ class PredictComprehensiveRequest(_message.Message):
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in the services' own requests; each part's prediction id follows from it. A request id inside a part wins over it."""
     @_builtins.property
@@ -114,6 +116,10 @@ class PredictComprehensiveRequest(_message.Message):
     def content(self) -> _analyzer_pb2.AnalyzeContentRequest:
         """The question to the analyzer. Unset: the part content, where wanted, is answered with INVALID_ARGUMENT."""
 
+    @_builtins.property
+    def drift(self) -> _drift_pb2.DetectDataDriftRequest:
+        """The question to the drift service. Unset: the part drift, where wanted, is answered with INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
@@ -122,10 +128,11 @@ class PredictComprehensiveRequest(_message.Message):
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
         growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
         content: _analyzer_pb2.AnalyzeContentRequest | None = ...,
+        drift: _drift_pb2.DetectDataDriftRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "parts", b"parts", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +149,7 @@ class PredictComprehensiveResponse(_message.Message):
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     part: Global___Part.ValueType
@@ -163,6 +171,10 @@ class PredictComprehensiveResponse(_message.Message):
         """Answer to PART_CONTENT."""
 
     @_builtins.property
+    def drift(self) -> _drift_pb2.DetectDataDriftResponse:
+        """Answer to PART_DRIFT."""
+
+    @_builtins.property
     def summary(self) -> Global___ComprehensiveSummary:
         """Ends the answer. Unset in the parts."""
 
@@ -178,14 +190,15 @@ class PredictComprehensiveResponse(_message.Message):
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
         growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
         content: _analyzer_pb2.AnalyzeContentResponse | None = ...,
+        drift: _drift_pb2.DetectDataDriftResponse | None = ...,
         summary: Global___ComprehensiveSummary | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "part", b"part", "receipt", b"receipt", "status", b"status", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content", "drift"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -296,6 +309,7 @@ class RoutePredictionRequest(_message.Message):
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementRequest:
         """Goes to the predictor."""
@@ -308,18 +322,23 @@ class RoutePredictionRequest(_message.Message):
     def content(self) -> _analyzer_pb2.AnalyzeContentRequest:
         """Goes to the analyzer."""
 
+    @_builtins.property
+    def drift(self) -> _drift_pb2.DetectDataDriftRequest:
+        """Goes to the drift service."""
+
     def __init__(
         self,
         *,
         engagement: _predictor_pb2.PredictEngagementRequest | None = ...,
         growth: _forecaster_pb2.ForecastGrowthRequest | None = ...,
         content: _analyzer_pb2.AnalyzeContentRequest | None = ...,
+        drift: _drift_pb2.DetectDataDriftRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["engagement", "growth", "content", "drift"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -334,6 +353,7 @@ class RoutePredictionResponse(_message.Message):
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagement(self) -> _predictor_pb2.PredictEngagementResponse:
@@ -348,6 +368,10 @@ class RoutePredictionResponse(_message.Message):
         """From the analyzer."""
 
     @_builtins.property
+    def drift(self) -> _drift_pb2.DetectDataDriftResponse:
+        """From the drift service."""
+
+    @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
         """The gateway's receipt; the service's own is in the answer."""
 
@@ -357,13 +381,14 @@ class RoutePredictionResponse(_message.Message):
         engagement: _predictor_pb2.PredictEngagementResponse | None = ...,
         growth: _forecaster_pb2.ForecastGrowthResponse | None = ...,
         content: _analyzer_pb2.AnalyzeContentResponse | None = ...,
+        drift: _drift_pb2.DetectDataDriftResponse | None = ...,
         receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "content", b"content", "drift", b"drift", "engagement", b"engagement", "growth", b"growth", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["engagement", "growth", "content", "drift"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An optional model of the service is not on this host; a command builds it. FAILED_PRECONDITION. Metadata: `model`,
     `command`.
     """
+    ERROR_REASON_SUBJECT_UNKNOWN: _ErrorReason.ValueType  # 24
+    """No subject of this name has a reference, or no draft of this name has rows. Metadata: `subject`."""
+    ERROR_REASON_REPORT_UNKNOWN: _ErrorReason.ValueType  # 25
+    """No report of this id, or none of this subject, is kept. Metadata: `report_id`, `subject`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a row was refused: the `reason` of every `google.rpc.ErrorInfo` that the mesh sends, under the domain
@@ -136,4 +140,8 @@ ERROR_REASON_MODEL_MISSING: ErrorReason.ValueType  # 23
 """An optional model of the service is not on this host; a command builds it. FAILED_PRECONDITION. Metadata: `model`,
 `command`.
 """
+ERROR_REASON_SUBJECT_UNKNOWN: ErrorReason.ValueType  # 24
+"""No subject of this name has a reference, or no draft of this name has rows. Metadata: `subject`."""
+ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 25
+"""No report of this id, or none of this subject, is kept. Metadata: `report_id`, `subject`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
