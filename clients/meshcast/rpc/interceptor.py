@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 import grpc
@@ -16,6 +16,7 @@ import structlog
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 
 from .call import Call, Context, Observer, enter_call
+from .call_messages import CountingContext, Received, Unusable
 from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented
 from .metrics import KINDS, MethodCounts, Metrics
 from .status import head_message, message_too_large, trailers
@@ -163,11 +164,11 @@ class _Around:
 
         def parse_or_mark(data: bytes) -> Any:
             if len(data) > bytes_max:
-                return _Unusable(message_too_large(len(data), bytes_max, "rpc.control_message_bytes_max"))
+                return Unusable(message_too_large(len(data), bytes_max, "rpc.control_message_bytes_max"))
             try:
                 return data if parse is None else parse(data)
             except Exception:
-                return _Unusable(_garbage(self._method))
+                return Unusable(_garbage(self._method))
 
         return parse_or_mark
 
@@ -189,10 +190,10 @@ class _Around:
                 if owner.is_draining and is_counted:
                     await owner.refuse()
                 if is_request_streamed:
-                    request = _Received(request, counts)
+                    request = Received(request, counts)
                 else:
                     counts.received += 1
-                    if type(request) is _Unusable:
+                    if type(request) is Unusable:
                         raise request.why
                 response = await run(request, context)
                 if response is None:
@@ -235,10 +236,10 @@ class _Around:
                 if owner.is_draining and is_counted:
                     await owner.refuse()
                 if is_request_streamed:
-                    request = _Received(request, counts)
+                    request = Received(request, counts)
                 else:
                     counts.received += 1
-                    if type(request) is _Unusable:
+                    if type(request) is Unusable:
                         raise request.why
                 await run(request, context, counts)
                 code = _code_of(context)
@@ -259,16 +260,13 @@ class _Around:
 
     def _judge(self, error: BaseException, call: Call, context: Context) -> tuple[grpc.StatusCode, MeshError | None]:
         """(code to count, what to tell the caller); None when the error must pass as it is."""
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is None or task.cancelling() > 0:
-                left_s = context.time_remaining()
-                late = left_s is not None and left_s <= 0
-                return (grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED), None
-            # Nobody cancelled this call: something that it awaits was cancelled, which is a bug of ours.
-        elif isinstance(error, grpc.aio.AbortError):
+        if _is_cancelled(error):
+            left_s = context.time_remaining()
+            late = left_s is not None and left_s <= 0
+            return (grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED), None
+        if isinstance(error, grpc.aio.AbortError):
             return _code_of(context), None
-        elif not isinstance(error, Exception):
+        if not isinstance(error, Exception | asyncio.CancelledError):
             return grpc.StatusCode.UNKNOWN, None
         refusal = _refusal(error, context)
         if isinstance(refusal, Internal):
@@ -310,65 +308,6 @@ class _Around:
         call.end()
 
 
-class _Unusable:
-    """Stands for bytes that are no message of the method's type, or too many of them."""
-
-    __slots__ = ("why",)
-
-    def __init__(self, why: MeshError) -> None:
-        self.why = why
-
-
-class _Received:
-    """A caller's messages, counted and checked as they arrive."""
-
-    __slots__ = ("_counts", "_messages", "_next")
-
-    def __init__(self, messages: AsyncIterator[Any], counts: MethodCounts) -> None:
-        self._messages = messages
-        self._next: Callable[[], Awaitable[Any]] | None = None
-        self._counts = counts
-
-    def __aiter__(self) -> _Received:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self._next is None:
-            # Not before: grpc's iterator warns when it is made and never used, as by handlers that read().
-            self._next = self._messages.__aiter__().__anext__
-        message = await self._next()
-        self._counts.received += 1
-        if type(message) is _Unusable:
-            raise message.why
-        return message
-
-
-class _CountingContext:
-    """grpc's context for a handler that reads and writes by itself; counts the messages."""
-
-    __slots__ = ("_context", "_counts", "_write")
-
-    def __init__(self, context: Context, counts: MethodCounts) -> None:
-        self._context = context
-        self._write = context.write
-        self._counts = counts
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    async def write(self, message: Any) -> None:
-        await self._write(message)
-        self._counts.sent += 1
-
-    async def read(self) -> Any:
-        message = await self._context.read()
-        if message is not grpc.aio.EOF:
-            self._counts.received += 1
-            if type(message) is _Unusable:
-                raise message.why
-        return message
-
-
 def _as_coroutine(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
         return handler
@@ -396,11 +335,28 @@ def _as_writer(handler: Handler) -> Callable[[Any, Any, MethodCounts], Awaitable
     run = _as_coroutine(handler)
 
     async def write_itself(request: Any, context: Context, counts: MethodCounts) -> None:
-        answer = await run(request, _CountingContext(context, counts))
+        counting = CountingContext(context, counts)
+        try:
+            answer = await run(request, counting)
+        except BaseException as error:
+            if _is_cancelled(error):
+                counting.give_up()
+            else:
+                await counting.settle()
+            raise
+        await counting.settle()
         if answer is not None:
             raise TypeError("a streaming handler must yield or write its responses, not return one")
 
     return write_itself
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """True when the call itself was cancelled. Else something that it awaits was cancelled, which is a bug of ours."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _refusal(error: BaseException, context: Context) -> MeshError | None:

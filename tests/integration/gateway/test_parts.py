@@ -102,7 +102,7 @@ async def test_a_stalled_part_ends_in_time_and_the_other_is_there(
     async with (
         run_predictor() as predictor,
         run_forecaster() as forecaster,
-        run_gateway([predictor.address], forecasters=[forecaster.address], part_deadline_s=0.3) as gateway,
+        run_gateway([predictor.address], forecasters=[forecaster.address], part_deadline_s=1.5) as gateway,
     ):
         first, second, last = await parts_of(gateway, question(series="stall"))
     assert first.engagement.prediction.log_engagement == 2.5
@@ -313,7 +313,7 @@ async def test_an_analyzer_that_fails_costs_its_own_part_and_nothing_else(
             [predictor.address],
             forecasters=[forecaster.address],
             analyzers=[analyzer.address],
-            part_deadline_s=0.3,
+            part_deadline_s=1.5,
         ) as gateway,
     ):
         *parts, last = await parts_of(gateway, three(title=title))

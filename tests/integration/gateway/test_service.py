@@ -72,7 +72,7 @@ async def test_a_slow_part_is_not_waited_for_by_the_others(run_predictor: Any, r
 
 
 async def test_a_part_has_a_deadline_of_its_own(run_predictor: Any, run_gateway: Any) -> None:
-    async with run_predictor() as replica, run_gateway([replica.address], part_deadline_s=0.2) as gateway:
+    async with run_predictor() as replica, run_gateway([replica.address], part_deadline_s=0.6) as gateway:
         part, last = await answered(gateway, question("stall", parts=[pb.PART_ENGAGEMENT]))
         await asyncio.wait_for(replica.script.cancelled.wait(), 5)
     assert part.status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]

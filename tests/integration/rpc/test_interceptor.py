@@ -118,7 +118,7 @@ async def test_a_passed_deadline_reaches_the_handler_and_is_counted_as_such(
     server = await serve(kinds_service(stall))
     async with channel(server.address, settings=PLAIN) as to_server:
         with pytest.raises(MeshError) as caught, mesh_errors():
-            await ask(to_server, kind, timeout=0.1)
+            await ask(to_server, kind, timeout=0.4)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: sample(server, "grpc_server_handled_total", kind, grpc_code="DeadlineExceeded"))
 
