@@ -1,5 +1,6 @@
 """Columns: what tables of any kind need to be packed for the wire, cut into shared ranges, and kept in files."""
 
+from meshcast.columns.csv_blocks import CsvBlock, csv_blocks, csv_place, is_number, numbers_of
 from meshcast.columns.csv_rows import not_csv, row_place
 from meshcast.columns.files import FileKind, decoded, kind_of, load_pyarrow, open_text, read_bytes, written_whole
 from meshcast.columns.packing import (
@@ -13,7 +14,7 @@ from meshcast.columns.packing import (
 )
 from meshcast.columns.ranges import share_ranges
 from meshcast.columns.tables import TABLE_FORMS, TABLE_WAYS, RawTable, read_table
-from meshcast.columns.values import ColumnReader, Place, Raw, clock_of, show
+from meshcast.columns.values import ColumnReader, Place, Raw, clock_of, short_text, show
 
 __all__ = [
     # packing
@@ -41,10 +42,17 @@ __all__ = [
     "read_table",
     "TABLE_FORMS",
     "TABLE_WAYS",
+    # CSV of any size
+    "CsvBlock",
+    "csv_blocks",
+    "csv_place",
+    "is_number",
+    "numbers_of",
     # values
     "ColumnReader",
     "Place",
     "Raw",
     "clock_of",
+    "short_text",
     "show",
 ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from meshcast.rpc.errors import InvalidInput
 
-__all__ = ["ColumnReader", "Place", "Raw", "clock_of", "show"]
+__all__ = ["ColumnReader", "Place", "Raw", "clock_of", "short_text", "show"]
 
 Place = Callable[[int], str]
 """Names a 0-based row in errors."""
@@ -221,6 +221,12 @@ def clock_of(unix: Floats, local: Floats) -> tuple[Floats, Floats]:
 def show(value: float) -> str:
     """A number as a person would write it."""
     return f"{int(value)}" if value == value and abs(value) < 1e15 and int(value) == value else f"{value:g}"
+
+
+def short_text(value: object) -> str:
+    """What was given, in quotes and no longer than a line."""
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def is_gap(value: Any) -> bool:

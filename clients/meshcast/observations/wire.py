@@ -32,6 +32,8 @@ _SHOWN_MAX = 40
 def pack_observations(observations: Observations) -> pb.Observations:
     """A table as a message; float32 columns travel as such, all others as float64.
 
+    Of a column with more categories than rows, only those that a row has are sent.
+
     >>> table = Observations(2, {"age": np.array([30.0, 41.0])}, {"town": CategoryColumn(np.array([0, -1]), ("Oslo",))})
     >>> message = pack_observations(table)
     >>> message.rows, len(message.numeric[0].f64), list(message.categorical[0].codes)
@@ -46,8 +48,9 @@ def pack_observations(observations: Observations) -> pb.Observations:
             for name, values in observations.numeric.items()
         ],
         categorical=[
-            pb.CategoricalColumn(name=name, categories=column.names, codes=column.codes.tolist())
+            pb.CategoricalColumn(name=name, categories=sent.names, codes=sent.codes.tolist())
             for name, column in observations.categorical.items()
+            for sent in (_compact(column),)
         ],
         unix_us=() if observations.unix_us is None else observations.unix_us.tolist(),
     )
@@ -154,6 +157,17 @@ class _Reading:
             self.violations[f"{self.path}.unix_us"] = f"must be {n} times, one a row, or none, is {len(times)}"
             return None
         return np.array(times, dtype=np.int64) if len(times) else None
+
+
+def _compact(column: CategoryColumn) -> CategoryColumn:
+    """The column without categories of no row, where it has more of them than rows."""
+    if len(column.names) <= len(column.codes):
+        return column
+    used, codes = np.unique(column.codes, return_inverse=True)
+    nulls = int(bool(len(used)) and used[0] < 0)
+    return CategoryColumn(
+        (codes - nulls).astype(np.int32), tuple([column.names[code] for code in used[nulls:].tolist()])
+    )
 
 
 def _names_fault(names: Sequence[str]) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.columns import short_text
 from meshcast.rpc.errors import InvalidInput
 from meshcast.series.dates import EARLIEST, day_of, day_texts
 from meshcast.series.rules import (
@@ -242,12 +243,6 @@ def no_date(text: str) -> str:
 def long_name(name: str) -> str:
     """Why a series' name is refused."""
     return f"has {len(name)} characters, at most {NAME_CHARACTERS_MAX}"
-
-
-def short_text(value: object) -> str:
-    """What was given, in quotes and no longer than a line."""
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _of(name: str) -> str:
