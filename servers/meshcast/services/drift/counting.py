@@ -1,0 +1,135 @@
+"""Counting of one block of rows: numbers into reference bins by sorting, categories by their codes.
+
+Sorting costs 2.6 ns a value of float32 (AVX-512), after which the bins, nulls and infinities of a feature are one
+binary search of its few cuts: several times faster than placing each value.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.observations import CategoryColumn
+from meshcast.services.drift.cuts import Cuts, narrowed
+
+__all__ = ["Numbers", "count_categories", "count_numbers"]
+
+_LOWEST = np.finfo(np.float32).min
+
+
+class Numbers(NamedTuple):
+    """What a block says of numeric features.
+
+    Attributes:
+        counts: shape (features, slots), int64: bins, then nulls in the last slot but one, and 0 in the last.
+        moments: shape (features, 3), float64: number, mean and sum of squared deviations of the finite values.
+        extremes: shape (features, 2), float64: least and greatest finite value; inf and -inf where there is none.
+        infinite: shape (features, 2), int64: values of -inf and of inf.
+        runs: the sorted finite values of each feature, float32, in the narrow form.
+    """
+
+    counts: NDArray[np.int64]
+    moments: NDArray[np.float64]
+    extremes: NDArray[np.float64]
+    infinite: NDArray[np.int64]
+    runs: list[NDArray[np.float32]]
+
+
+def count_numbers(columns: Sequence[NDArray[np.floating]], cuts: Sequence[Cuts], slots: int) -> Numbers:
+    """Counts of a block.
+
+    Args:
+        columns: one of each feature, shape (rows,), float32 or float64, NaN for a null.
+        cuts: of each feature.
+        slots: as the layout's.
+    """
+    features, rows = len(columns), len(columns[0]) if columns else 0
+    matrix = np.empty((features, rows), dtype=np.float32)
+    for row, column, cut in zip(matrix, columns, cuts, strict=True):
+        row[:] = narrowed(column, cut.origin, cut.unit)
+    matrix.sort(axis=1)  # NaN last
+    counts = np.zeros((features, slots), dtype=np.int64)
+    infinite = np.zeros((features, 2), dtype=np.int64)
+    runs = []
+    for f, (values, cut) in enumerate(zip(matrix, cuts, strict=True)):
+        bins = len(cut.bins)
+        asked = np.empty(bins + 3, dtype=np.float32)
+        asked[0], asked[1 : bins + 1], asked[bins + 1], asked[bins + 2] = _LOWEST, cut.bins, np.inf, np.nan
+        at = np.searchsorted(values, asked)
+        low, high, end = int(at[0]), int(at[-2]), int(at[-1])
+        counts[f, 0] = at[1] if bins else end
+        counts[f, 1:bins] = np.diff(at[1 : bins + 1])
+        if bins:
+            counts[f, bins] = end - at[bins]
+        counts[f, -2] = rows - end
+        infinite[f] = low, end - high
+        runs.append(values[low:high])
+    units = np.array([cut.unit for cut in cuts], dtype=np.float64)
+    origins = np.array([cut.origin for cut in cuts], dtype=np.float64)
+    moments = _moments(matrix, runs)
+    moments[:, 1] = moments[:, 1] * units + np.where(moments[:, 0] > 0, origins, 0.0)
+    with np.errstate(over="ignore"):  # infinite where float64 cannot hold it
+        moments[:, 2] = moments[:, 2] * units * units
+    return Numbers(counts, moments, _extremes(columns, runs), infinite, runs)
+
+
+def _moments(matrix: NDArray[np.float32], runs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Number, mean and sum of squared deviations, in float64, by two passes."""
+    features, rows = matrix.shape
+    moments = np.zeros((features, 3), dtype=np.float64)
+    if rows and all(len(run) == rows for run in runs):
+        values = matrix.astype(np.float64)
+        mean = values.mean(axis=1)
+        values -= mean[:, None]
+        moments[:, 0], moments[:, 1], moments[:, 2] = rows, mean, np.einsum("ij,ij->i", values, values)
+        return moments
+    for told, run in zip(moments, runs, strict=True):
+        if len(run):
+            one = run.astype(np.float64)
+            middle = float(one.mean())
+            one -= middle
+            told[:] = len(run), middle, one @ one
+    return moments
+
+
+def _extremes(columns: Sequence[NDArray[np.floating]], runs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    found = np.empty((len(columns), 2), dtype=np.float64)
+    found[:, 0], found[:, 1] = np.inf, -np.inf
+    for pair, column, run in zip(found, columns, runs, strict=True):
+        if len(run) == 0:
+            continue
+        if column.dtype == np.float32:
+            pair[:] = run[0], run[-1]
+        else:  # as they were given: the narrow form rounds
+            finite = column if len(run) == len(column) else column[np.isfinite(column)]
+            pair[:] = finite.min(), finite.max()
+    return found
+
+
+def count_categories(
+    column: CategoryColumn, places: Mapping[str, int], is_known: Callable[[str], bool], other: int, slots: int
+) -> tuple[NDArray[np.int64], Counter[str]]:
+    """Counts of a block of one feature, shape (slots,), int64, and the categories that the reference does not have.
+
+    Args:
+        column: the block's rows.
+        places: slot of each category that has one of its own.
+        is_known: whether the reference has a category that has no slot of its own.
+        other: slot of those.
+        slots: as the layout's: nulls are counted in the last but one, unseen categories in the last.
+    """
+    by_code = np.bincount(column.codes.astype(np.int64) + 1, minlength=1)
+    counts = np.zeros(slots, dtype=np.int64)
+    counts[-2] = by_code[0]
+    unseen: Counter[str] = Counter()
+    for code in np.flatnonzero(by_code[1:]).tolist():
+        name, times = column.names[code], int(by_code[code + 1])
+        slot = places.get(name)
+        if slot is None:
+            slot = other if is_known(name) else slots - 1
+            if slot == slots - 1:
+                unseen[name] += times
+        counts[slot] += times
+    return counts, unseen

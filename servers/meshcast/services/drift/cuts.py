@@ -1,0 +1,115 @@
+"""Cuts of a numeric feature: where its bins begin, and its reference quantile function, from the reference's values.
+
+Bins are of about equal reference mass. A value that alone holds more than two of them (an atom, as the zero of counts)
+gets a bin of its own, so that a window that puts another mass there, or next to it, is told from one that does not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GROUPS", "Cuts", "cuts_of", "narrowed", "ranks_of"]
+
+GROUPS = 10
+"""Groups of equal reference mass that the stability index is taken over (Siddiqi, Credit Risk Scorecards, 2006)."""
+
+W1_FROM, W1_TO = 0.001, 0.999
+"""Ranks between which distances of quantile functions are taken: past them a sketch knows nothing."""
+
+_ROWS_A_BIN = 4  # fewer reference rows than that say nothing about a bin's mass
+_TAILS = ((1, 1000), (2, 1000), (998, 1000), (999, 1000))  # where quantile functions are steep
+_TINY = np.finfo(np.float32).tiny
+_WIDE = 1e30  # past it squares leave float32's range, and sums come near
+_COARSE = 1e-3  # of the spread: rounding to float32 that moves values further than that loses what a bin is about
+
+
+class Cuts(NamedTuple):
+    """Cuts of one feature, in its narrow form: (value - origin) / unit as float32.
+
+    Attributes:
+        origin: 0 for nearly all features; else a value amid the reference, where float32 is too coarse around 0.
+        unit: 1 for nearly all features; else a scale that brings values into float32's range.
+        bins: shape (bins - 1,), float32, ascending: bin b holds values >= bins[b - 1] and < bins[b].
+        groups: float32, ascending, some of `bins`: the same of the ten groups.
+        quantiles: shape (ranks,), float32, the exact quantile function of the finite values at `ranks_of`; NaN: none.
+    """
+
+    origin: float
+    unit: float
+    bins: NDArray[np.float32]
+    groups: NDArray[np.float32]
+    quantiles: NDArray[np.float32]
+
+
+def ranks_of(points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ranks to hold a quantile function at, and the share of ranks that each stands for.
+
+    Ranks are the middles of cells that fill .001 to .999: `points` of equal width, and as many that grow narrower
+    towards both ends, evenly in log odds, where quantile functions of heavy tails are steep.
+
+    Returns:
+        Ranks, ascending, and widths that add up to .998; float64, each of shape (about 2 * points,).
+    """
+    odds = np.linspace(np.log(W1_FROM / (1 - W1_FROM)), np.log(W1_TO / (1 - W1_TO)), points + 1)
+    ends = np.union1d(np.linspace(W1_FROM, W1_TO, points + 1), np.clip(1 / (1 + np.exp(-odds)), W1_FROM, W1_TO))
+    return (ends[1:] + ends[:-1]) / 2, np.diff(ends)
+
+
+def narrowed(column: NDArray[np.floating], origin: float, unit: float) -> NDArray[np.float32]:
+    """A column in the narrow form, float32; finite values out of its range become infinite; may be the same."""
+    if origin == 0 and unit == 1:
+        with np.errstate(over="ignore"):
+            return column.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ((column.astype(np.float64) - origin) / unit).astype(np.float32)
+
+
+def cuts_of(column: NDArray[np.floating], *, bins: int, ranks: NDArray[np.float64]) -> Cuts:
+    """Cuts of a feature from its reference.
+
+    Args:
+        column: shape (rows,), float32 or float64; nulls and infinities are left out.
+        bins: bins wanted, a multiple of ten; a reference with few rows or values gets fewer, with atoms two more.
+        ranks: as `ranks_of`.
+    """
+    finite = column[np.isfinite(column)]
+    origin, unit = _form(finite)
+    values = np.sort(narrowed(finite, origin, unit))
+    n = len(values)
+    if n == 0:
+        none = np.empty(0, dtype=np.float32)
+        return Cuts(0.0, 1.0, none, none, np.full(len(ranks), np.nan, dtype=np.float32))
+    wanted = min(bins, max(GROUPS, n // _ROWS_A_BIN // GROUPS * GROUPS))
+    hits = [(step, wanted) for step in range(1, wanted)]
+    if wanted >= 20 * GROUPS and n >= 1000 * _ROWS_A_BIN:
+        hits += _TAILS
+    picked = values[np.maximum(np.ceil(ranks * n).astype(np.int64), 1) - 1]
+    return Cuts(origin, unit, _starts(values, hits), _starts(values, [(g, GROUPS) for g in range(1, GROUPS)]), picked)
+
+
+def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
+    """Origin and unit of the narrow form."""
+    if len(finite) == 0 or finite.dtype == np.float32:
+        return 0.0, 1.0
+    low, middle, high = (float(v) for v in np.quantile(finite, [0.05, 0.5, 0.95], method="inverted_cdf"))
+    ends = max(abs(float(finite.min())), abs(float(finite.max())))
+    spread = high - low if high > low else float(finite.max()) - float(finite.min())
+    if ends > _WIDE or 0 < ends < 1 / _WIDE:
+        return 0.0, ends / 2  # halved, since the difference of two such values may be no number
+    if ends * np.finfo(np.float32).eps > spread * _COARSE and spread > 0:
+        return middle, 1.0
+    return 0.0, 1.0
+
+
+def _starts(values: NDArray[np.float32], hits: list[tuple[int, int]]) -> NDArray[np.float32]:
+    """Where bins begin: at the quantiles of ranks a / b, and both at an atom and right after it."""
+    n = len(values)
+    index = np.array([-(-a * n // b) - 1 for a, b in hits], dtype=np.int64)  # in integers: coarse cuts are fine ones
+    at, times = np.unique(values[np.maximum(index, 0)], return_counts=True)
+    held = np.searchsorted(values, at, "right") - np.searchsorted(values, at, "left")
+    atoms = at[(times >= 2) & ((held >= 2) | (n == 1))]
+    after = np.nextafter(atoms, np.float32(np.inf))
+    # Numbers below the normal range may be flushed to zero by the processor's settings.
+    after = np.where(np.abs(after) < _TINY, _TINY, after).astype(np.float32)
+    return np.union1d(at, after).astype(np.float32)
