@@ -63,6 +63,7 @@ async def serving(
     tls: TlsSettings | None = None,
     logs: LogSettings | None = None,
     tracing: Tracing | None = None,
+    table: Any = None,
 ) -> AsyncIterator[tuple[Server, ServiceContext]]:
     """A model service that serves until the block is left, then drains: health, calls, queue, prediction log, sessions.
 
@@ -76,12 +77,15 @@ async def serving(
         tls: of the server.
         logs: which calls get a log line.
         tracing: spans of the server.
+        table: of the service's own table; None takes its defaults.
 
     Raises:
         NotFound: no repository has the model.
         PortInUse: the address cannot be listened on.
     """
     tracing = tracing or Tracing()
+    if table is None and spec.settings is not None:
+        table = spec.settings()
     health, registry = Health(), CollectorRegistry()
 
     def on_health(name: str, serves: bool | None) -> None:
@@ -127,6 +131,7 @@ async def serving(
             health=health,
             registry=registry,
             draining=server.draining,
+            table=table,
         )
         servicer = spec.servicer(context)
         if hasattr(servicer, "__aenter__"):
@@ -194,7 +199,13 @@ async def serve(spec: ServiceSpec, loaded: Mapping[str, Any]) -> None:
     with setup_tracing(loaded["tracing"], spec.name) as tracing:
         setup_logs(loaded["logs"], service=spec.name, processors=tracing.log_processors)
         async with serving(
-            spec, loaded["runtime"], loaded["rpc"], tls=loaded["tls"], logs=loaded["logs"], tracing=tracing
+            spec,
+            loaded["runtime"],
+            loaded["rpc"],
+            tls=loaded["tls"],
+            logs=loaded["logs"],
+            tracing=tracing,
+            table=loaded.get(spec.name),
         ) as (server, context):
             log.info(
                 "ready",
@@ -225,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         spec = find_service(options.service)
-        loaded = load(_TABLES, path=options.config, environ=os.environ)
+        own = {} if spec.settings is None else {spec.name: spec.settings}
+        loaded = load({**_TABLES, **own}, path=options.config, environ=os.environ)
         rpc: RpcSettings = loaded["rpc"]
         port = (rpc.port or spec.port) if options.port is None else options.port
         metrics_port = rpc.metrics_port if options.metrics_port is None else options.metrics_port

@@ -49,6 +49,7 @@ class ServiceContext:
         health: states by name.
         registry: for metrics of the service's own.
         draining: set when endless streams must end.
+        table: what the service's own settings table says, of the type `ServiceSpec.settings`; None where it has none.
     """
 
     model: Model
@@ -59,6 +60,7 @@ class ServiceContext:
     health: Health
     registry: CollectorRegistry
     draining: asyncio.Event
+    table: Any = None
 
     @property
     def batcher(self) -> Batcher:
@@ -108,6 +110,8 @@ class ServiceSpec:
         example: a `ServiceExample`, as `module:name`; named, since serving needs none.
         logs_predictions: True when the servicer puts its predictions into `ServiceContext.log`, which is then opened.
         also: further models of the process, each with a batcher of its own.
+        settings: dataclass of the service's own settings table, which has its name; all fields with defaults. None
+            where it has none.
     """
 
     name: str
@@ -122,6 +126,7 @@ class ServiceSpec:
     example: str | None = None
     logs_predictions: bool = False
     also: tuple[ModelSpec, ...] = ()
+    settings: type[Any] | None = None
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
