@@ -30,9 +30,9 @@ QUIET_WINDOWS = 10
 """Windows without a sign of drift, one after the other, after which an alarm is over."""
 
 QUIET_LOG = 3.0
-"""Evidence since the last alarm, natural logarithm and in units of what no drift expects, below which a window is quiet.
+"""Evidence since the last alarm, as a natural logarithm, below which a window is quiet.
 
-No drift expects 1, so by Markov's inequality one window in 20 at most is loud by chance."""
+It is measured in what no drift expects of it, so by Markov's inequality one window in 20 is loud by chance."""
 
 BLAMED_MAX = 10
 """Features that an alarm names, of the contract."""
