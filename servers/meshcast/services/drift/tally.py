@@ -75,6 +75,19 @@ class Tally:
         return self.counts[:, -1]
 
     @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of the finite values, shape (features,); NaN where there is none, as for categories."""
+        return np.where(self.moments[:, 0] > 0, self.moments[:, 1], np.nan)
+
+    @property
+    def deviations(self) -> NDArray[np.float64]:
+        """Standard deviation of the finite values, shape (features,); NaN where there is none; 0 of equal values."""
+        n = self.moments[:, 0]
+        found = np.sqrt(self.moments[:, 2] / np.maximum(n, 1))
+        alike = self.extremes[:, 0] == self.extremes[:, 1]  # rounding leaves them a spread of nearly nothing
+        return np.where((n > 0) & np.isfinite(found), np.where(alike, 0.0, found), np.nan)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes that the tally holds."""
         arrays = (self.counts, self.moments, self.extremes, self.infinite)
