@@ -1,0 +1,65 @@
+"""Onset: the window in which a drift began, from the restarts of CUSUM statistics, one for each bet."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.services.drift.bets import Bets
+
+__all__ = ["Restarts"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Restarts:
+    """For each bet the stretch of windows that speaks most for it: where it began, and what it gained since.
+
+    C <- max(C, 0) + log increment: whenever nothing is left of what was gained, the stretch begins anew with the next window.
+    The beginning of the stretch that ends now is the maximum-likelihood estimate of the change (Page, Continuous
+    Inspection Schemes, Biometrika 41, 1954).
+
+    Attributes:
+        gained: shape (B,), float64, logarithm of what a unit of money grew to since then; at most 0 where nothing is left.
+        start: shape (B,), int64, number of the window in which the stretch began; 0 before any window.
+        rows: shape (B,), int64, rows since then.
+        excess: shape (B,), float64, as `Bets.excesses`, summed since then.
+    """
+
+    def __init__(self, gained: Floats, start: Ints, rows: Ints, excess: Floats) -> None:
+        self.gained, self.start, self.rows, self.excess = gained, start, rows, excess
+
+    @classmethod
+    def none(cls, bets: int) -> "Restarts":
+        """Before any window."""
+        return cls(np.zeros(bets), np.zeros(bets, np.int64), np.zeros(bets, np.int64), np.zeros(bets))
+
+    def step(self, increments: Floats, excesses: Floats, rows: int, window: int) -> None:
+        """Takes in a window.
+
+        Args:
+            increments: shape (B,), as `Bets.log_increments`.
+            excesses: shape (B,), as `Bets.excesses`.
+            rows: of the window.
+            window: its number.
+        """
+        anew = self.gained <= 0
+        self.start[anew] = window
+        self.rows[anew] = 0
+        self.excess[anew] = 0
+        self.gained[anew] = 0
+        self.gained += increments
+        self.rows += rows
+        self.excess += excesses
+
+    def best(self, bets: Bets) -> tuple[Ints, Floats]:
+        """Of each feature the bet that gained most for its money, and the logarithm of that; each shape (F,).
+
+        The first bet, and -inf, for features without bets.
+        """
+        worth = self.gained + bets.log_weight
+        top = np.full(bets.features, -np.inf)
+        np.maximum.at(top, bets.feature, worth)
+        at = np.zeros(bets.features, dtype=np.int64)
+        hits = np.flatnonzero(worth == top[bets.feature])[::-1]
+        at[bets.feature[hits]] = hits  # the first of equals
+        return at, top
