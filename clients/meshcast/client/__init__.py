@@ -12,6 +12,30 @@ from meshcast.client.calls import Progress
 from meshcast.client.content_features import ContentFeatures, ContentLanguage, ContentSentiment
 from meshcast.client.content_patterns import Claim, ClaimKind, ContentPatterns, Topic
 from meshcast.client.content_questions import Content, ContentLike, ContentOutcome, ContentsLike, OutcomesLike
+from meshcast.client.drift_answers import (
+    DriftAlarm,
+    DriftSeverity,
+    LossVerdict,
+    ObservedChunk,
+    PerformanceDrift,
+    Reference,
+    ReferenceFeature,
+    SeverityPart,
+)
+from meshcast.client.drift_questions import DriftOptions, LossDetector, RowsLike
+from meshcast.client.drift_reports import (
+    QUANTILES,
+    SEVERITIES,
+    DriftEffects,
+    DriftEvidence,
+    DriftOnset,
+    DriftReport,
+    DriftWindow,
+    FeatureDrift,
+    FeatureFacts,
+    JointTest,
+    Severity,
+)
 from meshcast.client.forecasts import Band, Forecast, ForecastChunk, IntervalEvidence, RecordedActuals, StoredForecast
 from meshcast.client.growth import (
     ChangeKind,
@@ -67,6 +91,9 @@ __all__ = [
     "ContentsLike",
     "ContentOutcome",
     "OutcomesLike",
+    "RowsLike",
+    "DriftOptions",
+    "LossDetector",
     # answers
     "EngagementPrediction",
     "EngagementChunk",
@@ -104,6 +131,25 @@ __all__ = [
     "RankedDocument",
     "Classification",
     "TextHead",
+    "DriftReport",
+    "DriftWindow",
+    "DriftEvidence",
+    "DriftOnset",
+    "DriftEffects",
+    "FeatureDrift",
+    "FeatureFacts",
+    "QUANTILES",
+    "JointTest",
+    "Severity",
+    "SEVERITIES",
+    "DriftAlarm",
+    "DriftSeverity",
+    "SeverityPart",
+    "ObservedChunk",
+    "Reference",
+    "ReferenceFeature",
+    "PerformanceDrift",
+    "LossVerdict",
     "Receipt",
     "ReceiptSummary",
     "prediction_id",

@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from meshcast.api.analyzer.v1 import analyzer_pb2_grpc
+from meshcast.api.drift.v1 import drift_pb2_grpc
 from meshcast.api.forecaster.v1 import forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2_grpc
@@ -46,6 +47,8 @@ class Stubs:
         self.streaming_forecaster = forecaster_pb2_grpc.ForecasterServiceStub(self._streams)
         self.analyzer = analyzer_pb2_grpc.AnalyzerServiceStub(self._channel)
         self.streaming_analyzer = analyzer_pb2_grpc.AnalyzerServiceStub(self._streams)
+        self.drift = drift_pb2_grpc.DriftServiceStub(self._channel)
+        self.streaming_drift = drift_pb2_grpc.DriftServiceStub(self._streams)
         self.gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         self.health = health_pb2_grpc.HealthStub(self._channel)
 

@@ -11,6 +11,7 @@ from meshcast.client.calls import TIMEOUT_S, Stubs, answer_to
 from meshcast.client.chunks import GatheredQuestions
 from meshcast.client.coalesce import Coalescer
 from meshcast.client.content_chunks import GatheredContents
+from meshcast.client.drift_calls import DriftCalls
 from meshcast.client.embedder_calls import EmbedderCalls
 from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
@@ -18,7 +19,7 @@ from meshcast.client.predictor_calls import PredictorCalls
 from meshcast.rpc import ChannelSettings, NotFound, ServingStatus, TlsSettings
 
 
-class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, GatewayCalls):
+class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, DriftCalls, GatewayCalls):
     """A client of the mesh, or of one service, for asyncio. Belongs to the event loop it is first used on.
 
     Every call has a deadline and raises the error class that the server raised (see `meshcast.rpc.MeshError`).
@@ -34,6 +35,8 @@ class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, 
         print(forecast.days, forecast.median, forecast.intervals[0.8].upper)
         potential = await mesh.detect_viral_potential("We won the cup!")
         print(potential.probability, [(span.text, span.effect) for span in potential.spans])
+        report = await mesh.detect_data_drift(read_observations("today.csv"), subject="loans")
+        print(report.summary, [(feature.name, feature.blame) for feature in report.drifted])
     ```
 
     Args:

@@ -25,12 +25,13 @@ from meshcast.client.questions import HistoryLike, Part, PlannedPost, PostsLike,
 from meshcast.client.series_questions import GrowthQuestion
 from meshcast.client.sync_analyzer import SyncAnalyzerCalls
 from meshcast.client.sync_calls import Told
+from meshcast.client.sync_drift import SyncDriftCalls
 from meshcast.client.sync_forecaster import SyncForecasterCalls
 from meshcast.posts import HistoryIndex
 from meshcast.rpc import ChannelSettings, ServingStatus, TlsSettings
 
 
-class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls):
+class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
     """`MeshClient` without `await`: the same calls, arguments, answers and errors. Threads may share one.
 
     With `coalesce=True` the single predictions of several threads travel together.

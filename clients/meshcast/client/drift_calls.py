@@ -1,0 +1,522 @@
+"""Calls to the drift service: references, observed rows, comparisons, losses, reports and alarms."""
+
+import asyncio
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any
+
+from numpy.typing import NDArray
+
+from meshcast.api.drift.v1 import drift_pb2 as pb
+from meshcast.client.calls import STREAM_TIMEOUT_S, WINDOW, Calls, Progress, answer_to, answers_to, stream_answers
+from meshcast.client.drift_answers import (
+    DriftAlarm,
+    DriftSeverity,
+    ObservedChunk,
+    PerformanceDrift,
+    Reference,
+    unpacked_errors,
+)
+from meshcast.client.drift_questions import (
+    CHUNK_ROWS,
+    CHUNK_ROWS_MAX,
+    DETECTORS,
+    REQUEST_BYTES,
+    DriftOptions,
+    LossDetector,
+    ObservationChunks,
+    RowsLike,
+    check_subject,
+    feature_options,
+    losses_f32,
+    observations_of,
+    packed,
+    time_range,
+)
+from meshcast.client.drift_reports import SEVERITIES, DriftReport, Severity
+from meshcast.client.priority import PRIORITIES, Priority
+from meshcast.client.stream import Call, Chunk, backoff_s, may_resume
+from meshcast.observations import Observations, pack_observations
+from meshcast.rpc import DeadlineExceeded, InvalidInput, MeshError, NotReady
+
+Rows = RowsLike | Iterable[RowsLike] | AsyncIterable[RowsLike]
+"""Rows at once, or any number of them part by part."""
+
+REPORT_TIMEOUT_S = 60.0
+"""Deadline of calls that work on many rows at once when none is given, in seconds."""
+PATIENCE_S = 60.0  # for a server that is started again to come back
+_PAGE_REPORTS = 50
+
+
+class DriftCalls(Calls):
+    """What a client asks the drift service."""
+
+    async def set_reference(
+        self,
+        subject: str,
+        rows: Rows | None = None,
+        *,
+        draft: str | None = None,
+        recent_rows: int | None = None,
+        importances: Mapping[str, float] | None = None,
+        outputs: Collection[str] = (),
+        options: DriftOptions | None = None,
+        progress: Progress | None = None,
+        request_id: str | None = None,
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Reference:
+        """Makes rows the reference of a subject, in place of the one that it had.
+
+        Rows that are too many for one message, and those that come part by part, go as a stream of chunks first.
+
+        ```python
+        reference = await mesh.set_reference("loans", read_observations("loans.csv"), importances={"income": 3})
+        print(reference.rows, [feature.smallest_shift_sd for feature in reference.features])
+        ```
+
+        Args:
+            subject: name of 1 to 64 letters, digits, `.`, `_` and `-`.
+            rows: at least 2 and at most 1,000,000 of them. Exactly one of this, `draft` and `recent_rows` is given.
+            draft: name of rows that were sent by `observe(..., is_reference=True)`, which are used up.
+            recent_rows: the newest rows that the subject observed, at most so many.
+            importances: weights of features, 0 to 1,000; 1 where none is given.
+            outputs: features that a model answers, not what it is asked with.
+            options: how the subject is watched.
+            progress: told after each chunk.
+            request_id: at most 128 characters; the same request again is answered as before.
+            timeout_s: deadline of the whole, in seconds.
+
+        Raises:
+            InvalidInput: a rule of the contract is broken; the fields are named.
+            MeshError: as the server raised it.
+        """
+        check_subject(subject)
+        if [rows is None, draft is None, recent_rows is None].count(False) != 1:
+            raise InvalidInput("exactly one of rows, draft and recent_rows must be given", field="rows")
+        ends_at = time.monotonic() + timeout_s
+        request = pb.SetReferenceRequest(
+            request_id=request_id or self._ids.next(),
+            subject=subject,
+            features=feature_options(importances, outputs),
+            options=(options or DriftOptions()).message(),
+        )
+        small = None if rows is None else _small(rows)
+        if rows is None:
+            if draft is not None:
+                request.draft = draft
+            if recent_rows is not None:
+                request.recent_rows = recent_rows
+        elif small is not None:
+            request.observations.CopyFrom(small)
+        else:
+            request.draft = f"draft-{self._ids.next()}"
+            sent = self.observe(request.draft, rows, is_reference=True, progress=progress, timeout_s=timeout_s)
+            async with aclosing(sent) as answers:
+                async for answer in answers:
+                    if answer.error is not None:
+                        raise answer.error
+        call = self._open.drift.SetReference(request, timeout=max(1e-3, ends_at - time.monotonic()))
+        response = await answer_to(call)
+        return Reference.of(response.reference, response.receipt)
+
+    async def observe(
+        self,
+        subject: str,
+        rows: Rows,
+        *,
+        stream_id: str | None = None,
+        is_reference: bool = False,
+        wants_row_errors: bool = False,
+        chunk_rows: int = CHUNK_ROWS,
+        window: int = WINDOW,
+        progress: Progress | None = None,
+        request_id: str | None = None,
+        version: int = 0,
+        priority: Priority = "low",
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> AsyncGenerator[ObservedChunk, None]:
+        """Sends rows that a subject observed, chunk by chunk, in order; an iterable is read as fast as it is answered.
+
+        A chunk is answered once its effect is on disk. A stream that breaks is opened again and goes on where it was,
+        and no row is counted twice. Where the caller may stop early, close the generator (`contextlib.aclosing`).
+
+        ```python
+        async for chunk in mesh.observe("loans", read_observations("today.csv")):
+            for alarm in chunk.alarms:
+                print(alarm.text)
+        ```
+
+        Args:
+            subject: whose rows they are; of a reference, any name of a draft.
+            rows: a table, or parts of one, as `ObservationFile.chunks` gives them.
+            stream_id: the same when a stream is taken up again from its beginning by another process: chunks that were
+                counted are not counted again, provided that the rows are cut alike. None: one is made.
+            is_reference: collect the rows for a reference instead of watching them.
+            wants_row_errors: say how unusual each row is.
+            chunk_rows: rows of a chunk at most, up to 65,536; a chunk also ends where its message would be too large.
+            window: chunks in flight at most.
+            progress: told after each chunk.
+            request_id: prefix of the chunks' request ids.
+            version: version of the autoencoder for the row errors; 0 for the subject's own.
+            priority: which rows go first at the autoencoder.
+            timeout_s: deadline of the whole stream, in seconds.
+
+        Raises:
+            InvalidInput: an argument breaks a rule, or rows cannot be sent at all; those before are answered first.
+            MeshError: the stream failed for good. Refused chunks are no error here: see the chunks.
+        """
+        check_subject(subject)
+        for name, value, most in (("chunk_rows", chunk_rows, CHUNK_ROWS_MAX), ("window", window, 256)):
+            if not 1 <= value <= most:
+                raise InvalidInput(f"{name} must be from 1 to {most}, is {value}", field=name)
+        prefix = request_id or self._ids.next()
+        chunks = ObservationChunks(
+            subject,
+            chunk_rows,
+            prefix=prefix,
+            stream_id=stream_id or prefix,
+            purpose=pb.PURPOSE_REFERENCE if is_reference else pb.PURPOSE_WINDOW,
+            wants_row_errors=wants_row_errors,
+            model_version=version,
+            priority=PRIORITIES[priority],
+        )
+        answers = stream_answers(
+            self._open_observations,
+            _chunks(chunks, rows),
+            ObservedChunk.of,
+            window=window,
+            timeout_s=timeout_s,
+            progress=progress,
+            rows_total=len(rows) if isinstance(rows, Observations) else None,
+        )
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
+
+    async def detect_data_drift(
+        self,
+        rows: RowsLike | None = None,
+        *,
+        subject: str | None = None,
+        reference: RowsLike | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        everything: bool = False,
+        importances: Mapping[str, float] | None = None,
+        outputs: Collection[str] = (),
+        false_alarm_chance: float | None = None,
+        features_max: int = 0,
+        plots: Sequence[str] = (),
+        wants_row_errors: bool = False,
+        keeps: bool = False,
+        request_id: str | None = None,
+        version: int = 0,
+        priority: Priority = "normal",
+        timeout_s: float = REPORT_TIMEOUT_S,
+    ) -> DriftReport:
+        """Compares a window with a reference and reports what moved.
+
+        ```python
+        report = await mesh.detect_data_drift(today, reference=last_year)
+        print(report.summary)
+        for feature in report.drifted:
+            print(feature.name, feature.blame, feature.what)
+        ```
+
+        Args:
+            rows: the window. None: what the subject observed from `start` until `end`, or `everything`; without those,
+                its last closed window.
+            subject: compare with its reference.
+            reference: compare with these rows, of which nothing is kept; exactly one of the two is given.
+            start: of a span of time, to the bucket: minutes of the last hour, hours of the last day, days of the last
+                30.
+            end: of the same.
+            everything: all that the subject has observed since its reference was set.
+            importances: weights of features, 0 to 1,000; only with `reference`.
+            outputs: features that a model answers; only with `reference`.
+            false_alarm_chance: of calling drift where there is none, .0001 to .5, for rows that are given or a span of
+                time; None: .01.
+            features_max: features in the report at most, those to blame first; 0: all.
+            plots: features whose picture is wanted, at most 16; `*` for the four to blame first.
+            wants_row_errors: say how unusual each of `rows` is.
+            keeps: keep the report, so that `list_drift_reports` lists it.
+            request_id: the report's id follows from it.
+            version: version of the autoencoder that must answer; 0 for the subject's own.
+            priority: which rows go first at the autoencoder.
+            timeout_s: deadline in seconds.
+
+        Raises:
+            InvalidInput: a rule of the contract is broken, or rows are too many for one message; the way out is named.
+            MeshError: as the server raised it.
+        """
+        if (subject is None) == (reference is None):
+            raise InvalidInput("exactly one of subject and reference must be given", field="against")
+        is_span = start is not None or end is not None
+        if [rows is not None, is_span, everything].count(True) > 1:
+            raise InvalidInput("at most one of rows, a span of time and everything may be given", field="window")
+        request = pb.DetectDataDriftRequest(
+            request_id=request_id or self._ids.next(),
+            features=feature_options(importances, outputs),
+            false_alarm_chance=false_alarm_chance,
+            features_max=features_max,
+            plots=[plots] if isinstance(plots, str) else plots,
+            wants_row_errors=wants_row_errors,
+            keeps=keeps,
+            model_version=version,
+            priority=PRIORITIES[priority],
+        )
+        if subject is not None:
+            request.subject = subject
+        if reference is not None:
+            request.reference.CopyFrom(packed(reference, "reference"))
+        if rows is not None:
+            request.observations.CopyFrom(packed(rows, "rows", left=REQUEST_BYTES - request.ByteSize()))
+        elif is_span:
+            request.range.CopyFrom(time_range(start, end))
+        elif everything:
+            request.all.SetInParent()
+        response = await answer_to(self._open.drift.DetectDataDrift(request, timeout=timeout_s))
+        errors = unpacked_errors(response.row_errors, request.observations.rows)
+        return DriftReport.of(response.report, response.receipt, row_errors=errors)
+
+    async def detect_performance_drift(
+        self,
+        losses: Sequence[float] | NDArray[Any],
+        *,
+        subject: str = "",
+        metric: str = "",
+        loss_max: float = 1.0,
+        baseline: float | None = None,
+        warm_up: int = 0,
+        losses_to_false_alarm: float = 0.0,
+        comparators: Collection[LossDetector] = (),
+        resets: bool = False,
+        request_id: str | None = None,
+        timeout_s: float = REPORT_TIMEOUT_S,
+    ) -> PerformanceDrift:
+        """Watches losses, such as errors of predictions, for a rise.
+
+        Args:
+            losses: oldest first, 0 to `loss_max`, at most 262,144; 1 and 0 for wrong and right. None at all with a
+                subject: where it stands.
+            subject: remember losses from call to call under `metric`; without one nothing is kept.
+            metric: name of the loss.
+            loss_max: largest loss that can be.
+            baseline: mean loss while all is well; None: learnt from the first `warm_up` losses.
+            warm_up: losses that the baseline is learnt from, 100 to 100,000; 0: 2,000.
+            losses_to_false_alarm: mean number of losses to a false alarm at least, 100 to 1e9; 0: 100,000.
+            comparators: detectors to run beside.
+            resets: forget baseline and evidence first.
+            request_id: losses that were counted under it are not counted again.
+            timeout_s: deadline in seconds.
+
+        Raises:
+            InvalidInput: a rule of the contract is broken; the fields are named.
+        """
+        for name in comparators:
+            if name not in DETECTORS:
+                raise InvalidInput(f"comparators must be of {', '.join(DETECTORS)}, is {name!r}", field="comparators")
+        request = pb.DetectPerformanceDriftRequest(
+            request_id=request_id or self._ids.next(),
+            subject=subject,
+            metric=metric,
+            losses_f32=losses_f32(losses),
+            loss_max=loss_max,
+            baseline=baseline,
+            warm_up=warm_up,
+            losses_to_false_alarm=losses_to_false_alarm,
+            comparators=[DETECTORS[name] for name in comparators],
+            resets=resets,
+        )
+        return PerformanceDrift.of(await answer_to(self._open.drift.DetectPerformanceDrift(request, timeout=timeout_s)))
+
+    async def analyze_drift_severity(
+        self,
+        report_id: str = "",
+        *,
+        subject: str = "",
+        importances: Mapping[str, float] | None = None,
+        timeout_s: float | None = None,
+    ) -> DriftSeverity:
+        """Says how bad a report's drift is and what to do.
+
+        Args:
+            report_id: a stored report; empty: the newest of `subject`.
+            subject: a subject, where no report is named.
+            importances: weights of features in place of those of the reference.
+            timeout_s: deadline in seconds; None takes the client's.
+
+        Raises:
+            NotFound: there is no such report.
+        """
+        request = pb.AnalyzeDriftSeverityRequest(
+            report_id=report_id, subject=subject, features=feature_options(importances)
+        )
+        call = self._open.drift.AnalyzeDriftSeverity(request, timeout=self._timeout(timeout_s))
+        return DriftSeverity.of(await answer_to(call))
+
+    async def list_drift_reports(
+        self,
+        subject: str = "",
+        *,
+        severity_min: Severity | None = None,
+        drift_only: bool = False,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        full: bool = False,
+        page_size: int = _PAGE_REPORTS,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[DriftReport, None]:
+        """Stored reports, newest first, page by page as they are asked for.
+
+        Args:
+            subject: only of this one; empty: of all.
+            severity_min: only of at least this level.
+            drift_only: only where drift was called.
+            start: only from this time on.
+            end: only before this time.
+            full: whole reports; else features only where they drifted, at most 3.
+            page_size: reports that are fetched at a time, 1 to 200.
+            timeout_s: deadline of a page, in seconds; None takes the client's.
+        """
+        if severity_min is not None and severity_min not in SEVERITIES:
+            raise InvalidInput(f"severity_min must be one of {', '.join(SEVERITIES)}", field="severity_min")
+        level = pb.SEVERITY_UNSPECIFIED
+        if severity_min is not None:
+            level = pb.Severity.Value(f"SEVERITY_{severity_min.upper()}")
+        request = pb.ListDriftReportsRequest(
+            subject=subject,
+            severity_min=level,
+            drift_only=drift_only,
+            range=time_range(start, end) if start is not None or end is not None else None,
+            page_size=page_size,
+            full=full,
+        )
+        while True:
+            call = self._open.drift.ListDriftReports(request, timeout=self._timeout(timeout_s))
+            response = await answer_to(call)
+            for report in response.reports:
+                yield DriftReport.of(report, response.receipt)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def watch_drift(
+        self,
+        subject: str = "",
+        *,
+        cursor: int = -1,
+        interval_s: float = 5.0,
+        patience_s: float = PATIENCE_S,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[DriftAlarm, None]:
+        """Alarms as they are raised; a stream that breaks or falls silent is opened again where it was.
+
+        ```python
+        async for alarm in mesh.watch_drift(cursor=last_seen):
+            print(alarm.text)
+            last_seen = alarm.alarm_id
+        ```
+
+        Args:
+            subject: only of this one; empty: of all.
+            cursor: alarms after this one come first. 0: all that are kept. -1: none but new ones.
+            interval_s: longest silence of the server, in seconds, 0.2 to 60.
+            patience_s: seconds for a server that went away to come back.
+            timeout_s: deadline of the whole, in seconds; None: none.
+
+        Raises:
+            NotReady: the server did not come back in time.
+            DeadlineExceeded: after `timeout_s` seconds.
+        """
+        ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        heard_at, failures = time.monotonic(), 0
+        while True:
+            failure: MeshError = NotReady("the server ended the stream of alarms")
+            request = pb.WatchDriftRequest(subject=subject, cursor=cursor, interval_ms=round(interval_s * 1e3))
+            left = None if ends_at is None else ends_at - time.monotonic()
+            if left is not None and left <= 0:
+                raise DeadlineExceeded("the time of watching is over", where="client")
+            call = self._open.streaming_drift.WatchDrift(request, timeout=left)
+            try:
+                async with aclosing(answers_to(call)) as answers:
+                    while True:
+                        try:
+                            async with asyncio.timeout(3 * interval_s + 5):
+                                answer = await anext(answers)
+                        except StopAsyncIteration:
+                            break
+                        except TimeoutError:
+                            failure = NotReady("the server has fallen silent")
+                            break
+                        heard_at, failures = time.monotonic(), 0
+                        cursor = answer.cursor
+                        if answer.HasField("alarm"):
+                            yield DriftAlarm.of(answer.alarm)
+            except MeshError as error:
+                if not may_resume(error):
+                    raise
+                failure = error
+            failures += 1
+            if time.monotonic() - heard_at > patience_s:
+                raise failure
+            await asyncio.sleep(backoff_s(failures, failure))
+
+    async def describe_drift(
+        self, subject: str = "", *, version: int = 0, timeout_s: float | None = None
+    ) -> pb.DescribeModelResponse:
+        """Describes the autoencoder and the subjects.
+
+        Args:
+            subject: only this one, with its features; empty: all.
+            version: of the autoencoder; 0 for the one that serves.
+            timeout_s: deadline in seconds; None takes the client's.
+
+        Raises:
+            NotFound: there is no such subject or version.
+        """
+        request = pb.DescribeModelRequest(model_version=version, subject=subject)
+        return await answer_to(self._open.drift.DescribeModel(request, timeout=self._timeout(timeout_s)))
+
+    def _open_observations(self, timeout_s: float) -> Call:
+        return self._open.streaming_drift.ObserveStream(timeout=timeout_s)
+
+
+def _small(rows: Rows) -> pb.Observations | None:
+    """Rows as a message where they are given at once and fit one call."""
+    if isinstance(rows, AsyncIterable | Iterator) or not _is_table(rows):
+        return None
+    table = observations_of(rows)  # type: ignore[arg-type]  # as _is_table has seen
+    if sum(values.nbytes for values in table.numeric.values()) > REQUEST_BYTES:
+        return None
+    message = pack_observations(table)
+    return message if message.ByteSize() <= REQUEST_BYTES else None
+
+
+def _is_table(rows: Rows) -> bool:
+    return isinstance(rows, Observations | Mapping) or hasattr(rows, "columns")
+
+
+def _chunks(chunks: ObservationChunks, rows: Rows) -> Iterator[Chunk] | AsyncIterator[Chunk]:
+    if isinstance(rows, AsyncIterable):
+        return _from_async(chunks, rows)
+    if _is_table(rows):
+        return chunks.of(rows)  # type: ignore[arg-type]  # as _is_table has seen
+    return (chunk for part in rows for chunk in chunks.of(part))  # type: ignore[union-attr, arg-type]  # what is left
+
+
+async def _from_async(chunks: ObservationChunks, parts: AsyncIterable[RowsLike]) -> AsyncIterator[Chunk]:
+    async for part in parts:
+        for chunk in chunks.of(part):
+            yield chunk
