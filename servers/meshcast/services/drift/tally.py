@@ -94,6 +94,11 @@ class Tally:
         names = sum(len(name) + 100 for found in self.unseen.values() for name in found)
         return sum(a.nbytes for a in arrays) + names + (self.sketches.state_bytes if self.sketches else 0)
 
+    def narrow_counts(self) -> NDArray[Any]:
+        """`counts` in the fewest bytes that hold them, unsigned."""
+        top = int(self.counts.max(initial=0))
+        return self.counts.astype(np.uint16 if top < 1 << 16 else np.uint32 if top < 1 << 32 else np.uint64)
+
     def copy(self) -> "Tally":
         """The same, in memory of its own."""
         return Tally(
@@ -140,7 +145,7 @@ class Tally:
     def to_bytes(self) -> bytes:
         """Packed state."""
         arrays: dict[str, NDArray[Any]] = {
-            "counts": self.counts,
+            "counts": self.narrow_counts(),
             "moments": self.moments,
             "extremes": self.extremes,
             "infinite": self.infinite,
