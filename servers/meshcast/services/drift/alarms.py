@@ -1,13 +1,13 @@
 """Alarms of a subject: raised once, worse by a level, resolved; a pure decision over the evidence of its windows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "BLAMED_MAX",
-    "QUIET_LOG",
+    "JUDGED_WINDOWS",
     "QUIET_WINDOWS",
     "RAISED",
     "RESOLVED",
@@ -27,12 +27,10 @@ WORSENED: AlarmKind = "worsened"
 RESOLVED: AlarmKind = "resolved"
 
 QUIET_WINDOWS = 10
-"""Windows without a sign of drift, one after the other, after which an alarm is over."""
+"""Windows with the evidence below the threshold, one after the other, after which an alarm is over."""
 
-QUIET_LOG = 3.0
-"""Evidence since the last alarm, as a natural logarithm, below which a window is quiet.
-
-It is measured in what no drift expects of it, so by Markov's inequality one window in 20 is loud by chance."""
+JUDGED_WINDOWS = 5
+"""Windows from one report to the next while an alarm stands: what makes it worse is told that late at most."""
 
 BLAMED_MAX = 10
 """Features that an alarm names, of the contract."""
@@ -115,65 +113,72 @@ class Alarm:
 class Standing:
     """The data alarm that stands, and how long it has been quiet.
 
+    A drift keeps the evidence above the threshold while it lasts, so an alarm is raised once and stands until the
+    evidence has been below for `QUIET_WINDOWS`. In between, every `JUDGED_WINDOWS` the window is judged again.
+
     Attributes:
         alarm: the last one that was raised or became worse; None where none stands.
         features: every feature that drift was called for since it was raised.
         quiet: quiet windows, one after the other.
+        loud: windows above the threshold since the last judgement.
     """
 
     alarm: Alarm | None = None
     features: frozenset[str] = frozenset()
     quiet: int = 0
+    loud: int = 0
 
-    def after_crossing(self, judgement: Judgement, drifted: Sequence[str]) -> tuple[AlarmKind | None, "Standing"]:
-        """What to say, and the state, after a window at which the evidence reached the threshold.
+    def after_window(self, is_loud: bool) -> tuple[Literal["judge", "resolve"] | None, "Standing"]:
+        """What is to be done about a window, and the state behind it.
 
         Args:
-            judgement: of that window.
-            drifted: names of the features that drift is called for.
+            is_loud: whether the evidence is at the threshold or above it.
 
         Returns:
-            The kind of the alarm, whose record the caller makes and puts into the state by `told`; None where what
-            stands has been told already.
+            `judge`: a report is to be made of it and given to `after_judgement`; `resolve`: the alarm is over.
         """
-        features = self.features.union(drifted)
-        if self.alarm is None:
-            return RAISED, Standing(None, features, 0)
-        if judgement.severity > self.alarm.severity or features > self.features:
-            return WORSENED, Standing(self.alarm, features, 0)
-        return None, replace(self, quiet=0)
-
-    def after_window(self, log_since: float) -> tuple[AlarmKind | None, "Standing"]:
-        """What to say, and the state, after a window at which the evidence stayed below the threshold.
-
-        Args:
-            log_since: logarithm of the evidence since the last alarm over what no drift expects of it.
-        """
+        if is_loud:
+            state = replace(self, quiet=0, loud=self.loud + 1)
+            is_due = self.alarm is None or state.loud >= JUDGED_WINDOWS
+            return ("judge" if is_due else None), state
         if self.alarm is None:
             return None, self
-        quiet = self.quiet + 1 if log_since < QUIET_LOG else 0
-        if quiet >= QUIET_WINDOWS:
-            return RESOLVED, Standing()
-        return None, replace(self, quiet=quiet)
+        if self.quiet + 1 >= QUIET_WINDOWS:
+            return "resolve", Standing()
+        return None, replace(self, quiet=self.quiet + 1)
+
+    def after_judgement(
+        self, judgement: Judgement, drifted: Sequence[str]
+    ) -> tuple[Literal["raised", "worsened"] | None, "Standing"]:
+        """What is to be told of a window that was judged, and the state behind it; what is told is put in by `told`.
+
+        Args:
+            judgement: of the window.
+            drifted: names of the features that drift is called for.
+        """
+        features = self.features.union(drifted)
+        state = replace(self, features=features, loud=0)
+        if self.alarm is None:
+            return "raised", state
+        if judgement.severity > self.alarm.severity or features > self.features:
+            return "worsened", state
+        return None, state
 
     def told(self, alarm: Alarm) -> "Standing":
         """The state once an alarm was raised or became worse."""
         return replace(self, alarm=alarm)
 
-    def to_json(self) -> str:
-        """The state as a text."""
-        return json.dumps(
-            {
-                "alarm": None if self.alarm is None else [self.alarm.alarm_id, self.alarm.to_json()],
-                "features": sorted(self.features),
-                "quiet": self.quiet,
-            },
-            ensure_ascii=False,
-        )
+    def to_facts(self) -> dict[str, Any]:
+        """The state as JSON takes it."""
+        return {
+            "alarm": None if self.alarm is None else [self.alarm.alarm_id, self.alarm.to_json()],
+            "features": sorted(self.features),
+            "quiet": self.quiet,
+            "loud": self.loud,
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> "Standing":
-        """The state that `to_json` wrote."""
-        values = json.loads(text)
-        alarm = None if values["alarm"] is None else Alarm.from_json(*values["alarm"])
-        return cls(alarm, frozenset(map(str, values["features"])), int(values["quiet"]))
+    def from_facts(cls, facts: Mapping[str, Any]) -> "Standing":
+        """The state that `to_facts` gave."""
+        alarm = None if facts["alarm"] is None else Alarm.from_json(*facts["alarm"])
+        return cls(alarm, frozenset(map(str, facts["features"])), int(facts["quiet"]), int(facts["loud"]))

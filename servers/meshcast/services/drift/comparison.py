@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+from meshcast.observations import Observations
+from meshcast.services.drift.evidence import Step
 from meshcast.services.drift.layout import Layout
 from meshcast.services.drift.tally import Tally
-from numpy.typing import NDArray
-
-from meshcast.observations import Observations
 
 __all__ = [
     "GROUP_WEIGHTS",
@@ -98,22 +96,14 @@ class GroupEvidence:
         layout: of the group's columns.
         reference: tally of the reference's rows (of those held out, for derived columns).
         window: tally of the window's rows.
-        log_value: logarithm of the group's e-detector, in alarms a year, before the group's weight.
-        by_feature: shape (F,), the same by column.
-        window_log_e: shape (F,), evidence of this window alone by column.
-        drifted: shape (F,), bool, columns that drift is called for.
-        onset: shape (F,), int64, number of the window in which each column's drift began.
+        step: what the window made of the evidence, by column; its value is before the group's weight.
     """
 
     name: GroupName
     layout: Layout
     reference: Tally
     window: Tally
-    log_value: float
-    by_feature: NDArray[np.float64]
-    window_log_e: NDArray[np.float64]
-    drifted: NDArray[np.bool_]
-    onset: NDArray[np.int64]
+    step: Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

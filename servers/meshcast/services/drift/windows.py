@@ -7,17 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ELAPSED_MIN_US", "FUTURE_US", "YEAR_US", "Cut", "WindowClock", "future_rule", "given_span"]
+from meshcast.services.drift.evidence import YEAR_US
+
+__all__ = ["FUTURE_US", "Cut", "WindowClock", "future_rule", "given_span"]
 
 FUTURE_US = 86_400_000_000
 """How far in the future a row's time may be: a day, which a clock of another time zone is not past.
 
 Rows that are further ahead are refused. Up to a day ahead counts as now, so that no clock can stop the subject's."""
-
-ELAPSED_MIN_US = 1_000
-"""Time that a window counts for at least: late rows alone must not stop the search for a drift's beginning."""
-
-YEAR_US = 365.25 * 86_400e6
 
 Times = NDArray[np.int64]
 
@@ -90,10 +87,10 @@ class WindowClock:
         return WindowClock(0, 0, self.latest_us, self.latest_us)
 
     def elapsed_years(self) -> float:
-        """Time that the open window counts for: since the window before it ended, or since its own first row."""
+        """Time that the open window counts for, 0 or more: since the window before it ended, or since its first row."""
         assert self.latest_us is not None
         since_us = self.opened_us if self.closed_us is None else self.closed_us
-        return max(self.latest_us - since_us, ELAPSED_MIN_US) / YEAR_US
+        return (self.latest_us - since_us) / YEAR_US
 
 
 def future_rule(unix_us: Times | None, now_us: int) -> str | None:
