@@ -1,0 +1,184 @@
+"""The encoder: asks the autoencoder about rows, for row errors that callers want and for the evidence of a subject."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import ContextVar
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.observations import CategoryColumn, Observations
+from meshcast.rpc import CorruptData, Deadline, NotFound, NotReady
+from meshcast.rpc.errors import Precondition
+from meshcast.runtime import LOW, Model, RunFacts
+from meshcast.services.drift.comparison import Reference
+from meshcast.services.drift.features import Encoding, matrix
+from meshcast.services.drift.shipped_subject import SHIPPED_VERSION
+from meshcast.services.drift.subjects import Encoded
+
+__all__ = ["Encoder", "Ran", "VALUES_INLINE"]
+
+VALUES_INLINE = 4_096
+"""Values of rows that may be made ready on the loop, in well under a millisecond."""
+
+PIECE_ROWS_MAX = 4_096
+"""Rows that one stream has in the queue at most: half of what the queue takes by default."""
+
+TRAINING_S = 5.0
+"""What callers are told to wait who want row errors while the autoencoder is trained: one takes 5 to 30 seconds."""
+
+Result = TypeVar("Result")
+
+
+class Ran(NamedTuple):
+    """Rows through a version of the autoencoder, and how that came about."""
+
+    encoded: Encoded
+    facts: RunFacts
+
+
+class _Call(NamedTuple):
+    """The call that rows came with: what it allows, and what it has asked already about which rows."""
+
+    deadline: Deadline
+    priority: int
+    observations: Observations | None
+    ran: Ran | None
+
+
+_CALL: ContextVar[_Call | None] = ContextVar("call of the rows", default=None)
+
+
+class Encoder:
+    """Rows through the autoencoder.
+
+    Args:
+        model: the model `drift`.
+        pool: where rows become matrices.
+        default_deadline_s: for rows that came with no call.
+    """
+
+    def __init__(self, model: Model, pool: Executor, *, default_deadline_s: float) -> None:
+        self._model, self._pool, self._default_deadline_s = model, pool, default_deadline_s
+
+    async def ask(
+        self, observations: Observations, reference: Reference, *, version: int, deadline: Deadline, priority: int
+    ) -> Ran:
+        """The rows' errors and codes.
+
+        Args:
+            observations: one row or more, of the reference's columns.
+            reference: whose encoding holds.
+            version: that must answer; 0 for the reference's own.
+            deadline: of the call.
+            priority: of the batcher.
+
+        Raises:
+            Precondition: MODEL_STATE, the reference has no autoencoder.
+            NotReady: it is being trained, or the process drains.
+            NotFound: VERSION_UNKNOWN, the version is not loaded.
+            MeshError: as `Batcher.submit_groups`.
+        """
+        wanted = version or self._own(reference)
+        encoding = _encoding(reference)
+
+        def rows() -> NDArray[np.float32]:
+            return matrix(_conformed(observations, encoding), encoding)
+
+        made = await self._aside(rows, observations.rows * len(encoding.columns))
+        errors, codes, facts = [], [], None
+        for start in range(0, len(made), PIECE_ROWS_MAX):
+            arrays = self._model.signature.padded({"row": made[start : start + PIECE_ROWS_MAX]})
+            answer = await self._model.batcher.submit(
+                arrays, rows=len(arrays["row"]), deadline=deadline, priority=priority, version=wanted
+            )
+            errors.append(answer.outputs["error"])
+            codes.append(answer.outputs["code"])
+            facts = answer.facts if facts is None else facts.and_of(answer.facts)
+            wanted = answer.facts.version  # a swap in between must not mix two versions
+        assert facts is not None
+        encoded = Encoded(np.concatenate(errors), np.concatenate(codes))
+        if not (np.isfinite(encoded.error).all() and np.isfinite(encoded.code).all()):
+            raise CorruptData(
+                f"Version {facts.version} of {self._model.name} gave an error that is no number.",
+                model=self._model.name,
+                version=facts.version,
+                why="not finite",
+            )
+        return Ran(encoded, facts)
+
+    def of_call(
+        self, deadline: Deadline, priority: int, observations: Observations | None = None, ran: Ran | None = None
+    ) -> None:
+        """Says of the present task which call its rows come with, and what that call has asked already about them."""
+        _CALL.set(_Call(deadline, priority, observations, ran))
+
+    async def encode(self, observations: Observations, reference: Reference) -> Encoded | None:
+        """What the reference's own autoencoder makes of rows; None where it cannot be asked now.
+
+        Raises:
+            Overloaded: too many rows wait for the autoencoder.
+            DeadlineExceeded: that of the call passed.
+            CorruptData: the model gave something that is no number.
+        """
+        own = reference.autoencoder
+        if own.state != "ready" or own.model_version not in self._model.versions:
+            return None
+        call = _CALL.get() or _Call(Deadline.after(self._default_deadline_s), LOW, None, None)
+        if call.ran is not None and call.observations is observations and call.ran.facts.version == own.model_version:
+            return call.ran.encoded
+        try:
+            ran = await self.ask(
+                observations, reference, version=own.model_version, deadline=call.deadline, priority=call.priority
+            )
+        except (NotFound, NotReady, Precondition):  # swapped, unloaded or draining: the other columns go on
+            return None
+        return ran.encoded
+
+    def _own(self, reference: Reference) -> int:
+        """The version that answers for a reference; 0 for the one that serves.
+
+        That one stands in for the version that shipped where a repository has another one in its place.
+        """
+        own = reference.autoencoder
+        if own.state == "training":
+            raise NotReady(
+                f"The autoencoder of {reference.subject} is being trained.",
+                reason=error_reason_pb2.ERROR_REASON_MODEL_LOADING,
+                retry_after_s=TRAINING_S,
+                model=self._model.name,
+            )
+        if own.state != "ready":
+            why = f": {own.why}" if own.why else ""
+            raise Precondition(
+                f"{reference.subject} has no autoencoder, so its rows have no errors{why}", model=self._model.name
+            )
+        if own.model_version == SHIPPED_VERSION and own.model_version not in self._model.versions:
+            return 0
+        return own.model_version
+
+    async def _aside(self, work: Callable[[], Result], values: int) -> Result:
+        """What `work` gives, done in the pool where it is of many values."""
+        if values <= VALUES_INLINE:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _encoding(reference: Reference) -> Encoding:
+    if reference.autoencoder.encoding:
+        return Encoding.from_json(reference.autoencoder.encoding)
+    raise Precondition(f"{reference.subject} has no autoencoder, so its rows have no errors.")
+
+
+def _conformed(observations: Observations, encoding: Encoding) -> Observations:
+    """The rows with columns of the encoding's kinds: one of nulls alone may have come as the other kind."""
+    numeric, categorical = dict(observations.numeric), dict(observations.categorical)
+    for name in encoding.columns:
+        if name in encoding.shares and name not in categorical and numeric.pop(name, None) is not None:
+            categorical[name] = CategoryColumn(np.full(observations.rows, -1, dtype=np.int32), ())
+        elif name not in encoding.shares and name not in numeric and categorical.pop(name, None) is not None:
+            numeric[name] = np.full(observations.rows, np.nan, dtype=np.float32)
+    return Observations(observations.rows, numeric, categorical, observations.unix_us)

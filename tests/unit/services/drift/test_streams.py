@@ -1,0 +1,61 @@
+"""Chunks of a stream take their turn in the order in which they came, whatever happens to them on the way."""
+
+import asyncio
+
+import pytest
+
+from meshcast.services.drift.streams import Line
+
+
+async def pass_through(line: Line, ready: asyncio.Event, passed: list[str], name: str) -> None:
+    async with line.place() as place:
+        await ready.wait()
+        if name.startswith("bad"):
+            raise ValueError(name)
+        await place.turn()
+        passed.append(name)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_those_that_are_ready_first_wait_for_those_that_came_first() -> None:
+    line, passed = Line(), list[str]()
+    ready = {name: asyncio.Event() for name in "abc"}
+    async with asyncio.TaskGroup() as group:
+        for name in "abc":
+            group.create_task(pass_through(line, ready[name], passed, name))
+        for name, expected in (("c", []), ("b", []), ("a", ["a", "b", "c"])):
+            ready[name].set()
+            await settle()
+            assert passed == expected
+
+
+async def test_a_fault_lets_nobody_overtake_and_holds_nobody_up() -> None:
+    line, passed = Line(), list[str]()
+    ready = {name: asyncio.Event() for name in ("a", "bad", "c")}
+    tasks = [asyncio.create_task(pass_through(line, one, passed, name)) for name, one in ready.items()]
+    for name in ("bad", "c"):
+        ready[name].set()
+    await settle()
+    assert passed == [] and not any(task.done() for task in tasks)
+    ready["a"].set()
+    await settle()
+    assert passed == ["a", "c"]
+    with pytest.raises(ValueError, match="bad"):
+        await tasks[1]
+    await asyncio.gather(tasks[0], tasks[2])
+
+
+async def test_a_cancelled_chunk_lets_the_next_one_go() -> None:
+    line, passed = Line(), list[str]()
+    never, now = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(pass_through(line, never, passed, "a"))
+    second = asyncio.create_task(pass_through(line, now, passed, "b"))
+    now.set()
+    await settle()
+    first.cancel()
+    await asyncio.wait([first, second])
+    assert first.cancelled() and passed == ["b"]
