@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from meshcast.cli.content_plots import Picture
+from meshcast.cli.picture import Picture
 from meshcast.cli.problem import Problem, need_matplotlib
 from meshcast.cli.shown_text import shown
 from meshcast.columns import written_whole
