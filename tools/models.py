@@ -20,7 +20,16 @@ from daily_series import package_sets
 from demo_posts import write_demo_posts
 from forecaster_notes import SEVERAL_SETS
 from meshcast.posts import read_posts
-from meshcast.runtime import ModelSpec, Published, ServiceSpec, dates_in_seconds, onnxruntime, read_options
+from meshcast.runtime import (
+    ModelSpec,
+    Published,
+    ServiceSpec,
+    TapColumns,
+    TapRecord,
+    dates_in_seconds,
+    onnxruntime,
+    read_options,
+)
 from meshcast.runtime.evidence import ONNX
 from meshcast.runtime.repository import Repository
 from meshcast.runtime.session import Backend, SessionOptions
@@ -36,7 +45,6 @@ from meshcast.services.forecaster.panel import Panel
 from meshcast.services.forecaster.train import WEIGHTS, TrainSettings, train, weights_of
 from meshcast.services.forecaster.train import Progress as Steps
 from meshcast.services.predictor.card import CardText
-from meshcast.services.predictor.features import PLANNED_FEATURES
 from meshcast.services.predictor.publish import train_file
 from meshcast.services.predictor.train import TrainSettings as PredictorSettings
 from meshcast.services.predictor.train import split_rows
@@ -78,9 +86,6 @@ ONE_PREDICTOR = ReferenceCardText(
         "own reference."
     ),
 )
-WATCHED_OUTPUTS = ("log_engagement", "confidence")
-"""Outputs of the predictor that are columns of its reference, after its planned features."""
-
 OPTIONS = {"train_before": "2016-07-01", "validate_before": "2017-01-01"}
 
 FORECASTER = TrainSettings(
@@ -176,8 +181,9 @@ def build_drift(repository: Path, reference: Path) -> Published:
     )
     outputs = session.run(learnt.inputs)
     session.close()
-    rows = np.column_stack([learnt.inputs["planned"], *(outputs[name] for name in WATCHED_OUTPUTS)])
-    columns = (*PLANNED_FEATURES, *WATCHED_OUTPUTS)
+    watched = TapColumns.of(predictor.SIGNATURE, predictor.OBSERVED)
+    rows = watched.matrix(TapRecord("predictor", 1, "", len(learnt), learnt.inputs, outputs))
+    columns = watched.names
     published = train_rows(rows, repository, columns=columns, options={}, progress=_tell, text=ONE_PREDICTOR, version=1)
     _, held_out = learn_and_held_out(len(rows), seed=0)
     reference.parent.mkdir(parents=True, exist_ok=True)

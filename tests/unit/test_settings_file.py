@@ -11,7 +11,7 @@ import pytest
 from meshcast.cli.settings import UpSettings
 from meshcast.gateway import GatewaySettings, RouteSettings
 from meshcast.rpc import ChannelSettings, LogSettings, RpcSettings, TlsSettings, TracingSettings, load
-from meshcast.runtime.settings import RuntimeSettings
+from meshcast.runtime.settings import RuntimeSettings, TapSettings
 from meshcast.services.drift.settings import DriftSettings
 
 FILE = Path(__file__).resolve().parents[2] / "meshcast.toml"
@@ -23,6 +23,7 @@ TABLES: dict[str, type[Any]] = {
     "tracing": TracingSettings,
     "gateway": GatewaySettings,
     "runtime": RuntimeSettings,
+    "tap": TapSettings,
     "drift": DriftSettings,
     "up": UpSettings,
 }

@@ -17,7 +17,7 @@ from .errors import InvalidInput
 _MIB = 1024 * 1024
 ENVIRON_PREFIX = "MESHCAST_"
 TABLES = frozenset(
-    {"rpc", "tls", "channel", "logs", "tracing", "runtime", "gateway", "client", "up", "predictor", "forecaster"}
+    {"rpc", "tls", "channel", "logs", "tracing", "runtime", "tap", "gateway", "client", "up", "predictor", "forecaster"}
     | {"analyzer", "drift", "learning"}
 )
 """Tables that some process of the mesh reads: all share one file, so each process passes over the others' tables."""

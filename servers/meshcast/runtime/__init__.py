@@ -26,7 +26,7 @@ from meshcast.runtime.service import (
 from meshcast.runtime.session import Backend, Session, SessionOptions
 from meshcast.runtime.settings import RuntimeSettings
 from meshcast.runtime.signature import Arrays, Signature, TensorSpec
-from meshcast.runtime.tap import Tap, TapRecord
+from meshcast.runtime.tap import Tap, TapColumns, TapRecord
 from meshcast.runtime.versions import Versions
 from meshcast.runtime.write_behind import WriteBehind
 
@@ -64,6 +64,7 @@ __all__ = [
     "RunFacts",
     "RunFailed",
     "Tap",
+    "TapColumns",
     "TapRecord",
     # services
     "ServiceSpec",

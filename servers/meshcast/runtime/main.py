@@ -32,12 +32,14 @@ from meshcast.rpc import (
 )
 from meshcast.rpc.errors import CorruptData, Precondition
 from meshcast.runtime.counts import BatcherMetrics
+from meshcast.runtime.drift_feed import drift_feed
 from meshcast.runtime.model import Model, Models
 from meshcast.runtime.oip import OIP_SERVICE, add_oip
 from meshcast.runtime.prediction_log import NoPredictionLog, PredictionLog, SqlitePredictionLog
 from meshcast.runtime.repository import Repository
 from meshcast.runtime.service import ModelSpec, ServiceContext, ServiceSpec, find_service, find_services
-from meshcast.runtime.settings import RuntimeSettings
+from meshcast.runtime.settings import RuntimeSettings, TapSettings
+from meshcast.runtime.tap import TapColumns, TapRecord
 
 __all__ = ["main", "serving"]
 
@@ -47,6 +49,7 @@ SWITCH_S = 0.0005
 
 _TABLES: dict[str, type[Any]] = {
     "runtime": RuntimeSettings,
+    "tap": TapSettings,
     "rpc": RpcSettings,
     "tls": TlsSettings,
     "logs": LogSettings,
@@ -64,6 +67,7 @@ async def serving(
     logs: LogSettings | None = None,
     tracing: Tracing | None = None,
     table: Any = None,
+    tap: TapSettings | None = None,
 ) -> AsyncIterator[tuple[Server, ServiceContext]]:
     """A model service that serves until the block is left, then drains: health, calls, queue, prediction log, sessions.
 
@@ -78,6 +82,7 @@ async def serving(
         logs: which calls get a log line.
         tracing: spans of the server.
         table: of the service's own table; None takes its defaults.
+        tap: of the table `[tap]`: what the drift service gets to see.
 
     Raises:
         NotFound: no repository has the model.
@@ -102,7 +107,15 @@ async def serving(
         if settings.log_predictions and spec.logs_predictions:
             path = settings.state / "predictions" / f"{spec.name}.sqlite"
             predictions = await stack.enter_async_context(SqlitePredictionLog(path, registry=registry))
-        models = Models([await stack.enter_async_context(_model(one, settings, on_health)) for one in spec.models])
+        columns = TapColumns.of(spec.signature, spec.observed)
+        feed = drift_feed(tap or TapSettings(), subject=spec.name, columns=columns, tls=tls, registry=registry)
+        taps = [] if feed is None else [(await stack.enter_async_context(feed)).tap]
+        models = Models(
+            [
+                await stack.enter_async_context(_model(one, settings, on_health, taps if one.name == spec.name else ()))
+                for one in spec.models
+            ]
+        )
         model = models.get(spec.name)
         registry.register(BatcherMetrics([(one.batcher.counts, partial(_queued, one)) for one in models]))
         for described in spec.models:
@@ -158,7 +171,12 @@ async def serving(
                 await server.drain()
 
 
-def _model(spec: ModelSpec, settings: RuntimeSettings, on_health: Callable[[str, bool | None], None]) -> Model:
+def _model(
+    spec: ModelSpec,
+    settings: RuntimeSettings,
+    on_health: Callable[[str, bool | None], None],
+    taps: Sequence[Callable[[TapRecord], None]],
+) -> Model:
     return Model(
         name=spec.name,
         signature=spec.signature,
@@ -166,6 +184,7 @@ def _model(spec: ModelSpec, settings: RuntimeSettings, on_health: Callable[[str,
         settings=settings,
         build_command=spec.build_command if spec.is_optional else "",
         on_health=on_health,
+        taps=taps,
     )
 
 
@@ -206,6 +225,7 @@ async def serve(spec: ServiceSpec, loaded: Mapping[str, Any]) -> None:
             logs=loaded["logs"],
             tracing=tracing,
             table=loaded.get(spec.name),
+            tap=loaded["tap"],
         ) as (server, context):
             log.info(
                 "ready",

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -110,6 +110,8 @@ class ServiceSpec:
         example: a `ServiceExample`, as `module:name`; named, since serving needs none.
         logs_predictions: True when the servicer puts its predictions into `ServiceContext.log`, which is then opened.
         also: further models of the process, each with a batcher of its own.
+        observed: what the drift service sees of a row of the service's own model: names of columns by the name of the
+            input or output that holds them; None: every number that is not part of a sequence (see `TapColumns.of`).
         settings: dataclass of the service's own settings table, which has its name; all fields with defaults. None
             where it has none.
     """
@@ -126,6 +128,7 @@ class ServiceSpec:
     example: str | None = None
     logs_predictions: bool = False
     also: tuple[ModelSpec, ...] = ()
+    observed: Mapping[str, tuple[str, ...]] | None = None
     settings: type[Any] | None = None
 
     @property

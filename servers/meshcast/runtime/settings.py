@@ -7,7 +7,10 @@ from typing import Literal
 
 import platformdirs
 
-__all__ = ["RuntimeSettings"]
+__all__ = ["RuntimeSettings", "TapSettings"]
+
+REFERENCE_ROWS_MIN, REFERENCE_ROWS_MAX = 100, 1_000_000
+"""Rows of a proposed reference; fewer would hide what drifts, and more are not collected by the contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +90,25 @@ class RuntimeSettings:
             return self.runs_max
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // self.threads_per_run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapSettings:
+    """Which rows of a service's model the drift service gets to see: the table `[tap]`.
+
+    Attributes:
+        drift: where the drift service is, as `host:port`; empty: nothing is observed.
+        share: chance of each row to be observed, 0 to 1.
+        reference_rows: where a model's rows have no reference, the first so many that are observed become it; 0: no
+            reference is proposed.
+    """
+
+    drift: str = ""
+    share: float = 0.1
+    reference_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError("share must be 0 to 1")
+        if self.reference_rows and not REFERENCE_ROWS_MIN <= self.reference_rows <= REFERENCE_ROWS_MAX:
+            raise ValueError(f"reference_rows must be 0, or {REFERENCE_ROWS_MIN} to {REFERENCE_ROWS_MAX}")

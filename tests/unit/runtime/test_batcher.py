@@ -25,7 +25,6 @@ from meshcast.runtime import (
     RowGroup,
     RunFailed,
     Signature,
-    Tap,
     TapRecord,
     TensorSpec,
     Versions,
@@ -410,15 +409,14 @@ async def test_a_batch_waits_for_more_rows_until_the_limit_the_deadline_or_its_s
     assert answer.facts.batch_close == receipt_pb2.BATCH_CLOSE_DEADLINE
 
 
-async def test_a_tap_sees_runs_and_drops_them_when_it_is_full(make: Make) -> None:
-    tap = Tap(share=1.0, records_max=2, rng=random.Random(0))
-    bench = await make(taps=(tap,))
+async def test_taps_see_every_run_with_its_inputs_and_outputs(make: Make) -> None:
+    records: list[TapRecord] = []
+    bench = await make(taps=(records.append,))
     for value in range(3):
         await bench.submit(np.full((1, 2), value, np.float32))
-    records = tap.take()
-    assert [record.outputs["y"].tolist() for record in records] == [[1.0], [3.0]]
-    assert tap.dropped == 1
-    assert not tap.take()
+    assert [record.inputs["x"].tolist() for record in records] == [[[0.0, 0.0]], [[1.0, 1.0]], [[2.0, 2.0]]]
+    assert [record.outputs["y"].tolist() for record in records] == [[1.0], [3.0], [5.0]]
+    assert {(record.model, record.version, record.rows) for record in records} == {("add", 1, 1)}
 
 
 async def test_twice_the_load_that_it_can_bear_computes_nothing_after_its_deadline(make: Make) -> None:

@@ -7,7 +7,7 @@ from meshcast.runtime import ServiceSpec, Signature, TensorSpec
 from meshcast.services.predictor.features import HISTORY_FEATURES, PLANNED_FEATURES, STEPS
 from meshcast.services.predictor.service import PredictorServicer
 
-__all__ = ["SERVICE", "SIGNATURE"]
+__all__ = ["OBSERVED", "SERVICE", "SIGNATURE"]
 
 SIGNATURE = Signature(
     inputs=(
@@ -44,6 +44,9 @@ SIGNATURE = Signature(
     rows_max=256,  # past it the LSTM falls out of the cache
 )
 
+OBSERVED = {"planned": PLANNED_FEATURES, "log_engagement": ("log_engagement",), "confidence": ("confidence",)}
+"""What the drift service sees of a row: names of columns by the tensor that holds them."""
+
 SERVICE = ServiceSpec(
     name="predictor",
     model="meshcast.services.predictor.model:EngagementModel",
@@ -56,4 +59,5 @@ SERVICE = ServiceSpec(
     train="meshcast.services.predictor.publish:train_file",
     example="meshcast.services.predictor.example:EXAMPLE",
     logs_predictions=True,
+    observed=OBSERVED,
 )
