@@ -16,8 +16,8 @@ _NOISE = 3.5  # standard errors of the rows' own mean: one in 4,000, of some doz
 def blame(bets: Bets, counts: NDArray[np.int64]) -> Floats:
     """Shares of the blame for how far rows lie from the reference; of a window that stands alone.
 
-    A feature's part is the square of its largest shift, over its scores, in standard deviations of the score, beyond both
-    the reference's sampling error (the bet's bound) and that of the rows. Correlated features that move together share.
+    A feature's part is the square of its largest shift, over its scores, in standard deviations of the score, beyond
+    the reference's sampling error (the bet's bound) and that of the rows. Features that move together share the blame.
 
     Args:
         bets: against the reference.
@@ -27,29 +27,27 @@ def blame(bets: Bets, counts: NDArray[np.int64]) -> Floats:
         Shape (F,), float64, adding up to 1; all 0 where nothing moved beyond chance.
     """
     rows = np.maximum(counts.sum(axis=1), 1).astype(np.float64)[bets.feature]
-    beyond = bets.excesses(counts) / rows - _NOISE / np.sqrt(rows)
-    parts = np.zeros(bets.features)
-    np.maximum.at(parts, bets.feature, beyond)
-    return _shares(parts)
+    return _shares(bets.largest(bets.excesses(counts) / rows - _NOISE / np.sqrt(rows)))
 
 
 def blame_since_onset(bets: Bets, restarts: Restarts) -> Floats:
     """Shares of the blame for what accumulated over windows, each feature's since its own onset; as `blame`.
 
     A feature's part is the square of the mean shift of the score whose bet gained most, beyond the reference's sampling
-    error, over all rows since that bet's stretch began. Features whose best bet gained less than chance gives the best of
-    so many features have none.
+    error, over all rows since that bet's stretch began. A feature has none whose best bet gained less than the best of
+    so many features may by chance.
     """
     at, gained = restarts.best(bets)
-    if len(restarts.rows) == 0:
-        return np.zeros(bets.features)
-    shift = restarts.excess[at] / np.maximum(restarts.rows[at], 1)
-    return _shares(np.where(gained > np.log(max(bets.features, 2)), np.maximum(shift, 0), 0))
+    stands_out = np.flatnonzero(gained > np.log(max(bets.features, 2)))
+    best = at[stands_out]
+    shifts = np.zeros(bets.features)
+    shifts[stands_out] = restarts.excess[best] / np.maximum(restarts.rows[best], 1)
+    return _shares(shifts)
 
 
 def _shares(shifts: Floats) -> Floats:
     largest = shifts.max(initial=0)
     if largest <= 0:
         return np.zeros(len(shifts))
-    squares = (shifts / largest) ** 2
+    squares = (np.maximum(shifts, 0) / largest) ** 2
     return np.asarray(squares / squares.sum())

@@ -1,15 +1,15 @@
 """Evidence over windows: e-detectors in the manner of Shiryaev and Roberts, whose budget is false alarms a year.
 
-Each bet's value M grows to (M + w) * L with every window, where w is the time since the window before, in years, and L is
-what the window made of a unit of money. Under the null E[L] <= 1 given the past, so M less the years gone by is a
-supermartingale, and so is every weighted mean of such values: whenever an alarm is raised at 1 / (false alarms a year),
-at most that many a year are false on average, however fast windows come and whatever features depend on each other
-(Shin, Ramdas and Rinaldo, E-detectors, 2023). What is cut off from M, as at its ceiling, only lowers it.
+Each bet's value M grows to (M + w) * L with every window, where w is the time since the window before, in years, and L
+is what the window made of a unit of money. Under the null E[L] <= 1 given the past, so M less the years gone by is a
+supermartingale, and so is every weighted mean of such values: where an alarm is raised at 1 / (false alarms a year), at
+most that many a year are false on average, however fast windows come and whatever features depend on each other (Shin,
+Ramdas and Rinaldo, E-detectors, 2023). What is cut off from M, as at its ceiling, only lowers it.
 
-Features are called by e-BH (Wang and Ramdas, False discovery rate control with e-values, JRSS B 2022). M over T years is
-an e-value at every stopping time within T years of the start, and e-BH at level T * (false alarms a year) calls those k
-features whose M is at least F / (k * false alarms a year), whatever T: false discoveries are held to .05 within the first
-.05 / (false alarms a year) years, and an alarm calls a feature.
+Features are called by e-BH (Wang and Ramdas, False discovery rate control with e-values, JRSS B 2022). M / T is an
+e-value at every stopping time within T years of the start, and e-BH at level T * (false alarms a year) calls those k
+features whose M is at least F / (k * false alarms a year), whatever T: false discoveries are held to .05 within the
+first .05 / (false alarms a year) years, and an alarm that one feature raises calls it.
 """
 
 from typing import NamedTuple
@@ -31,12 +31,12 @@ YEAR_US = 31_557_600_000_000
 """Microseconds of a year of 365.25 days."""
 
 ELAPSED_YEARS_MIN = 1e-3 / 31_557_600
-"""A millisecond: what a window counts for that takes no time, so that rows that are sent all at once can raise an alarm."""
+"""A millisecond: what a window counts for that takes no time, so that rows sent all at once can raise an alarm."""
 
 ELAPSED_YEARS_MAX = 1 / 365.25
 """A day: what a window counts for after a long silence, so that its beginning is no evidence by itself."""
 
-_ABOVE = 10.0  # log units above an alarm by one bet alone, at which its value is held, so that alarms can end
+_ABOVE = 5.0  # log units above an alarm by one bet alone, at which its value is held, so that alarms can end
 _KIND = b"DEV1"
 
 
@@ -93,27 +93,15 @@ class Evidence:
         self._log_values = np.minimum(np.logaddexp(self._log_values, begun) + increments, self._ceiling)
         rows = int(counts[0].sum()) if len(counts) else 0
         self._restarts.step(increments, bets.excesses(counts), rows, window)
-        by_feature = self._means(self._log_values)
-        best, _ = self._restarts.best(bets)
+        by_feature = bets.means(self._log_values)
         return Step(
             log_value=float(np.logaddexp.reduce(by_feature, initial=-np.inf)) - self._log_features,
             by_feature=by_feature,
-            window_log_e=self._means(increments),
+            window_log_e=bets.means(increments),
             drifted=called(by_feature, self.log_threshold),
-            onset=self._restarts.start[best] if len(self._restarts.start) else np.zeros(bets.features, np.int64),
+            onset=self._restarts.onset(bets),
             blame=blame_since_onset(bets, self._restarts),
         )
-
-    def _means(self, logs: Floats) -> Floats:
-        """Logarithms of the features' weighted means over bets; -inf for features without bets; shape (F,)."""
-        bets = self._bets
-        worth = logs + bets.log_weight
-        top = np.full(bets.features, -np.inf)
-        np.maximum.at(top, bets.feature, worth)
-        safe = np.where(np.isfinite(top), top, 0)
-        sums = np.bincount(bets.feature, weights=np.exp(worth - safe[bets.feature]), minlength=bets.features)
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(sums) + safe)
 
     @property
     def state_bytes(self) -> int:

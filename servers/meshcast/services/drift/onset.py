@@ -14,12 +14,12 @@ Ints = NDArray[np.int64]
 class Restarts:
     """For each bet the stretch of windows that speaks most for it: where it began, and what it gained since.
 
-    C <- max(C, 0) + log increment: whenever nothing is left of what was gained, the stretch begins anew with the next window.
-    The beginning of the stretch that ends now is the maximum-likelihood estimate of the change (Page, Continuous
-    Inspection Schemes, Biometrika 41, 1954).
+    C <- max(C, 0) + log increment: whenever nothing is left of what was gained, the stretch begins anew with the next
+    window. Where the stretch that ends now began is the estimate of the change that is likeliest for the bet (Page,
+    Continuous Inspection Schemes, Biometrika 41, 1954).
 
     Attributes:
-        gained: shape (B,), float64, logarithm of what a unit of money grew to since then; at most 0 where nothing is left.
+        gained: shape (B,), float64, logarithm of what a unit of money grew to since then.
         start: shape (B,), int64, number of the window in which the stretch began; 0 before any window.
         rows: shape (B,), int64, rows since then.
         excess: shape (B,), float64, as `Bets.excesses`, summed since then.
@@ -52,14 +52,19 @@ class Restarts:
         self.excess += excesses
 
     def best(self, bets: Bets) -> tuple[Ints, Floats]:
-        """Of each feature the bet that gained most for its money, and the logarithm of that; each shape (F,).
-
-        The first bet, and -inf, for features without bets.
-        """
+        """Each feature's bet that gained most for its money, -1 without bets, and the logarithm of that; (F,) each."""
         worth = self.gained + bets.log_weight
-        top = np.full(bets.features, -np.inf)
-        np.maximum.at(top, bets.feature, worth)
-        at = np.zeros(bets.features, dtype=np.int64)
+        top = bets.largest(worth)
+        at = np.full(bets.features, -1, dtype=np.int64)
         hits = np.flatnonzero(worth == top[bets.feature])[::-1]
         at[bets.feature[hits]] = hits  # the first of equals
         return at, top
+
+    def onset(self, bets: Bets) -> Ints:
+        """Number of the window in which each feature's drift began; 0 where no bet has gained; shape (F,), int64."""
+        at, _ = self.best(bets)
+        out = np.zeros(bets.features, dtype=np.int64)
+        gains = np.flatnonzero(at >= 0)
+        gains = gains[self.gained[at[gains]] > 0]
+        out[gains] = self.start[at[gains]]
+        return out

@@ -1,0 +1,147 @@
+"""Bets on shares of rows in stretches of slots: below quantiles, in tails, of a category, of nulls, of what is new."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcast.services.drift.bounds import share_above, share_below
+from meshcast.services.drift.score_bets import LOSS_MAX, USELESS
+
+__all__ = ["ShareBets", "share_bets"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Shares of a feature's money by what is bet on, by how often that is what moves.
+_CUTS, _STRETCHES, _TAILS, _NULLS_UP, _NULLS_DOWN = 0.16, 0.07, 0.04, 0.05, 0.02  # ordered features, beside scores
+_CATEGORIES_UP, _CATEGORIES_DOWN, _UNSEEN = 0.50, 0.33, 0.10
+_STAKES = {0.09: 0.6, 0.27: 0.4}  # in standard deviations of the indicator, with their shares of the money
+_CUTS_AT = np.arange(1, 8) / 8
+_STRETCHES_MAX = 16
+_TAIL = 1 / 128
+
+
+class ShareBets(NamedTuple):
+    """Bets on shares, each shape (n,). A row is a hit when its slot is start, .. or stop - 1.
+
+    Attributes:
+        feature: int64.
+        start: int64.
+        stop: int64.
+        log_hit: logarithm of what a hit makes of a unit of money, float64.
+        log_miss: and what another row makes of it.
+        facts: by name as those of `ScoreBets`, float64.
+    """
+
+    feature: Ints
+    start: Ints
+    stop: Ints
+    log_hit: Floats
+    log_miss: Floats
+    facts: dict[str, Floats]
+
+
+class _Wanted(NamedTuple):
+    feature: Ints
+    start: Ints
+    stop: Ints
+    is_up: NDArray[np.bool_]
+    weight: Floats
+
+
+def share_bets(
+    counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], singletons: Ints | None, failure: float
+) -> ShareBets:
+    """Bets on shares that are worth having, at each stake.
+
+    Args:
+        counts: shape (F, S), int64, of the reference; slot S - 2 counts nulls, S - 1 unseen categories.
+        bins: shape (F,), value slots.
+        ordered: shape (F,), bool.
+        singletons: shape (F,), categories that the reference has once; None: those with a slot.
+        failure: chance that any bound of any feature fails; bounds share it as bets share the money.
+    """
+    features, slots = counts.shape
+    wanted = _wanted(counts, bins, ordered)
+    cumulated = np.concatenate([np.zeros((features, 1)), np.cumsum(counts, axis=1)], axis=1)
+    rows = cumulated[wanted.feature, -1]
+    hits = cumulated[wanted.feature, wanted.stop] - cumulated[wanted.feature, wanted.start]
+    rare = _rare(counts, bins, ordered, singletons)[wanted.feature]
+    hits = np.where(wanted.start == slots - 1, np.minimum(rare, rows), hits)
+    chance = failure / max(features, 1) * wanted.weight
+    bound = np.where(wanted.is_up, share_above(hits, rows, chance), share_below(hits, rows, chance))
+    direction = np.where(wanted.is_up, 1.0, -1.0)
+    spread = np.sqrt(np.maximum(bound * (1 - bound), USELESS**2))
+    worst = np.where(wanted.is_up, bound, 1 - bound)  # what a row can lose for each unit of stake
+    useful = np.where(wanted.is_up, bound < 1 - USELESS, bound > USELESS)
+    known: dict[str, list[Floats]] = {}
+    for stake, part in _STAKES.items():
+        staked = np.minimum(stake / spread, LOSS_MAX / np.maximum(worst, USELESS))
+        facts = {
+            "weight": wanted.weight * part,
+            "stake": staked * spread,
+            "upper": direction * (bound - hits / rows) / spread,
+            "direction": direction,
+            "score": np.full(len(hits), -1.0),
+            "centre": hits / rows,
+            "spread": spread,
+            "log_hit": np.log1p(staked * direction * (1 - bound)),
+            "log_miss": np.log1p(-staked * direction * bound),
+        }
+        for name, fact in facts.items():
+            known.setdefault(name, []).append(fact[useful])
+    joined = {name: np.concatenate(parts) for name, parts in known.items()}
+    feature, start, stop = (np.tile(each[useful], len(_STAKES)) for each in (wanted.feature, wanted.start, wanted.stop))
+    return ShareBets(feature, start, stop, joined.pop("log_hit"), joined.pop("log_miss"), joined)
+
+
+def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_]) -> _Wanted:
+    """The shares that are bet on, with their money."""
+    slots = counts.shape[1]
+    found: list[tuple[int, Ints, Ints, bool, float]] = []
+
+    def bet(feature: int, start: Ints, stop: Ints, up: float, down: float = 0.0) -> None:
+        found.extend((feature, start, stop, is_up, money) for is_up, money in ((True, up), (False, down)) if money)
+
+    for at in range(len(counts)):
+        null, values = np.array([slots - 2]), int(bins[at])
+        bet(at, null, null + 1, _NULLS_UP, _NULLS_DOWN)
+        if not ordered[at]:
+            each = np.arange(values)
+            bet(at, each, each + 1, _CATEGORIES_UP, _CATEGORIES_DOWN)
+            bet(at, null + 1, null + 2, _UNSEEN)
+        elif values > 1:
+            cumulated = np.cumsum(counts[at, :values])
+            shares = cumulated / max(int(cumulated[-1]), 1)
+            cuts = np.unique(np.clip(np.searchsorted(shares, _CUTS_AT - USELESS) + 1, 1, values - 1))
+            bet(at, np.zeros_like(cuts), cuts, _CUTS / 2, _CUTS / 2)
+            inner = np.searchsorted(shares, np.arange(1, _STRETCHES_MAX) / _STRETCHES_MAX - USELESS) + 1
+            ends = np.arange(values + 1) if values <= _STRETCHES_MAX else np.clip(inner, 1, values)
+            edges = np.unique(np.concatenate([[0], ends, [values]]))
+            bet(at, edges[:-1], edges[1:], _STRETCHES)
+            low = int(np.clip(np.searchsorted(shares, _TAIL, side="right"), 1, values - 1))
+            high = int(np.clip(np.searchsorted(shares, 1 - _TAIL - USELESS) + 1, 1, values - 1))
+            bet(at, np.array([0, high]), np.array([low, values]), _TAILS)
+    lengths = [len(start) for _, start, *_ in found]
+    none = [np.zeros(0, dtype=np.int64)]
+    return _Wanted(
+        np.repeat(np.array([one[0] for one in found], dtype=np.int64), lengths),
+        np.concatenate(none + [one[1] for one in found]),
+        np.concatenate(none + [one[2] for one in found]),
+        np.repeat(np.array([one[3] for one in found], dtype=np.bool_), lengths),
+        np.repeat(np.array([one[4] / max(len(one[1]), 1) for one in found], dtype=np.float64), lengths),
+    )
+
+
+def _rare(
+    counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], singletons: Ints | None
+) -> NDArray[np.int64]:
+    """Categories that the reference has once or twice; shape (F,).
+
+    The share of rows that are unseen is estimated by those seen once, whose error has the variance of once and two
+    times twice (Good 1953): seldom more than that of as many hits as are returned.
+    """
+    values = (np.arange(counts.shape[1]) < bins[:, None]) & ~ordered[:, None]
+    once, twice = (((counts == times) & values).sum(axis=1) for times in (1, 2))
+    return np.asarray((once if singletons is None else singletons) + twice)
