@@ -124,7 +124,7 @@ def clock_picture(clock: Clock) -> Picture:
         axis.set_xlabel("hour of the day")
         axis.invert_yaxis()
         bar = figure.colorbar(shown, ax=axis, ticks=None if has_outcomes else MaxNLocator(integer=True))
-        bar.setlabel(label, color=theme.ink)
+        bar.set_label(told, color=theme.ink)
         bar.ax.tick_params(colors=theme.ink)
         bar.outline.set_edgecolor(theme.grid)
 
