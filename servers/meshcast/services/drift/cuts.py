@@ -1,7 +1,8 @@
 """Cuts of a numeric feature: where its bins begin, and its reference quantile function, from the reference's values.
 
 Bins are of about equal reference mass. A value that alone holds more than two of them (an atom, as the zero of counts)
-gets a bin of its own, so that a window that puts another mass there, or next to it, is told from one that does not.
+gets a bin of its own, so that a window that puts another mass there, or next to it, is told from one that does not. In
+a feature of few values, as small whole numbers, a bin begins at each of them.
 """
 
 from typing import NamedTuple
@@ -84,8 +85,12 @@ def cuts_of(column: NDArray[np.floating], *, bins: int, ranks: NDArray[np.float6
     hits = [(step, wanted) for step in range(1, wanted)]
     if wanted >= 20 * GROUPS and n >= 1000 * _ROWS_A_BIN:
         hits += _TAILS
+    starts = _starts(values, hits)
+    distinct = _few(values, wanted - len(starts) // 2)
+    if distinct is not None:
+        starts = np.union1d(starts, distinct).astype(np.float32)
     picked = values[np.maximum(np.ceil(ranks * n).astype(np.int64), 1) - 1]
-    return Cuts(origin, unit, _starts(values, hits), _starts(values, [(g, GROUPS) for g in range(1, GROUPS)]), picked)
+    return Cuts(origin, unit, starts, _starts(values, [(g, GROUPS) for g in range(1, GROUPS)]), picked)
 
 
 def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
@@ -100,6 +105,14 @@ def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
     if ends * np.finfo(np.float32).eps > spread * _COARSE and spread > 0:
         return middle, 1.0
     return 0.0, 1.0
+
+
+def _few(values: NDArray[np.float32], most: int) -> NDArray[np.float32] | None:
+    """Values between the .1 % and 99.9 % quantiles, each once; None where they are more than `most`."""
+    n = len(values)
+    inner = values[int(n * W1_FROM) : max(int(np.ceil(n * W1_TO)), 1)]
+    new = np.concatenate([[True], inner[1:] != inner[:-1]])
+    return inner[new] if int(new.sum()) <= most else None
 
 
 def _starts(values: NDArray[np.float32], hits: list[tuple[int, int]]) -> NDArray[np.float32]:

@@ -68,7 +68,7 @@ def effects_of(layout: Layout, reference: Tally, window: Tally) -> Effects:
     distance[categorical] = (np.abs(after - before).sum(axis=1) / 2)[categorical]
     distance[~_both(reference, window)] = 0.0
     spread = np.where(reference.deviations > 0, reference.deviations, np.nan)
-    moved = wasserstein(layout, window)
+    moved = wasserstein(layout, reference, window)
     ratio = window.deviations / spread
     return Effects(
         kolmogorov_smirnov=distance,

@@ -38,7 +38,7 @@ _BINS_IN_ALL = 16_000  # BINS_MAX times 64 features
 _BINS_MIN = 20
 _SKETCH_K, _SKETCH_K_MIN = 800, 100  # rank errors of .35 % and 2.7 %; KLL's state grows with k
 _BLOCK_VALUES, _BLOCK_ROWS_MIN, _BLOCK_ROWS_MAX = 1 << 20, 256, 16_384  # 4 MiB of float32: what a core's cache holds
-_RANK_POINTS, _RANK_POINTS_FEW = 400, 80
+_RANK_POINTS, _RANK_POINTS_FEW = 200, 80
 _KIND = b"DLY1"
 
 

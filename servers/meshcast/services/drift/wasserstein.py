@@ -1,96 +1,136 @@
 """Wasserstein distance of a window from its reference between the 0.1 % and 99.9 % quantiles.
 
 A sketch's ranks are off by up to .35 %, which in a heavy tail is far in value. The counts of the reference's bins are
-exact, so the sketch only says where inside a bin its values lie.
+exact, so a sketch only says where inside a bin its values lie.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.services.drift.cuts import W1_FROM, W1_TO
 from meshcast.services.drift.layout import Layout
 from meshcast.services.drift.tally import Tally
 
 __all__ = ["wasserstein"]
 
-_FILL = 16  # points of an outermost bin that is known by its end alone
+Matrix = NDArray[np.float64]
+
+_STEPS = 16  # points in an outermost bin of which only the end is known
 
 
-def wasserstein(layout: Layout, window: Tally) -> NDArray[np.float64]:
-    """Distance of each feature's finite values from those of the layout's reference, in the feature's unit.
+def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.float64]:
+    """Distance of each feature's finite values from those of the reference, in the feature's unit.
 
-    It is the integral over ranks .001 to .999 of the distance of the two quantile functions (Villani, Topics in Optimal
-    Transportation, 2003, theorem 2.18, cut at both ends). Without sketches values are taken to lie inside a bin as the
-    reference's do, which is coarse where they leave its range.
+    It is the integral of the distance of the two distribution functions, both clipped to .001 and .999, which is that
+    of the quantile functions between those ranks (Villani, Topics in Optimal Transportation, 2003, theorem 2.18).
+    Without sketches a window's values are taken to lie inside a bin as the reference's do, which is coarse where they
+    leave its range.
+
+    Args:
+        layout: of both.
+        reference: tally of the reference's rows, or of held-out ones.
+        window: of any rows.
 
     Returns:
         Shape (features,), float64; NaN for categories, and where either has no finite value.
     """
     found = np.full(len(layout), np.nan)
-    sketches = window.sketches
-    if sketches is not None and sketches.is_exact:
-        exact = sketches.quantiles(layout.ranks)
-        for f, (cut, values) in enumerate(zip(layout.cuts, exact, strict=True)):
-            found[f] = cut.unit * float(np.abs(values.astype(np.float64) - cut.quantiles) @ layout.widths)
+    numeric = len(layout.cuts)
+    there = np.flatnonzero((reference.moments[:numeric, 0] > 0) & (window.moments[:numeric, 0] > 0))
+    there = there[layout.bins[there] > 1]
+    if len(there) == 0:
         return found
-    asked = np.concatenate([[layout.ranks[0] / 4], layout.ranks, [1 - layout.ranks[0] / 4]])
-    shares = np.concatenate([[0.001], layout.widths, [0.001]])
-    there = None if sketches is None else sketches.quantiles(asked)
-    for f, cut in enumerate(layout.cuts):
-        counts = window.counts[f, : layout.bins[f]].astype(np.float64)
-        counts[0] -= window.infinite[f, 0]
-        counts[-1] -= window.infinite[f, 1]
-        if counts.sum() <= 0 or len(cut.bins) == 0:
-            continue
-        if there is not None:
-            points, weights = there[f], shares
-        else:
-            points, weights = _guessed((window.extremes[f] - cut.origin) / cut.unit, cut.bins, cut.quantiles)
-        values = _quantiles(points.astype(np.float64), weights, cut.bins, counts, layout.ranks)
-        found[f] = cut.unit * float(np.abs(values - cut.quantiles) @ layout.widths)
+    starts = _starts(layout)[there]
+    points, weights = _reference_points(layout, there)
+    before = _placed(points, weights, starts, _finite_counts(layout, reference, there))
+    if window.sketches is None:
+        points, weights = _guessed(layout, window, there, points)
+    else:
+        points, weights = _sketched(layout, window, there)
+    after = _placed(points, weights, starts, _finite_counts(layout, window, there))
+    units = np.array([layout.cuts[f].unit for f in there.tolist()])
+    found[there] = units * _between(before, after)
     return found
 
 
-def _guessed(
-    ends: NDArray[np.float64], starts: NDArray[np.float32], quantiles: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points inside the bins: the reference's, and in the outermost bins even steps to the window's ends."""
-    inner = quantiles[(quantiles >= starts[0]) & (quantiles < starts[-1])].astype(np.float64)
-    below = np.linspace(ends[0], starts[0], _FILL, endpoint=False) if ends[0] < starts[0] else np.empty(0)
-    above = np.linspace(starts[-1], ends[1], _FILL) if ends[1] >= starts[-1] else np.empty(0)
-    points = np.concatenate([below, inner, above])
-    return points, np.ones(len(points))
+def _between(before: tuple[Matrix, Matrix], after: tuple[Matrix, Matrix]) -> NDArray[np.float64]:
+    """Integral of the distance of two clipped distribution functions; each is points and shares, (features, p)."""
+    split = before[0].shape[1]
+    points = np.concatenate([before[0], after[0]], axis=1)
+    order = np.argsort(points, axis=1)
+    mine = order < split
+    shares = np.take_along_axis(np.concatenate([before[1], after[1]], axis=1), order, axis=1)
+    points = np.take_along_axis(points, order, axis=1)
+    first = np.clip(np.cumsum(np.where(mine, shares, 0.0), axis=1), W1_FROM, W1_TO)
+    second = np.clip(np.cumsum(np.where(mine, 0.0, shares), axis=1), W1_FROM, W1_TO)
+    total: NDArray[np.float64] = np.einsum("ij,ij->i", np.abs(second - first)[:, :-1], np.diff(points, axis=1))
+    return total
 
 
-def _quantiles(
-    points: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    starts: NDArray[np.float32],
-    counts: NDArray[np.float64],
-    ranks: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Quantiles of weighted points after each bin's points are given the bin's exact share.
+def _placed(points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix) -> tuple[Matrix, Matrix]:
+    """Points with the share of rows that each stands for: the points of a bin together have the bin's exact share.
 
     Args:
-        points: ascending.
-        weights: one a point.
-        starts: where bins begin, but for the first.
-        counts: of each bin.
-        ranks: asked.
+        points: shape (features, p).
+        weights: the same shape, how much of its bin a point stands for, beside the bin's other points.
+        starts: shape (features, bins - 1), ascending; inf past a feature's last bin.
+        counts: shape (features, bins).
     """
-    place = np.searchsorted(starts, points, "right")
-    held = np.bincount(place, weights, minlength=len(counts))
-    empty = np.flatnonzero((held == 0) & (counts > 0))
-    if len(empty):  # bins that the sketch saw no value of: all lies in their middle
-        low = starts[np.maximum(empty - 1, 0)].astype(np.float64)
-        high = np.where(empty < len(starts), starts[np.minimum(empty, len(starts) - 1)], low)
-        # At the start of a bin that begins with an atom nothing else fits; below the first bin, just under its end.
-        middle = np.where(empty == 0, np.nextafter(low, -np.inf), (low + high) / 2)
-        at = np.searchsorted(points, middle)
-        points = np.insert(points, at, middle)
-        weights = np.insert(weights, at, 1.0)
-        place = np.searchsorted(starts, points, "right")
-        held = np.bincount(place, weights, minlength=len(counts))
+    features, bins = counts.shape
+    place = np.stack([np.searchsorted(row, one, "right") for row, one in zip(starts, points, strict=True)])
+    flat = place + np.arange(features)[:, None] * bins
+    held = np.bincount(flat.ravel(), weights.ravel(), minlength=features * bins).reshape(features, bins)
     scale = np.divide(counts, held, out=np.zeros_like(counts), where=held > 0)
-    upto = np.cumsum(weights * scale[place])
-    found: NDArray[np.float64] = points[np.minimum(np.searchsorted(upto, ranks * upto[-1]), len(points) - 1)]
-    return found
+    shares = weights * scale.ravel()[flat]
+    bare = np.where(held > 0, 0.0, counts)
+    lacking = np.flatnonzero(bare.any(axis=0))
+    if len(lacking):  # a bin without a point has all at its beginning, where a reference of few values has its value
+        fill = np.concatenate([np.nextafter(starts[:, :1], -np.inf), starts], axis=1)[:, lacking]
+        fill = np.where(np.isfinite(fill), fill, points[:, -1:])  # past a feature's last bin, where no rows are
+        points, shares = np.concatenate([points, fill], axis=1), np.concatenate([shares, bare[:, lacking]], axis=1)
+    return points, shares / shares.sum(axis=1, keepdims=True)
+
+
+def _starts(layout: Layout) -> Matrix:
+    wide = max(len(cut.bins) for cut in layout.cuts)
+    starts = np.full((len(layout.cuts), wide), np.inf)
+    for row, cut in zip(starts, layout.cuts, strict=True):
+        row[: len(cut.bins)] = cut.bins
+    return starts
+
+
+def _finite_counts(layout: Layout, tally: Tally, there: NDArray[np.int64]) -> Matrix:
+    wide = max(len(cut.bins) for cut in layout.cuts) + 1
+    counts = tally.counts[there, :wide].astype(np.float64)
+    counts[:, 0] -= tally.infinite[there, 0]
+    counts[np.arange(len(there)), layout.bins[there] - 1] -= tally.infinite[there, 1]
+    return counts
+
+
+def _reference_points(layout: Layout, there: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+    points = np.stack([layout.cuts[f].quantiles for f in there.tolist()]).astype(np.float64)
+    return points, np.broadcast_to(layout.widths, points.shape)
+
+
+def _sketched(layout: Layout, window: Tally, there: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+    assert window.sketches is not None
+    ranks = np.concatenate([[W1_FROM / 2], layout.ranks, [(1 + W1_TO) / 2]])
+    weights = np.concatenate([[W1_FROM], layout.widths, [1 - W1_TO]])
+    points = window.sketches.quantiles(ranks)[there].astype(np.float64)
+    return points, np.broadcast_to(weights, points.shape)
+
+
+def _guessed(layout: Layout, window: Tally, there: NDArray[np.int64], inner: Matrix) -> tuple[Matrix, Matrix]:
+    """The reference's points in the inner bins, and even steps from the outermost bins' inner ends to the extremes."""
+    points = np.empty((len(there), 2 * _STEPS + inner.shape[1]))
+    weights = np.zeros_like(points)
+    for row, weight, f, known in zip(points, weights, there.tolist(), inner, strict=True):
+        cut = layout.cuts[f]
+        low, high = (window.extremes[f] - cut.origin) / cut.unit
+        first, last = float(cut.bins[0]), float(cut.bins[-1])
+        row[:_STEPS] = np.linspace(min(low, first), first, _STEPS, endpoint=False)
+        row[_STEPS:-_STEPS] = known
+        row[-_STEPS:] = np.linspace(last, max(high, last), _STEPS)
+        weight[:_STEPS], weight[-_STEPS:] = low < first, high >= last
+        weight[_STEPS:-_STEPS] = (known >= first) & (known < last)
+    return points, weights
