@@ -3,6 +3,7 @@
 #   docker build --target predictor  -t meshcast-predictor .
 #   docker build --target forecaster -t meshcast-forecaster .
 #   docker build --target analyzer   -t meshcast-analyzer .
+#   docker build --target drift      -t meshcast-drift .
 #   docker build --target gateway    -t meshcast-gateway .
 #   docker build --target trainer    -t meshcast-trainer .      (the only one with torch)
 ARG PYTHON=3.11
@@ -70,6 +71,12 @@ EXPOSE 8103 9103
 HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
     CMD ["meshcast", "probe", "127.0.0.1:8103", "--service", "meshcast.api.analyzer.v1.AnalyzerService"]
 CMD ["analyzer", "--port", "8103"]
+
+FROM service AS drift
+EXPOSE 8104 9104
+HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
+    CMD ["meshcast", "probe", "127.0.0.1:8104", "--service", "meshcast.api.drift.v1.DriftService"]
+CMD ["drift", "--port", "8104"]
 
 FROM role AS gateway
 COPY --from=build-gateway /opt/meshcast /opt/meshcast

@@ -102,6 +102,12 @@ def test_the_gateways_routes_lead_to_the_services_ports(compose: dict[str, Any],
         assert route.health in compose["services"][host]["healthcheck"]["test"]
 
 
+def test_models_are_watched_by_the_drift_service(compose: dict[str, Any]) -> None:
+    for name in ("predictor", "forecaster", "analyzer"):
+        host, _, port = compose["services"][name]["environment"]["MESHCAST_TAP_DRIFT"].partition(":")
+        assert port in compose["services"][host]["expose"], name
+
+
 def test_every_service_keeps_its_state_in_a_volume_of_its_own(compose: dict[str, Any]) -> None:
     volumes = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
     names = {volume.partition(":")[0] for volume in volumes}
@@ -113,7 +119,7 @@ def test_images_run_as_a_user_without_rights(stages: dict[str, str]) -> None:
     assert re.search(r"^USER (?!0|root)\d+:\d+$", stages["role"], flags=re.MULTILINE)
     text = (ROOT / "Dockerfile").read_text("utf-8")
     parents = {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)}
-    for image in ("predictor", "forecaster", "analyzer", "gateway", "trainer"):
+    for image in ("predictor", "forecaster", "analyzer", "drift", "gateway", "trainer"):
         stage = image
         while stage != "role":
             assert "USER" not in stages[stage], image

@@ -15,6 +15,10 @@ __all__ = ["SERVICE_GROUP", "MeshPlan", "check_ports", "installed_services", "pl
 
 SERVICE_GROUP = "meshcast.services"
 """Entry-point group by which model services are found; one may live in another distribution."""
+DRIFT = "drift"
+"""Service that sees what the models of the others are asked and answer."""
+TAP = "MESHCAST_TAP_DRIFT"
+"""Setting that tells them where it is."""
 METRICS_OFFSET = 1000  # design.md: metrics at each gRPC port + 1000; the gateway's own are a setting
 
 
@@ -82,13 +86,17 @@ def plan(
     services: list[Part] = []
     binds: list[tuple[str, int, str, str]] = []
     routes: dict[str, str] = {}
+    numbers_of: dict[str, list[int]] = {}
     for name in wanted:
         route = settings.gateway.routes.get(name)
-        grpc_services = route.services if route is not None and route.services else _grpc_services(installed[name])
         endpoints = _places(route.endpoints if route is not None else (), bind)
         if free_ports or name in ports or not endpoints:
             endpoints = [ports.get(name, 0)]
-        numbers = [port or _free_pair(bind) for port in endpoints]
+        numbers_of[name] = [port or _free_pair(bind) for port in endpoints]
+    tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if DRIFT in numbers_of else {}
+    for name, numbers in numbers_of.items():
+        route = settings.gateway.routes.get(name)
+        grpc_services = route.services if route is not None and route.services else _grpc_services(installed[name])
         for index, port in enumerate(numbers):
             label = name if len(numbers) == 1 else f"{name}-{index + 1}"
             metrics = port + METRICS_OFFSET
@@ -96,7 +104,12 @@ def plan(
                 Part(
                     name=label,
                     argv=(sys.executable, "-m", "meshcast.services", name, "--port", str(port), *config),
-                    environ={**environ, **shared, "MESHCAST_RPC_METRICS_PORT": str(metrics)},
+                    environ={
+                        **({} if name == DRIFT else tap),
+                        **environ,
+                        **shared,
+                        "MESHCAST_RPC_METRICS_PORT": str(metrics),
+                    },
                     address=f"{local}:{port}",
                     health_service=(route.health if route is not None else "") or grpc_services[0],
                     metrics_port=metrics if settings.rpc.metrics else 0,

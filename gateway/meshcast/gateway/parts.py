@@ -73,6 +73,7 @@ BY_PART = {
         PartKind(pb.PART_ENGAGEMENT, "engagement", "/meshcast.api.predictor.v1.PredictorService/PredictEngagement"),
         PartKind(pb.PART_GROWTH, "growth", "/meshcast.api.forecaster.v1.ForecasterService/ForecastGrowth"),
         PartKind(pb.PART_CONTENT, "content", "/meshcast.api.analyzer.v1.AnalyzerService/AnalyzeContent"),
+        PartKind(pb.PART_DRIFT, "drift", "/meshcast.api.drift.v1.DriftService/DetectDataDrift"),
     )
 }
 """The parts that have a service, by number."""
@@ -81,7 +82,7 @@ BY_FIELD = {kind.field: kind for kind in BY_PART.values()}
 """The same by the name of their field."""
 
 PARTS: tuple[Part, ...] = tuple(part for part in pb.Part.values() if part != pb.PART_UNSPECIFIED)
-"""Every part of the contract, in its order; those without a service are not part of any mesh yet."""
+"""Every part of the contract, in its order."""
 
 PART_NAMES = {part: pb.Part.Name(part).removeprefix("PART_").lower() for part in PARTS}
 """The parts in the words of the contract."""

@@ -198,7 +198,7 @@ class RoutedMethod:
             first: what was read of the caller's stream already; None when nothing was.
         """
         pace = Pace(time.perf_counter())
-        hop = self._hop(backend, context, backend.settings.stream_deadline_s)
+        hop = self._hop(backend, context, backend.settings.stream_s(self._path))
         replica, load, code = hop.replica, backend.load, "CANCELLED"
         fragment = replica.fragment(hop.attempts, hop.default_ms) if self._has_receipt else None
         if read is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from meshcast.api.analyzer.v1 import analyzer_pb2
+from meshcast.api.drift.v1 import drift_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.predictor.v1 import predictor_pb2
 
@@ -31,6 +32,8 @@ class RouteSettings:
     """The same for methods that need another, by their names, as in `EmbedTexts`."""
     stream_deadline_s: float = 3600.0
     """Deadline of streams whose caller set none. A million rows take minutes; nothing may stay for ever."""
+    stream_deadlines_s: dict[str, float] = field(default_factory=dict)
+    """The same for streams that need another, by the names of their methods, as in `WatchDrift`."""
 
     @property
     def health(self) -> str:
@@ -44,6 +47,14 @@ class RouteSettings:
             method: its path, as in `/meshcast.api.analyzer.v1.AnalyzerService/EmbedTexts`.
         """
         return self.default_deadlines_s.get(method.rpartition("/")[2], self.default_deadline_s)
+
+    def stream_s(self, method: str) -> float:
+        """Deadline of a stream whose caller set none, in seconds.
+
+        Args:
+            method: its path.
+        """
+        return self.stream_deadlines_s.get(method.rpartition("/")[2], self.stream_deadline_s)
 
     @property
     def deadline_s_max(self) -> float:
@@ -67,6 +78,17 @@ _SHIPPED = {
             **dict.fromkeys(("EmbedTexts", "RerankTexts", "ClassifyTexts"), 10.0),
             **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 60.0),
         },
+    ),
+    "drift": RouteSettings(
+        services=("meshcast.api.drift.v1.DriftService", _OIP),
+        endpoints=("127.0.0.1:8104",),
+        default_deadlines_s={
+            # As the service's own: a reference of a million rows is counted once, energy distance included.
+            "SetReference": 60.0,
+            **dict.fromkeys(("DetectDataDrift", "DetectPerformanceDrift"), 30.0),
+        },
+        # Alarms are months apart, and who watches wants no end before; a caller that is gone is noticed by its pings.
+        stream_deadlines_s={"WatchDrift": 30 * 86_400.0},
     ),
 }
 
@@ -117,6 +139,7 @@ def _completed(name: str, route: RouteSettings) -> RouteSettings:
         services=route.services or shipped.services,
         endpoints=route.endpoints or shipped.endpoints,
         default_deadlines_s={**shipped.default_deadlines_s, **route.default_deadlines_s},
+        stream_deadlines_s={**shipped.stream_deadlines_s, **route.stream_deadlines_s},
     )
 
 
@@ -132,18 +155,19 @@ def _check_route(name: str, route: RouteSettings) -> None:
             raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
     shipped = _SHIPPED.get(name)
     methods = _methods(route.services) if shipped and route.services == shipped.services else frozenset()
-    for method, seconds in route.default_deadlines_s.items():
-        if not seconds > 0:
-            raise ValueError(f"routes.{name}.default_deadlines_s.{method} must be more than 0, is {seconds}")
-        if methods and method not in methods:
-            near = get_close_matches(method, sorted(methods), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"routes.{name}.default_deadlines_s.{method}: the service has no such method{hint}")
+    for field_name in ("default_deadlines_s", "stream_deadlines_s"):
+        for method, seconds in getattr(route, field_name).items():
+            if not seconds > 0:
+                raise ValueError(f"routes.{name}.{field_name}.{method} must be more than 0, is {seconds}")
+            if methods and method not in methods:
+                near = get_close_matches(method, sorted(methods), n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"routes.{name}.{field_name}.{method}: the service has no such method{hint}")
 
 
 def _methods(services: tuple[str, ...]) -> frozenset[str]:
     """Names of the methods of our own services."""
-    for module in (analyzer_pb2, forecaster_pb2, predictor_pb2):
+    for module in (analyzer_pb2, drift_pb2, forecaster_pb2, predictor_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             if service.full_name in services:
                 return frozenset(method.name for method in service.methods)

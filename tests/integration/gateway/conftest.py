@@ -12,16 +12,18 @@ import grpc
 import pytest
 
 from meshcast.api.analyzer.v1 import analyzer_pb2, analyzer_pb2_grpc
+from meshcast.api.drift.v1 import drift_pb2, drift_pb2_grpc
 from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.gateway import GatewaySettings, RouteSettings, serving
-from meshcast.rpc import ChannelSettings, Health, InvalidInput, RpcSettings, Server, ServingStatus, channel
+from meshcast.rpc import ChannelSettings, Health, InvalidInput, NotFound, RpcSettings, Server, ServingStatus, channel
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 FORECASTER = "meshcast.api.forecaster.v1.ForecasterService"
 ANALYZER = "meshcast.api.analyzer.v1.AnalyzerService"
+DRIFT = "meshcast.api.drift.v1.DriftService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
@@ -179,6 +181,48 @@ class ScriptedAnalyzer(analyzer_pb2_grpc.AnalyzerServiceServicer):
         return analyzer_pb2.EmbedTextsResponse(rows=len(request.texts))
 
 
+class ScriptedDrift(drift_pb2_grpc.DriftServiceServicer):
+    """A drift service that does what the subject's name says: `stall`, `refuse`, or else it answers.
+
+    Attributes:
+        watching: set once a WatchDrift has begun; its alarms are those that `alarms` gets.
+        cancelled: set once a WatchDrift has been cancelled.
+        seconds_left: what each call was given.
+    """
+
+    def __init__(self) -> None:
+        self.alarms: asyncio.Queue[int] = asyncio.Queue()
+        self.watching = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.seconds_left: list[float | None] = []
+
+    async def DetectDataDrift(
+        self, request: drift_pb2.DetectDataDriftRequest, context: Context
+    ) -> drift_pb2.DetectDataDriftResponse:
+        self.seconds_left.append(context.time_remaining())
+        match request.subject:
+            case "stall":
+                await asyncio.Event().wait()
+            case "refuse":
+                raise NotFound("there is no subject 'refuse'")
+        report = drift_pb2.DriftReport(subject=request.subject, is_drift=True, severity_score=0.5)
+        answer = drift_pb2.DetectDataDriftResponse(report=report)
+        answer.receipt.prediction_id = request.request_id
+        return answer
+
+    async def WatchDrift(
+        self, request: drift_pb2.WatchDriftRequest, context: Context
+    ) -> AsyncIterator[drift_pb2.WatchDriftResponse]:
+        self.seconds_left.append(context.time_remaining())
+        self.watching.set()
+        try:
+            while True:
+                number = await self.alarms.get()
+                yield drift_pb2.WatchDriftResponse(alarm=drift_pb2.DriftAlarm(alarm_id=number), cursor=number)
+        finally:
+            self.cancelled.set()
+
+
 @dataclass
 class Replica:
     """A model service that runs: its script, its server and its health."""
@@ -206,12 +250,14 @@ class RunningGateway:
     predictor: Any = field(init=False)
     forecaster: Any = field(init=False)
     analyzer: Any = field(init=False)
+    drift: Any = field(init=False)
     mesh: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.predictor = pb_grpc.PredictorServiceStub(self.channel)
         self.forecaster = forecaster_pb2_grpc.ForecasterServiceStub(self.channel)
         self.analyzer = analyzer_pb2_grpc.AnalyzerServiceStub(self.channel)
+        self.drift = drift_pb2_grpc.DriftServiceStub(self.channel)
         self.mesh = gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
     async def health(self) -> gateway_pb2.MeshHealth:
@@ -306,10 +352,23 @@ def run_analyzer() -> RunService:
 
 
 @pytest.fixture
+def run_drift() -> RunService:
+    """Runs a scripted drift service: `async with run_drift() as replica`."""
+
+    def running(**options: Any) -> AbstractAsyncContextManager[Replica]:
+        names = (DRIFT, "model/drift", "model/drift/1")
+        register = drift_pb2_grpc.add_DriftServiceServicer_to_server
+        script = ScriptedDrift()  # type: ignore[abstract]  # the stub's base answers the rest with UNIMPLEMENTED
+        return running_service(script, register, names, **options)
+
+    return running
+
+
+@pytest.fixture
 def run_gateway() -> RunGateway:
     """Runs a gateway: `async with run_gateway([address]) as gateway`; fails the test when it leaves a task behind.
 
-    The addresses are predictors'; `forecasters` and `analyzers` are routed where there are any.
+    The addresses are predictors'; `forecasters`, `analyzers` and `drifts` are routed where there are any.
     """
 
     @asynccontextmanager
@@ -318,6 +377,7 @@ def run_gateway() -> RunGateway:
         *,
         forecasters: Sequence[str] = (),
         analyzers: Sequence[str] = (),
+        drifts: Sequence[str] = (),
         routes: Mapping[str, RouteSettings] | None = None,
         tls: Any = None,
         sources: Any = None,
@@ -330,6 +390,13 @@ def run_gateway() -> RunGateway:
             table["forecaster"] = RouteSettings(services=(FORECASTER,), endpoints=tuple(forecasters))
         if analyzers:
             table["analyzer"] = RouteSettings(services=(ANALYZER,), endpoints=tuple(analyzers))
+        if drifts:
+            table["drift"] = RouteSettings(
+                services=(DRIFT,),
+                endpoints=tuple(drifts),
+                default_deadlines_s=GatewaySettings().routes["drift"].default_deadlines_s,
+                stream_deadlines_s=GatewaySettings().routes["drift"].stream_deadlines_s,
+            )
         timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
         settings = GatewaySettings(routes=table, **timing)
         rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)

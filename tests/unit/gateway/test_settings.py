@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshcast.api.analyzer.v1 import analyzer_pb2
+from meshcast.api.drift.v1 import drift_pb2
 from meshcast.gateway import GatewaySettings, RouteSettings
 from meshcast.rpc import InvalidInput, load
 
@@ -25,6 +26,7 @@ def loaded(text: str, tmp_path: Path, **environ: str) -> GatewaySettings:
         ("predictor", "meshcast.api.predictor.v1.PredictorService", "127.0.0.1:8101"),
         ("forecaster", "meshcast.api.forecaster.v1.ForecasterService", "127.0.0.1:8102"),
         ("analyzer", "meshcast.api.analyzer.v1.AnalyzerService", "127.0.0.1:8103"),
+        ("drift", "meshcast.api.drift.v1.DriftService", "127.0.0.1:8104"),
     ],
 )
 def test_our_services_are_routed_by_default(name: str, service: str, endpoint: str) -> None:
@@ -47,7 +49,7 @@ def test_the_environment_moves_a_replica(tmp_path: Path) -> None:
 
 def test_a_new_route_stands_beside_ours(tmp_path: Path) -> None:
     text = '[gateway.routes.ranker]\nservices = ["acme.RankerService"]\nendpoints = ["ranker:9000"]'
-    assert {*loaded(text, tmp_path).routes} == {"predictor", "forecaster", "analyzer", "ranker"}
+    assert {*loaded(text, tmp_path).routes} == {"predictor", "forecaster", "analyzer", "drift", "ranker"}
 
 
 def test_a_deadline_of_one_method_leaves_those_of_the_others(tmp_path: Path) -> None:
@@ -59,10 +61,19 @@ def test_a_deadline_of_one_method_leaves_those_of_the_others(tmp_path: Path) -> 
 
 
 def test_the_methods_with_a_deadline_of_their_own_exist() -> None:
-    methods = {*analyzer_pb2.DESCRIPTOR.services_by_name["AnalyzerService"].methods_by_name}
     routes = GatewaySettings().routes
-    assert routes["analyzer"].default_deadlines_s.keys() <= methods
-    assert [name for name, route in routes.items() if route.default_deadlines_s] == ["analyzer"]
+    for name, module in (("analyzer", analyzer_pb2), ("drift", drift_pb2)):
+        (service,) = module.DESCRIPTOR.services_by_name.values()
+        named = {*routes[name].default_deadlines_s, *routes[name].stream_deadlines_s}
+        assert named and named <= {*service.methods_by_name}
+    assert [name for name, route in routes.items() if route.default_deadlines_s] == ["analyzer", "drift"]
+
+
+def test_a_watch_of_drift_may_last_and_the_drain_does_not_wait_for_it(tmp_path: Path) -> None:
+    drift = "/meshcast.api.drift.v1.DriftService"
+    route = loaded("[gateway.routes.drift]\nstream_deadline_s = 60", tmp_path).routes["drift"]
+    assert (route.stream_s(f"{drift}/WatchDrift"), route.stream_s(f"{drift}/ObserveStream")) == (30 * 86_400, 60)
+    assert route.deadline_s_max == 60  # of single calls
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,8 @@ def test_the_methods_with_a_deadline_of_their_own_exist() -> None:
         ("[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = 0", "default_deadlines_s.EmbedTexts"),
         ("[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = nan", "default_deadlines_s.EmbedTexts"),
         ("[gateway.routes.analyzer.default_deadlines_s]\nEmbdTexts = 9", "did you mean EmbedTexts"),
+        ("[gateway.routes.drift.stream_deadlines_s]\nWatchDrift = 0", "stream_deadlines_s.WatchDrift"),
+        ("[gateway.routes.drift.stream_deadlines_s]\nWatch = 9", "did you mean WatchDrift"),
         ("[gateway]\npart_deadline_s = nan", "part_deadline_s"),
         ('[gateway.routes.analyzer.default_deadlines_s]\nEmbedTexts = "1"', "default_deadlines_s.EmbedTexts"),
         ("[gateway]\nquestions_max = 0", "questions_max"),
