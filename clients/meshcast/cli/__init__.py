@@ -10,7 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code.
 
     Exit codes: 0 done, 1 the mesh said no, 2 bad usage or input, 3 the mesh cannot be reached, 4 an extra is missing,
-    130 interrupted.
+    5 drift was found, 130 interrupted.
 
     Args:
         arguments: the words after `meshcast`; None takes those of the process.

@@ -21,7 +21,7 @@ class Invocation:
     debug: bool = False
 
 
-EXIT_CODES = "Exit codes: 0 done · 1 the mesh said no · 2 bad usage or input · 3 cannot reach · 4 an extra is missing · 130 interrupted"  # noqa: E501  # one line of help
+EXIT_CODES = "Exit codes: 0 done · 1 the mesh said no · 2 bad usage or input · 3 cannot reach · 4 an extra is missing · 5 drift was found · 130 interrupted"  # noqa: E501  # one line of help
 
 
 def _example(*lines: str) -> str:
@@ -438,6 +438,115 @@ def analyze(
         timeout_s=timeout,
         as_json=as_json,
     )
+
+
+@app.command(
+    epilog=_example(
+        "meshcast drift last_year.csv today.csv",
+        "meshcast drift last_year.csv today.csv --ignore id --importance income=3 --html report.html",
+        "meshcast drift train.parquet live.parquet --output prediction --fail-on high",
+        "meshcast drift 2014.csv 2015.csv --time published_at --window 1d",
+    )
+)
+def drift(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Rows as they should be: .csv or .parquet.")],
+    window: Annotated[Path, typer.Argument(metavar="WINDOW", help="Rows to compare with them, of the same columns.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="COLUMN", help="Look at this column only; repeatable.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="COLUMN", help="Leave this column out; repeatable.")
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option("--category", metavar="COLUMN", help="Read this column as categories, as codes; repeatable."),
+    ] = None,
+    numbers: Annotated[
+        list[str] | None, typer.Option("--number", metavar="COLUMN", help="Read this column as numbers; repeatable.")
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("--output", metavar="COLUMN", help="This column is what a model answered; repeatable."),
+    ] = None,
+    importance: Annotated[
+        list[str] | None,
+        typer.Option("--importance", metavar="COLUMN=WEIGHT", help="Weight of a column, 1 by itself; repeatable."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="COLUMN", help="Times of WINDOW's rows: go through it window by window."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="SIZE",
+            help="Rows or time of a window, as in 1000 or 1d: go through WINDOW window by window.",
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option("--false-alarms", metavar="N", help="False alarms a year to be expected, window by window."),
+    ] = None,
+    chance: Annotated[
+        float | None,
+        typer.Option("--chance", metavar="P", help="Chance of a false alarm, of WINDOW as one window. Default: .01."),
+    ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option("--subject", metavar="NAME", help="Keep REFERENCE under this name, to observe rows against it."),
+    ] = None,
+    fail_on: Annotated[
+        Literal["any", "low", "moderate", "high", "critical", "never"],
+        typer.Option("--fail-on", help="Drift of at least this severity ends with exit code 5."),
+    ] = "any",
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the report with plots as one page here (.html)."),
+    ] = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Say whether the rows of WINDOW have moved away from those of REFERENCE: which columns, how far, how surely.
+
+    As one window, the verdict holds for all columns together: in rows that did not move, drift is called once in 100
+    comparisons. With --time or --window, evidence gathers window by window as it does in a mesh that watches for
+    years, and the report says when the alarm was raised and since when the rows have been different.
+
+    Numbers and texts with few different values are looked at; names, free texts, times and row numbers are not.
+    """
+    from meshcast.cli.drift import drift as run
+    from meshcast.cli.drift_input import Columns
+
+    code = run(
+        reference,
+        window,
+        columns=Columns(
+            only=only or [],
+            ignore=ignore or [],
+            numbers=numbers or [],
+            categories=category or [],
+            outputs=output or [],
+            importance=importance or [],
+            time=time,
+        ),
+        size=size,
+        false_alarms=false_alarms,
+        chance=chance,
+        subject=subject,
+        fail_on=fail_on,
+        html=html,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 SeriesFile = Annotated[

@@ -38,6 +38,10 @@ summary { cursor: pointer; color: var(--link); padding: .2rem 0; }
   white-space: pre-wrap; overflow-wrap: anywhere; }
 mark { color: inherit; border-radius: .2rem; padding: 0 .1rem; } mark.up { background: var(--up); }
 mark.down { background: var(--down); text-decoration: underline dotted; }
+.verdict { font-size: 1.15rem; font-weight: 600; background: var(--card); border: 1px solid var(--line);
+  border-left: .5rem solid #009e73; border-radius: .5rem; padding: .8rem 1rem; overflow-wrap: anywhere; }
+.verdict.low { border-left-color: #0072b2; } .verdict.moderate { border-left-color: #e69f00; }
+.verdict.high { border-left-color: #d55e00; } .verdict.critical { border-left-color: #cc79a7; }
 """.strip()
 
 

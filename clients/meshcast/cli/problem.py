@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     EXTRA_MISSING = 4
+    DRIFT = 5
     INTERRUPTED = 130
 
 

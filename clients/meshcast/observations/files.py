@@ -36,7 +36,7 @@ class Choices:
         numeric: columns of numbers.
         categorical: columns of categories, as codes that are written as numbers.
         only: columns that are read; empty: all that are not in `ignore`.
-        ignore: columns that are not read.
+        ignore: columns that are not read, whether they are there or not.
         time: column of the rows' times: ISO 8601, or seconds, milliseconds or microseconds since 1970. None: there is
             none.
     """
@@ -243,9 +243,7 @@ def _kind(file: RawFile, name: str, verdict: Verdict, choices: Choices) -> Kind 
 
 def _check_chosen(file: RawFile, names: list[str], choices: Choices, kinds: Mapping[str, Kind] | None) -> None:
     """Refuses columns that were named and are not there, and those that were named for two things."""
-    wanted = dict.fromkeys(
-        (*choices.numeric, *choices.categorical, *choices.only, *choices.ignore), "there is no such column"
-    )
+    wanted = dict.fromkeys((*choices.numeric, *choices.categorical, *choices.only), "there is no such column")
     needed = dict.fromkeys(kinds or (), "the column of the reference is missing")
     if choices.time is not None:
         needed[choices.time] = "there is no such column"

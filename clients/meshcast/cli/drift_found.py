@@ -1,0 +1,239 @@
+"""What `meshcast drift` found out, in words that the terminal and the page share."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from meshcast.cli.plain import plain
+from meshcast.client import DriftAlarm, DriftEvidence, DriftReport, FeatureDrift, JointTest
+from meshcast.observations import Observations
+
+__all__ = [
+    "DriftFound",
+    "OverWindows",
+    "WindowPoint",
+    "document",
+    "evidence_of",
+    "evidence_text",
+    "headline",
+    "joint_text",
+    "number",
+    "order_of",
+    "p_text",
+    "percent_of",
+    "position_of",
+    "sizes",
+]
+
+_LN10 = math.log(10.0)
+_NAMES = {
+    "kolmogorov_smirnov_max": "largest distance of one feature",
+    "energy": "energy distance",
+    "autoencoder_error": "autoencoder, error",
+    "autoencoder_code": "autoencoder, code",
+    "outputs": "outputs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPoint:
+    """Where the evidence stood behind a window."""
+
+    number: int
+    """Number of the window, from 1."""
+    end_at: datetime | None
+    """Last time of its rows; None where they have none."""
+    evidence: DriftEvidence
+    """Of the subject as a whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverWindows:
+    """What came of going through a file window by window.
+
+    Attributes:
+        windows: windows that were closed.
+        size: of a window, in words.
+        alarms: all that were raised, in their order.
+        points: evidence behind windows, not of every one where there are many.
+    """
+
+    windows: int
+    size: str
+    alarms: tuple[DriftAlarm, ...]
+    points: tuple[WindowPoint, ...]
+
+    @property
+    def raised(self) -> DriftAlarm | None:
+        """The first alarm; None where none was raised."""
+        return next((alarm for alarm in self.alarms if alarm.kind != "resolved"), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftFound:
+    """What was found out.
+
+    Attributes:
+        reference_source: name of the reference's file.
+        window_source: name of the window's file.
+        reference_rows: its rows.
+        window_rows: its rows.
+        report: what moved.
+        chance: chance of calling drift where there is none; None where the file was gone through window by window.
+        over: what came of that; None where the file was one window.
+        reference: some of its rows, for pictures.
+        window: some of its rows, likewise.
+        notes: what a reader must know, beside the report's own notes.
+    """
+
+    reference_source: str
+    window_source: str
+    reference_rows: int
+    window_rows: int
+    report: DriftReport
+    chance: float | None
+    over: OverWindows | None
+    reference: Observations
+    window: Observations
+    notes: tuple[str, ...]
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether drift was called: in the report, or over windows at any time."""
+        return self.report.is_drift if self.over is None else self.over.raised is not None
+
+    @property
+    def severity(self) -> str:
+        """The worst level that was told."""
+        from meshcast.client import SEVERITIES
+
+        told = [self.report.severity] if self.is_drift else []
+        if self.over is not None:
+            told += [alarm.severity for alarm in self.over.alarms]
+        return max(told, key=SEVERITIES.index, default="none")
+
+
+def headline(found: DriftFound) -> str:
+    """The verdict in one line."""
+    report, over = found.report, found.over
+    if over is not None:
+        alarm = over.raised
+        if alarm is None:
+            return f"no drift: no alarm in {over.windows:,} windows of {over.size}"
+        since = ""
+        if alarm.onset is not None and alarm.onset.window != alarm.position:
+            since = f", since {position_of(alarm.onset.window, alarm.onset.start_at)}"
+        return f"DRIFT, {found.severity}: alarm at {position_of(alarm.position, alarm.observed_at)}{since}"
+    own = [one for one in report.features if one.role != "derived"]
+    if not report.is_drift:
+        told = (
+            "" if report.p_value is None else f" (p {p_text(report.p_value)}; drift is called below {found.chance:g})"
+        )
+        return f"no drift: nothing in {len(own):,} features that chance does not explain{told}"
+    moved = sum(one.is_drifted for one in own)
+    what = f"{moved:,} of {len(own):,} features moved" if moved else "all features together moved"
+    told = "" if report.p_value is None else f"; the chance of it without drift: {p_text(report.p_value)}"
+    return f"DRIFT, {report.severity}: {what}{told}"
+
+
+def sizes(found: DriftFound) -> str:
+    """What was compared, in one line."""
+    reference = f"{found.reference_source} ({found.reference_rows:,} rows)"
+    return f"{found.window_source} ({found.window_rows:,} rows) against {reference}"
+
+
+def position_of(window: int, at: datetime | None) -> str:
+    """A window by its number, and its time where it has one."""
+    if at is None:
+        return f"window {window:,}"
+    utc = at.astimezone(UTC)
+    return (
+        f"window {window:,} ({utc:%Y-%m-%d})"
+        if not (utc.hour or utc.minute)
+        else f"window {window:,} ({utc:%Y-%m-%d %H:%M})"
+    )
+
+
+def order_of(found: DriftFound, most: int) -> list[FeatureDrift]:
+    """The features to show: those that drifted, and the next ones to blame, at most so many."""
+    features = [one for one in found.report.features if one.role != "derived"]
+    features.sort(key=lambda one: (not one.is_drifted, -one.blame, -one.effects.kolmogorov_smirnov))
+    return features[:most]
+
+
+def evidence_of(feature: FeatureDrift) -> float | None:
+    """The p-value of the test of the feature's whole distribution; None where there is none."""
+    for name in ("kolmogorov_smirnov", "chi_squared"):
+        if name in feature.p_values:
+            return feature.p_values[name]
+    return min(feature.p_values.values(), default=None)
+
+
+def evidence_text(evidence: DriftEvidence) -> str:
+    """How far evidence over windows is from raising an alarm, in powers of ten."""
+    return f"{(evidence.log_value - evidence.log_threshold) / _LN10:+.1f}"
+
+
+def joint_text(test: JointTest) -> tuple[str, str]:
+    """What a test of all features together is called, and what it says."""
+    name = _NAMES.get(test.name, test.name.replace("_", " "))
+    if not test.is_present:
+        return name, f"absent: {test.why}"
+    told = f"{number(test.statistic)}"
+    if test.p_value is not None:
+        told += f", p {p_text(test.p_value)}"
+    if test.evidence is not None:
+        told += f", evidence {evidence_text(test.evidence)} powers of ten from an alarm"
+    return name, f"{told} ({test.what})" if test.what else told
+
+
+def p_text(p: float) -> str:
+    """A p-value as a person would write it.
+
+    >>> p_text(0.43), p_text(3.2e-9), p_text(0.0)
+    ('0.43', '3e-09', 'below 1e-300')
+    """
+    return "below 1e-300" if p <= 0 else f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as a person would write it; a dash for none.
+
+    >>> number(0.12345), number(1234567.0), number(None)
+    ('0.123', '1,234,567', '-')
+    """
+    if value is None or value != value:
+        return "-"
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
+def percent_of(share: float) -> str:
+    """A share of the blame."""
+    return "-" if share <= 0 else "< 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+def document(found: DriftFound) -> dict[str, Any]:
+    """What was found out as JSON."""
+    report = plain(found.report)
+    del report["row_errors"]
+    for feature in report["features"]:
+        del feature["plot_png"]
+    over = found.over
+    return {
+        "is_drift": found.is_drift,
+        "severity": found.severity,
+        "verdict": headline(found),
+        "reference": {"source": found.reference_source, "rows": found.reference_rows},
+        "window": {"source": found.window_source, "rows": found.window_rows},
+        "over_windows": None
+        if over is None
+        else {
+            "windows": over.windows,
+            "size": over.size,
+            "alarms": plain(over.alarms),
+            "evidence": plain(over.points),
+        },
+        "report": report,
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,170 @@
+"""What `meshcast drift` found out as a page: the verdict, what to do, and each feature's picture beside its numbers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from meshcast.cli.drift_found import (
+    DriftFound,
+    OverWindows,
+    evidence_of,
+    evidence_text,
+    headline,
+    joint_text,
+    number,
+    order_of,
+    p_text,
+    percent_of,
+    position_of,
+    sizes,
+)
+from meshcast.cli.drift_plots import blame_picture, feature_picture, shares_of, windows_picture
+from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
+from meshcast.client import DriftAlarm, FeatureDrift
+
+__all__ = ["drift_page", "write_html"]
+
+_FEATURES_TOLD = 200
+_FEATURES_RANKED = 24
+_FEATURES_DRAWN = 16
+_NEAREST_DRAWN = 4  # where none has drifted
+
+
+def write_html(path: Path, found: DriftFound) -> None:
+    """Writes the page."""
+    write_page(path, drift_page(found))
+
+
+def drift_page(found: DriftFound) -> str:
+    """The page."""
+    title = f"{found.window_source} against {found.reference_source}"
+    css = f"verdict {found.severity}" if found.is_drift else "verdict none"
+    parts = [
+        Html(f'<p class="{css}">{text(headline(found))}</p>'),
+        paragraph(f"{sizes(found)}.", is_soft=True),
+        *_sections(found),
+    ]
+    return page(title, parts)
+
+
+def _sections(found: DriftFound) -> Iterator[Html]:
+    report = found.report
+    if report.summary:
+        yield paragraph(report.summary)
+    if report.advice:
+        yield section("What to do", map(paragraph, report.advice))
+    if found.over is not None:
+        yield section("Over windows", _windows(found.over))
+    yield section("What moved" if found.is_drift else "Nearest to moving", _features(found))
+    yield section("Reference and window", _pictures(found))
+    if report.joint_tests:
+        rows = [tuple(map(text, joint_text(test))) for test in report.joint_tests]
+        yield section(
+            "All features together", [table("Tests of whole rows, beside each feature's own.", ("test", "says"), rows)]
+        )
+    notes = [*found.notes, *report.notes]
+    if notes:
+        yield section("Notes", map(paragraph, notes))
+
+
+def _windows(over: OverWindows) -> Iterator[Html]:
+    if over.points:
+        rows = [(position_of(point.number, point.end_at), evidence_text(point.evidence)) for point in over.points]
+        raised = over.raised
+        told = f"{over.windows:,} windows of {over.size}. The line is the evidence behind a window, the dashes the level "
+        told += "of an alarm."
+        if raised is not None:
+            told += " The upright line is the alarm, the dotted one where the drift began."
+        yield figure(
+            windows_picture(over),
+            "The evidence over windows, and the level at which an alarm is raised.",
+            told,
+            table("Powers of ten from an alarm.", ("window", "evidence"), rows, numbers=(1,)),
+        )
+    if over.alarms:
+        headings = ("alarm", "severity", "at", "since", "to blame", "in words")
+        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms])
+    else:
+        yield paragraph("No alarm was raised.")
+
+
+def _alarm_cells(alarm: DriftAlarm) -> tuple[object, ...]:
+    blamed = ", ".join(f"{name} {percent_of(share)}" for name, share in alarm.blamed.items())
+    since = "" if alarm.onset is None else position_of(alarm.onset.window, alarm.onset.start_at)
+    at = position_of(alarm.position, alarm.observed_at)
+    return alarm.kind, alarm.severity, at, since, quoted(blamed), quoted(alarm.text)
+
+
+def _features(found: DriftFound) -> Iterator[Html]:
+    features = order_of(found, _FEATURES_TOLD)
+    over = any(one.evidence is not None for one in features)
+    headings = ("feature", "severity", "blame", "distance", "PSI", "evidence" if over else "p", "weight", "what moved")
+    told = "Distance: the largest gap of the two distribution functions, 0 to 1. PSI in nats. "
+    told += (
+        "Evidence: powers of ten from an alarm of its own."
+        if over
+        else "P of each feature alone: of many features some are small by chance."
+    )
+    beside = table(told, headings, [_cells(one) for one in features], numbers=(2, 3, 4, 5, 6))
+    drifted = sum(one.is_drifted for one in features)
+    yield figure(
+        blame_picture(features[:_FEATURES_RANKED]),
+        "Features by how far they moved.",
+        f"Drift is called for {drifted:,} of {sum(one.role != 'derived' for one in found.report.features):,} features, "
+        "all tests together; those are coloured.",
+        beside,
+    )
+    if drifted:
+        yield table(
+            "Features that drift is called for.",
+            headings,
+            [_cells(one) for one in features if one.is_drifted],
+            numbers=(2, 3, 4, 5, 6),
+        )
+
+
+def _cells(one: FeatureDrift) -> tuple[object, ...]:
+    p = evidence_of(one)
+    told = evidence_text(one.evidence) if one.evidence is not None else "-" if p is None else p_text(p)
+    name = f"{one.name} (output)" if one.role == "output" else one.name
+    return (
+        quoted(name),
+        one.severity if one.is_drifted else "-",
+        percent_of(one.blame),
+        f"{one.effects.kolmogorov_smirnov:.3f}",
+        number(one.effects.population_stability),
+        told,
+        number(one.importance),
+        quoted(one.what),
+    )
+
+
+def _pictures(found: DriftFound) -> Iterator[Html]:
+    drifted = [one for one in order_of(found, _FEATURES_TOLD) if one.is_drifted][:_FEATURES_DRAWN]
+    drawn = drifted or order_of(found, _NEAREST_DRAWN)
+    if not drifted:
+        yield paragraph("Drift is called for none; these are nearest to it.", is_soft=True)
+    for one in drawn:
+        shares = shares_of(one.name, found.reference, found.window)
+        if shares is None:
+            yield paragraph(f"{one.name}: no values to draw, {one.what}.")
+            continue
+        pairs = zip(shares.labels, shares.reference.tolist(), shares.window.tolist(), strict=True)
+        beside = table(
+            "Shares of the rows with a value.",
+            ("value", "reference", "window"),
+            [(quoted(name), f"{100 * a:.2f} %", f"{100 * b:.2f} %") for name, a, b in pairs],
+            numbers=(1, 2),
+        )
+        yield figure(feature_picture(shares, one.name), f"{one.name}: reference against window.", _told(one), beside)
+
+
+def _told(one: FeatureDrift) -> str:
+    told = f"{one.name}: {one.what}" if one.what else one.name
+    reference, window = one.reference, one.window
+    for name, a, b in (("null", reference.nulls, window.nulls), ("infinite", reference.infinities, window.infinities)):
+        if a or b:
+            shares = f"{100 * a / max(1, reference.rows):.1f} % and {100 * b / max(1, window.rows):.1f} %"
+            told += f"; {name}: {shares}"
+    if window.unseen:
+        told += f"; in categories that the reference does not have: {window.unseen:,} rows"
+    return f"{told}."
