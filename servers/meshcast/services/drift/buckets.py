@@ -66,6 +66,7 @@ class _Bucket:
             extremes=self.extremes.copy(),
             infinite=self.infinite.copy(),
             unseen={},
+            fine=None,
             sketches=None,
         )
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from meshcast.observations import CategoryColumn
 from meshcast.services.drift.cuts import Cuts, narrowed
 
-__all__ = ["Numbers", "count_categories", "count_numbers"]
+__all__ = ["Numbers", "count_categories", "count_numbers", "places_of"]
 
+_ZERO = np.zeros(1, dtype=np.int64)
 _LOWEST = np.finfo(np.float32).min
 
 
@@ -24,6 +25,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         counts: shape (features, slots), int64: bins, then nulls in the last slot but one, and 0 in the last.
+        fine: shape (features, most fine bins), int64.
         moments: shape (features, 3), float64: number, mean and sum of squared deviations of the finite values.
         extremes: shape (features, 2), float64: least and greatest finite value; inf and -inf where there is none.
         infinite: shape (features, 2), int64: values of -inf and of inf.
@@ -31,18 +33,22 @@ class Numbers(NamedTuple):
     """
 
     counts: NDArray[np.int64]
+    fine: NDArray[np.int64]
     moments: NDArray[np.float64]
     extremes: NDArray[np.float64]
     infinite: NDArray[np.int64]
     runs: list[NDArray[np.float32]]
 
 
-def count_numbers(columns: Sequence[NDArray[np.floating]], cuts: Sequence[Cuts], slots: int) -> Numbers:
+def count_numbers(
+    columns: Sequence[NDArray[np.floating]], cuts: Sequence[Cuts], places: Sequence[NDArray[np.int64]], slots: int
+) -> Numbers:
     """Counts of a block.
 
     Args:
         columns: one of each feature, shape (rows,), float32 or float64, NaN for a null.
         cuts: of each feature.
+        places: of each feature where its bins end among the fine bins' ends, as `places_of`.
         slots: as the layout's.
     """
     features, rows = len(columns), len(columns[0]) if columns else 0
@@ -51,18 +57,18 @@ def count_numbers(columns: Sequence[NDArray[np.floating]], cuts: Sequence[Cuts],
         row[:] = narrowed(column, cut.origin, cut.unit)
     matrix.sort(axis=1)  # NaN last
     counts = np.zeros((features, slots), dtype=np.int64)
+    fine = np.zeros((features, max((len(cut.fine) for cut in cuts), default=0) + 1), dtype=np.int64)
     infinite = np.zeros((features, 2), dtype=np.int64)
     runs = []
-    for f, (values, cut) in enumerate(zip(matrix, cuts, strict=True)):
-        bins = len(cut.bins)
-        asked = np.empty(bins + 3, dtype=np.float32)
-        asked[0], asked[1 : bins + 1], asked[bins + 1], asked[bins + 2] = _LOWEST, cut.bins, np.inf, np.nan
+    for f, (values, cut, place) in enumerate(zip(matrix, cuts, places, strict=True)):
+        steps = len(cut.fine)
+        asked = np.empty(steps + 3, dtype=np.float32)
+        asked[:steps], asked[steps:] = cut.fine, (_LOWEST, np.inf, np.nan)
         at = np.searchsorted(values, asked)
-        low, high, end = int(at[0]), int(at[-2]), int(at[-1])
-        counts[f, 0] = at[1] if bins else end
-        counts[f, 1:bins] = np.diff(at[1 : bins + 1])
-        if bins:
-            counts[f, bins] = end - at[bins]
+        low, high, end = at[steps:].tolist()
+        ends = np.concatenate([_ZERO, at[:steps], at[-1:]])
+        fine[f, : steps + 1] = np.diff(ends)
+        counts[f, : len(cut.bins) + 1] = np.diff(ends[place])
         counts[f, -2] = rows - end
         infinite[f] = low, end - high
         runs.append(values[low:high])
@@ -72,7 +78,13 @@ def count_numbers(columns: Sequence[NDArray[np.floating]], cuts: Sequence[Cuts],
     moments[:, 1] = moments[:, 1] * units + np.where(moments[:, 0] > 0, origins, 0.0)
     with np.errstate(over="ignore"):  # infinite where float64 cannot hold it
         moments[:, 2] = moments[:, 2] * units * units
-    return Numbers(counts, moments, _extremes(columns, runs), infinite, runs)
+    return Numbers(counts, fine, moments, _extremes(columns, runs), infinite, runs)
+
+
+def places_of(cut: Cuts) -> NDArray[np.int64]:
+    """Where the ends of a feature's bins are among those of its fine bins, the first one's beginning included."""
+    inner = np.searchsorted(cut.fine, cut.bins) + 1
+    return np.concatenate([_ZERO, inner, [len(cut.fine) + 1]])
 
 
 def _moments(matrix: NDArray[np.float32], runs: list[NDArray[np.float32]]) -> NDArray[np.float64]:

@@ -3,6 +3,10 @@
 Bins are of about equal reference mass. A value that alone holds more than two of them (an atom, as the zero of counts)
 gets a bin of its own, so that a window that puts another mass there, or next to it, is told from one that does not. In
 a feature of few values, as small whole numbers, a bin begins at each of them.
+
+Distances in the feature's unit hang on the tails, where a bin is wide and a sketch's error in rank is far in value. So
+rows are also counted in fine bins: the bins, cut at further quantiles of both ends, and past the ends in steps that
+grow.
 """
 
 from typing import NamedTuple
@@ -20,6 +24,7 @@ W1_FROM, W1_TO = 0.001, 0.999
 
 _ROWS_A_BIN = 4  # fewer reference rows than that say nothing about a bin's mass
 _TAILS = ((1, 1000), (2, 1000), (998, 1000), (999, 1000))  # where quantile functions are steep
+_STEPS, _STEPS_FEW, _GROWTH, _TAIL = 48, 16, 1.2, 0.02  # 48 steps reach 30,000 times the first one's length
 _TINY = np.finfo(np.float32).tiny
 _WIDE = 1e30  # past it squares leave float32's range, and sums come near
 _COARSE = 1e-3  # of the spread: rounding to float32 that moves values further than that loses what a bin is about
@@ -33,6 +38,7 @@ class Cuts(NamedTuple):
         unit: 1 for nearly all features; else a scale that brings values into float32's range.
         bins: shape (bins - 1,), float32, ascending: bin b holds values >= bins[b - 1] and < bins[b].
         groups: float32, ascending, some of `bins`: the same of the ten groups.
+        fine: float32, ascending, `bins` among them: the same of the fine bins.
         quantiles: shape (ranks,), float32, the exact quantile function of the finite values at `ranks_of`; NaN: none.
     """
 
@@ -40,6 +46,7 @@ class Cuts(NamedTuple):
     unit: float
     bins: NDArray[np.float32]
     groups: NDArray[np.float32]
+    fine: NDArray[np.float32]
     quantiles: NDArray[np.float32]
 
 
@@ -80,7 +87,7 @@ def cuts_of(column: NDArray[np.floating], *, bins: int, ranks: NDArray[np.float6
     n = len(values)
     if n == 0:
         none = np.empty(0, dtype=np.float32)
-        return Cuts(0.0, 1.0, none, none, np.full(len(ranks), np.nan, dtype=np.float32))
+        return Cuts(0.0, 1.0, none, none, none, np.full(len(ranks), np.nan, dtype=np.float32))
     wanted = min(bins, max(GROUPS, n // _ROWS_A_BIN // GROUPS * GROUPS))
     hits = [(step, wanted) for step in range(1, wanted)]
     if wanted >= 20 * GROUPS and n >= 1000 * _ROWS_A_BIN:
@@ -90,7 +97,10 @@ def cuts_of(column: NDArray[np.floating], *, bins: int, ranks: NDArray[np.float6
     if distinct is not None:
         starts = np.union1d(starts, distinct).astype(np.float32)
     picked = values[np.maximum(np.ceil(ranks * n).astype(np.int64), 1) - 1]
-    return Cuts(origin, unit, starts, _starts(values, [(g, GROUPS) for g in range(1, GROUPS)]), picked)
+    groups = _starts(values, [(g, GROUPS) for g in range(1, GROUPS)])
+    steps = _STEPS if bins >= 10 * GROUPS else _STEPS_FEW
+    fine = np.union1d(starts, _tails(values, steps)).astype(np.float32)
+    return Cuts(origin, unit, starts, groups, fine, picked)
 
 
 def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
@@ -105,6 +115,24 @@ def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
     if ends * np.finfo(np.float32).eps > spread * _COARSE and spread > 0:
         return middle, 1.0
     return 0.0, 1.0
+
+
+def _tails(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """Quantiles of both ends, and steps past them, each longer than the last by the same factor."""
+    n = len(values)
+
+    def quantile(rank: float) -> float:
+        return float(values[max(int(np.ceil(rank * n)), 1) - 1])
+
+    ranks = [*np.arange(1, steps + 1) * (_TAIL / steps), *(1 - np.arange(1, steps + 1) * (_TAIL / steps))]
+    low, high = quantile(W1_FROM), quantile(W1_TO)
+    least = max((high - low) / 256, abs(low) / 1000, abs(high) / 1000, float(_TINY))
+    ways = np.cumsum(_GROWTH ** np.arange(steps))
+    below = low - max((quantile(10 * W1_FROM) - low) / 8, least) * ways
+    above = high + max((high - quantile(1 - 10 * W1_FROM)) / 8, least) * ways
+    with np.errstate(over="ignore"):
+        steps_out = np.concatenate([below, above]).astype(np.float32)
+    return np.concatenate([[quantile(rank) for rank in ranks], steps_out[np.isfinite(steps_out)]]).astype(np.float32)
 
 
 def _few(values: NDArray[np.float32], most: int) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.rpc.errors import CorruptData, InvalidInput
-from meshcast.services.drift.counting import Numbers, count_categories, count_numbers
+from meshcast.services.drift.counting import Numbers, count_categories, count_numbers, places_of
 from meshcast.services.drift.cuts import Cuts, cuts_of, ranks_of
 from meshcast.services.drift.packing import pack, unpack
 from meshcast.services.drift.sketches import Sketches
@@ -39,6 +39,7 @@ _BINS_MIN = 20
 _SKETCH_K, _SKETCH_K_MIN = 800, 100  # rank errors of .35 % and 2.7 %; KLL's state grows with k
 _BLOCK_VALUES, _BLOCK_ROWS_MIN, _BLOCK_ROWS_MAX = 1 << 20, 256, 16_384  # 4 MiB of float32: what a core's cache holds
 _RANK_POINTS, _RANK_POINTS_FEW = 200, 80
+_CUT_ARRAYS = Cuts._fields[2:]
 _KIND = b"DLY1"
 
 
@@ -95,9 +96,14 @@ class Layout:
         self.sketch_k = max(_SKETCH_K_MIN, min(_SKETCH_K, _SKETCH_K * _BINS_IN_ALL // (BINS_MAX * max(len(cuts), 1))))
         self._units = np.array([cut.unit for cut in cuts], dtype=np.float64)[:, None]
         self._origins = np.array([cut.origin for cut in cuts], dtype=np.float64)[:, None]
+        self._ends = [places_of(cut) for cut in cuts]
         self._places = [{name: at for at, name in enumerate(names)} for names in categories]
         digest = hashlib.sha256()
-        for raw in (*(cut.bins.tobytes() for cut in cuts), *(rest.tobytes() for rest in known)):
+        for raw in (
+            *(cut.fine.tobytes() for cut in cuts),
+            *(cut.bins.tobytes() for cut in cuts),
+            *(rest.tobytes() for rest in known),
+        ):
             digest.update(len(raw).to_bytes(4, "little") + raw)
         digest.update(repr(([f[:2] for f in features], categories, [c[:2] for c in cuts])).encode())
         self.fingerprint = digest.hexdigest()[:32]
@@ -241,6 +247,7 @@ class Layout:
         numbers: Numbers = count_numbers(
             [block.numeric.get(feature.name, voids) for feature in self.features[: len(self.cuts)]],
             self.cuts,
+            self._ends,
             self.slots,
         )
         features, numeric = len(self.features), len(self.cuts)
@@ -272,6 +279,7 @@ class Layout:
             extremes=extremes,
             infinite=infinite,
             unseen=unseen,
+            fine=numbers.fine,
             sketches=Sketches(self.sketch_k, numbers.runs) if sketches else None,
         )
 
@@ -297,7 +305,7 @@ class Layout:
         }
         arrays: dict[str, NDArray[Any]] = {"singletons": self.singletons}
         for at, cut in enumerate(self.cuts):
-            arrays |= {f"bins.{at}": cut.bins, f"groups.{at}": cut.groups, f"quantiles.{at}": cut.quantiles}
+            arrays |= {f"{name}.{at}": getattr(cut, name) for name in _CUT_ARRAYS}
         arrays |= {f"known.{at}": known for at, known in enumerate(self.known)}
         return pack(_KIND, head, arrays)
 
@@ -316,7 +324,7 @@ class Layout:
                 features=features,
                 rows=int(head["rows"]),
                 cuts=tuple(
-                    Cuts(origin, unit, arrays[f"bins.{at}"], arrays[f"groups.{at}"], arrays[f"quantiles.{at}"])
+                    Cuts(origin, unit, *(arrays[f"{name}.{at}"] for name in _CUT_ARRAYS))
                     for at, (origin, unit) in enumerate(forms)
                 ),
                 categories=categories,

@@ -34,6 +34,8 @@ class Tally:
         infinite: shape (features, 2), int64: values of -inf and of inf; they are in the outermost bins, too.
         unseen: rows of categories that the reference does not have, by feature's name and category: the most frequent,
             each at least as often as told.
+        fine: shape (numeric features, most fine bins), int64: finer counts of the numeric features, as of `Cuts.fine`;
+            None where they were not kept.
         sketches: of the numeric features in the layout's order; None where none were wanted.
     """
 
@@ -47,6 +49,7 @@ class Tally:
         extremes: NDArray[np.float64],
         infinite: NDArray[np.int64],
         unseen: Mapping[str, Counter[str]],
+        fine: NDArray[np.int64] | None,
         sketches: Sketches | None,
     ) -> None:
         self.fingerprint = fingerprint
@@ -56,6 +59,7 @@ class Tally:
         self.extremes = extremes
         self.infinite = infinite
         self.unseen = {name: _kept(found) for name, found in unseen.items()}
+        self.fine = fine
         self.sketches = sketches
 
     @property
@@ -92,12 +96,12 @@ class Tally:
         """Bytes that the tally holds."""
         arrays = (self.counts, self.moments, self.extremes, self.infinite)
         names = sum(len(name) + 100 for found in self.unseen.values() for name in found)
+        names += 0 if self.fine is None else self.fine.nbytes
         return sum(a.nbytes for a in arrays) + names + (self.sketches.state_bytes if self.sketches else 0)
 
     def narrow_counts(self) -> NDArray[Any]:
         """`counts` in the fewest bytes that hold them, unsigned."""
-        top = int(self.counts.max(initial=0))
-        return self.counts.astype(np.uint16 if top < 1 << 16 else np.uint32 if top < 1 << 32 else np.uint64)
+        return _narrow(self.counts)
 
     def copy(self) -> "Tally":
         """The same, in memory of its own."""
@@ -109,11 +113,12 @@ class Tally:
             extremes=self.extremes.copy(),
             infinite=self.infinite.copy(),
             unseen={name: Counter(found) for name, found in self.unseen.items()},
+            fine=None if self.fine is None else self.fine.copy(),
             sketches=self.sketches.copy() if self.sketches else None,
         )
 
     def add(self, other: "Tally") -> None:
-        """Takes in other rows; where one of the two has no sketches, the sum has none.
+        """Takes in other rows; what one of the two was not kept of, as sketches, the sum has not.
 
         Moments are joined as in Chan, Golub, LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
         Variances (1979).
@@ -131,6 +136,7 @@ class Tally:
         self.infinite += other.infinite
         for name, found in other.unseen.items():
             self.unseen[name] = _kept(self.unseen.get(name, Counter()) + found)
+        self.fine = None if self.fine is None or other.fine is None else self.fine + other.fine
         if self.sketches is not None and other.sketches is not None:
             self.sketches.add(other.sketches)
         else:
@@ -150,6 +156,8 @@ class Tally:
             "extremes": self.extremes,
             "infinite": self.infinite,
         }
+        if self.fine is not None:
+            arrays["fine"] = _narrow(self.fine)
         if self.sketches is not None:
             arrays["sketches"] = np.frombuffer(self.sketches.to_bytes(), dtype=np.uint8)
         head = {"fingerprint": self.fingerprint, "rows": self.rows, "unseen": self.unseen}
@@ -176,6 +184,7 @@ class Tally:
                     str(name): Counter({str(category): int(times) for category, times in found.items()})
                     for name, found in head["unseen"].items()
                 },
+                fine=arrays["fine"].astype(np.int64) if "fine" in arrays else None,
                 sketches=None if packed is None else Sketches.from_bytes(packed.tobytes()),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
@@ -192,6 +201,11 @@ def joined_moments(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np
     with np.errstate(over="ignore"):  # infinite where float64 cannot hold it
         squares = a[:, 2] + b[:, 2] + a[:, 0] * share * apart * apart
     return np.stack([n, a[:, 1] + apart * share, squares], axis=1)
+
+
+def _narrow(counts: NDArray[np.int64]) -> NDArray[Any]:
+    top = int(counts.max(initial=0))
+    return counts.astype(np.uint16 if top < 1 << 16 else np.uint32 if top < 1 << 32 else np.uint64)
 
 
 def _kept(found: Counter[str]) -> Counter[str]:
@@ -212,5 +226,7 @@ def _checked(tally: Tally) -> None:
             raise CorruptData("the tally's arrays have other shapes than its counts")
     if tally.rows < 0 or (tally.counts < 0).any() or (tally.counts.sum(axis=1) != tally.rows).any():
         raise CorruptData("the tally's counts do not add up to its rows")
+    if tally.fine is not None and (tally.fine.ndim != 2 or len(tally.fine) > features):
+        raise CorruptData("the tally's fine counts have another shape")
     if tally.sketches is not None and len(tally.sketches) > features:
         raise CorruptData("the tally has more sketches than features")

@@ -1,13 +1,15 @@
 """Wasserstein distance of a window from its reference between the 0.1 % and 99.9 % quantiles.
 
-A sketch's ranks are off by up to .35 %, which in a heavy tail is far in value. The counts of the reference's bins are
-exact, so a sketch only says where inside a bin its values lie.
+A sketch's ranks are off by up to .35 %, which in a heavy tail is far in value. The counts of the fine bins are exact,
+so a sketch only says where inside a bin its values lie.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.services.drift.cuts import W1_FROM, W1_TO
+from meshcast.services.drift.cuts import W1_FROM, W1_TO, Cuts
 from meshcast.services.drift.layout import Layout
 from meshcast.services.drift.tally import Tally
 
@@ -23,8 +25,8 @@ def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.f
 
     It is the integral of the distance of the two distribution functions, both clipped to .001 and .999, which is that
     of the quantile functions between those ranks (Villani, Topics in Optimal Transportation, 2003, theorem 2.18).
-    Without sketches a window's values are taken to lie inside a bin as the reference's do, which is coarse where they
-    leave its range.
+    Without fine counts and sketches a window's values are taken to lie inside a bin as the reference's do, which is
+    coarse where they leave its range.
 
     Args:
         layout: of both.
@@ -40,16 +42,16 @@ def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.f
     there = there[layout.bins[there] > 1]
     if len(there) == 0:
         return found
-    starts = _starts(layout)[there]
-    points, weights = _reference_points(layout, there)
-    before = _placed(points, weights, starts, _finite_counts(layout, reference, there))
+    cuts = [layout.cuts[f] for f in there.tolist()]
+    points, weights = _reference_points(layout, cuts)
+    is_few = _are_few(cuts)
+    before = _placed(points, weights, *_counted(reference, there, cuts), is_few)
     if window.sketches is None:
-        points, weights = _guessed(layout, window, there, points)
+        points, weights = _guessed(window, there, cuts, points)
     else:
         points, weights = _sketched(layout, window, there)
-    after = _placed(points, weights, starts, _finite_counts(layout, window, there))
-    units = np.array([layout.cuts[f].unit for f in there.tolist()])
-    found[there] = units * _between(before, after)
+    after = _placed(points, weights, *_counted(window, there, cuts), is_few)
+    found[there] = np.array([cut.unit for cut in cuts]) * _between(before, after)
     return found
 
 
@@ -67,7 +69,9 @@ def _between(before: tuple[Matrix, Matrix], after: tuple[Matrix, Matrix]) -> NDA
     return total
 
 
-def _placed(points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix) -> tuple[Matrix, Matrix]:
+def _placed(
+    points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix, is_few: NDArray[np.bool_]
+) -> tuple[Matrix, Matrix]:
     """Points with the share of rows that each stands for: the points of a bin together have the bin's exact share.
 
     Args:
@@ -75,6 +79,7 @@ def _placed(points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix) -> 
         weights: the same shape, how much of its bin a point stands for, beside the bin's other points.
         starts: shape (features, bins - 1), ascending; inf past a feature's last bin.
         counts: shape (features, bins).
+        is_few: shape (features,), as `_are_few`.
     """
     features, bins = counts.shape
     place = np.stack([np.searchsorted(row, one, "right") for row, one in zip(starts, points, strict=True)])
@@ -84,31 +89,37 @@ def _placed(points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix) -> 
     shares = weights * scale.ravel()[flat]
     bare = np.where(held > 0, 0.0, counts)
     lacking = np.flatnonzero(bare.any(axis=0))
-    if len(lacking):  # a bin without a point has all at its beginning, where a reference of few values has its value
-        fill = np.concatenate([np.nextafter(starts[:, :1], -np.inf), starts], axis=1)[:, lacking]
+    if len(lacking):  # a bin without a point has all in its middle; at its beginning, where that is a value
+        low = np.concatenate([np.nextafter(starts[:, :1], -np.inf), starts], axis=1)[:, lacking]
+        high = np.concatenate([starts, starts[:, -1:]], axis=1)[:, lacking]
+        high = np.where(np.isfinite(high) & (lacking > 0), high, low)
+        fill = np.where(is_few[:, None], low, (low + high) / 2)
         fill = np.where(np.isfinite(fill), fill, points[:, -1:])  # past a feature's last bin, where no rows are
         points, shares = np.concatenate([points, fill], axis=1), np.concatenate([shares, bare[:, lacking]], axis=1)
     return points, shares / shares.sum(axis=1, keepdims=True)
 
 
-def _starts(layout: Layout) -> Matrix:
-    wide = max(len(cut.bins) for cut in layout.cuts)
-    starts = np.full((len(layout.cuts), wide), np.inf)
-    for row, cut in zip(starts, layout.cuts, strict=True):
-        row[: len(cut.bins)] = cut.bins
-    return starts
-
-
-def _finite_counts(layout: Layout, tally: Tally, there: NDArray[np.int64]) -> Matrix:
-    wide = max(len(cut.bins) for cut in layout.cuts) + 1
-    counts = tally.counts[there, :wide].astype(np.float64)
+def _counted(tally: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts]) -> tuple[Matrix, Matrix]:
+    """Where bins begin, and finite values in each: of the fine bins, where the tally has them."""
+    each = [cut.bins if tally.fine is None else cut.fine for cut in cuts]
+    sizes = np.array([len(one) for one in each])
+    starts = np.full((len(cuts), int(sizes.max())), np.inf)
+    for row, one in zip(starts, each, strict=True):
+        row[: len(one)] = one
+    held = tally.counts if tally.fine is None else tally.fine
+    counts = held[there, : starts.shape[1] + 1].astype(np.float64)
     counts[:, 0] -= tally.infinite[there, 0]
-    counts[np.arange(len(there)), layout.bins[there] - 1] -= tally.infinite[there, 1]
-    return counts
+    counts[np.arange(len(there)), sizes] -= tally.infinite[there, 1]
+    return starts, counts
 
 
-def _reference_points(layout: Layout, there: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
-    points = np.stack([layout.cuts[f].quantiles for f in there.tolist()]).astype(np.float64)
+def _are_few(cuts: Sequence[Cuts]) -> NDArray[np.bool_]:
+    """Features whose reference has few values: a bin begins at each."""
+    return np.array([bool(np.isin(cut.quantiles, cut.bins).all()) for cut in cuts])
+
+
+def _reference_points(layout: Layout, cuts: Sequence[Cuts]) -> tuple[Matrix, Matrix]:
+    points = np.stack([cut.quantiles for cut in cuts]).astype(np.float64)
     return points, np.broadcast_to(layout.widths, points.shape)
 
 
@@ -120,12 +131,11 @@ def _sketched(layout: Layout, window: Tally, there: NDArray[np.int64]) -> tuple[
     return points, np.broadcast_to(weights, points.shape)
 
 
-def _guessed(layout: Layout, window: Tally, there: NDArray[np.int64], inner: Matrix) -> tuple[Matrix, Matrix]:
+def _guessed(window: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts], inner: Matrix) -> tuple[Matrix, Matrix]:
     """The reference's points in the inner bins, and even steps from the outermost bins' inner ends to the extremes."""
     points = np.empty((len(there), 2 * _STEPS + inner.shape[1]))
     weights = np.zeros_like(points)
-    for row, weight, f, known in zip(points, weights, there.tolist(), inner, strict=True):
-        cut = layout.cuts[f]
+    for row, weight, f, cut, known in zip(points, weights, there.tolist(), cuts, inner, strict=True):
         low, high = (window.extremes[f] - cut.origin) / cut.unit
         first, last = float(cut.bins[0]), float(cut.bins[-1])
         row[:_STEPS] = np.linspace(min(low, first), first, _STEPS, endpoint=False)
