@@ -162,7 +162,9 @@ class Model:
         if version and version not in self._choices:
             raise self._version_unknown(version)
 
-    async def load(self, policy: VersionPolicy | None = None, *, falls_back: bool = False) -> None:
+    async def load(
+        self, policy: VersionPolicy | None = None, *, falls_back: bool = False, with_shipped: bool = False
+    ) -> None:
         """Brings the loaded versions in line with the repository; the highest of them becomes live.
 
         Args:
@@ -170,6 +172,7 @@ class Model:
             falls_back: True to serve what can be served: versions of the policy that are refused are left out, and
                 where all are, the highest older one that proves itself stands in. For a start, where the alternative
                 is to serve nothing.
+            with_shipped: True to take versions that ship beside those of the repository.
 
         Raises:
             NotFound: the repository has no version that the policy asks for.
@@ -179,7 +182,7 @@ class Model:
         async with self._changing:
             self._enter(ModelState.LOADING)
             try:
-                await self._load(policy, falls_back)
+                await self._load(policy, falls_back, with_shipped)
             except BaseException as error:
                 why = error.message if isinstance(error, MeshError) else "the load was interrupted"
                 reason = error.reason if isinstance(error, MeshError) else None
@@ -258,9 +261,9 @@ class Model:
         description.exported_time.FromDatetime(datetime.fromisoformat(evidence.exported_at))
         return description
 
-    async def _load(self, policy: VersionPolicy | None, falls_back: bool) -> None:
+    async def _load(self, policy: VersionPolicy | None, falls_back: bool, with_shipped: bool) -> None:
         def look() -> tuple[tuple[int, ...], tuple[int, ...]]:
-            versions = self.repository.versions(self.name)
+            versions = self.repository.versions(self.name, with_shipped=with_shipped)
             if not versions:
                 raise self._missing() if self._build_command else model_unknown(self.name)
             return versions, (policy or self.repository.policy(self.name)).pick(versions)

@@ -91,10 +91,17 @@ class Repository:
             found |= {entry.name for entry in self._models.iterdir() if _NAME.fullmatch(entry.name)}
         return tuple(sorted(name for name in found if self.versions(name)))
 
-    def versions(self, name: str) -> tuple[int, ...]:
-        """Versions of a model, ascending; empty when there is no such model."""
+    def versions(self, name: str, *, with_shipped: bool = False) -> tuple[int, ...]:
+        """Versions of a model, ascending; empty when there is no such model.
+
+        Args:
+            name: of the model.
+            with_shipped: True for those that ship beside those of `root`, in whose place a version of `root` stands.
+        """
         own = self._own_versions(name)
-        return own if own or self._shipped is None else self._shipped.versions(name)
+        if self._shipped is None or (own and not with_shipped):
+            return own
+        return tuple(sorted({*own, *self._shipped.versions(name)}))
 
     def _own_versions(self, name: str) -> tuple[int, ...]:
         try:
