@@ -12,7 +12,7 @@ from meshcast.services.drift.comparison import AutoencoderState, Reference, Watc
 from meshcast.services.drift.facts import feature_facts
 from meshcast.services.drift.layout import Role
 from meshcast.services.drift.signature import COLUMNS_MAX
-from meshcast.services.drift.subjects import Observed, View
+from meshcast.services.drift.watched import Observed, View
 
 __all__ = ["FEW_ROWS", "KINDS", "ROLES", "alarm_message", "chunk_answer", "reference_message", "timestamp"]
 
@@ -133,17 +133,19 @@ def _options(options: WatchOptions) -> pb.DriftOptions:
 
 
 def _add_features(message: pb.ReferenceDescription, view: View) -> None:
-    layout = view.reference.layout
-    facts = feature_facts(layout, view.reference.tally)
-    for feature, found, shift in zip(layout.features, facts, view.smallest_shift_sd.tolist(), strict=True):
-        message.features.add(
-            name=feature.name,
-            kind=KINDS[feature.kind],
-            role=ROLES[feature.role],
-            importance=feature.importance,
-            facts=found,
-            smallest_shift_sd=None if np.isnan(shift) else shift,
-        )
+    """The reference's own columns, and after them those that are derived of all of them."""
+    reference, shifts = view.reference, view.smallest_shift_sd.tolist()
+    for layout, tally in ((reference.layout, reference.tally), *((one.layout, one.tally) for one in view.derived)):
+        is_derived = layout is not reference.layout
+        for at, (feature, facts) in enumerate(zip(layout.features, feature_facts(layout, tally), strict=True)):
+            message.features.add(
+                name=feature.name,
+                kind=KINDS[feature.kind],
+                role=pb.FEATURE_ROLE_DERIVED if is_derived else ROLES[feature.role],
+                importance=feature.importance,
+                facts=facts,
+                smallest_shift_sd=None if is_derived or np.isnan(shifts[at]) else shifts[at],
+            )
 
 
 def _notes(reference: Reference) -> list[str]:

@@ -1,25 +1,29 @@
 """The encoder: asks the autoencoder about rows, for row errors that callers want and for the evidence of a subject."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.observations import CategoryColumn, Observations
-from meshcast.rpc import CorruptData, Deadline, NotFound, NotReady
-from meshcast.rpc.errors import Precondition
-from meshcast.runtime import LOW, Model, RunFacts
+from meshcast.rpc import CorruptData, Deadline, MeshError, NotFound, NotReady, Precondition
+from meshcast.runtime import LOW, Model, RunFacts, VersionPolicy
 from meshcast.services.drift.comparison import Reference
+from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.features import Encoding, matrix
 from meshcast.services.drift.shipped_subject import SHIPPED_VERSION
-from meshcast.services.drift.subjects import Encoded
 
 __all__ = ["Encoder", "Ran", "VALUES_INLINE"]
+
+log = structlog.get_logger()
 
 VALUES_INLINE = 4_096
 """Values of rows that may be made ready on the loop, in well under a millisecond."""
@@ -58,11 +62,14 @@ class Encoder:
     Args:
         model: the model `drift`.
         pool: where rows become matrices.
+        record: file that remembers which versions were trained for subjects of this process.
         default_deadline_s: for rows that came with no call.
     """
 
-    def __init__(self, model: Model, pool: Executor, *, default_deadline_s: float) -> None:
-        self._model, self._pool, self._default_deadline_s = model, pool, default_deadline_s
+    def __init__(self, model: Model, pool: Executor, record: Path, *, default_deadline_s: float) -> None:
+        self._model, self._pool, self._record = model, pool, record
+        self._default_deadline_s = default_deadline_s
+        self._bound: frozenset[int] = frozenset()
 
     async def ask(
         self, observations: Observations, reference: Reference, *, version: int, deadline: Deadline, priority: int
@@ -80,7 +87,8 @@ class Encoder:
             Precondition: MODEL_STATE, the reference has no autoencoder.
             NotReady: it is being trained, or the process drains.
             NotFound: VERSION_UNKNOWN, the version is not loaded.
-            MeshError: as `Batcher.submit_groups`.
+            CorruptData: the model gave something that is no number.
+            MeshError: as `Batcher.submit`.
         """
         wanted = version or self._own(reference)
         encoding = _encoding(reference)
@@ -89,16 +97,47 @@ class Encoder:
             return matrix(_conformed(observations, encoding), encoding)
 
         made = await self._aside(rows, observations.rows * len(encoding.columns))
+        try:
+            return await self._run(made, wanted, deadline, priority)
+        except NotFound:  # swapped since it was looked up
+            if version or (wanted := self._own(reference)) in self._bound:
+                raise
+            return await self._run(made, wanted, deadline, priority)
+
+    async def serve(self, versions: Sequence[int]) -> None:
+        """Has versions loaded, as `Hooks.serve` says.
+
+        Versions of the repository that were never trained here are the user's own: the newest of them goes on serving,
+        and stands in for the one that ships.
+        """
+        self._bound = frozenset(versions)
+        trained = await self._aside(lambda: self._remembered(versions), VALUES_INLINE + 1)
+        if not self._model.is_ready:  # unloaded on request, or damaged: that stays as it is
+            return
+        held = self._model.repository.versions(self._model.name)
+        users = [version for version in held if version not in trained and version != SHIPPED_VERSION]
+        wanted = {*self._bound.intersection(held), *users[-1:]}
+        if not users:
+            wanted |= self._bound & {SHIPPED_VERSION}
+        if wanted <= set(self._model.versions):
+            return
+        try:
+            policy = VersionPolicy(latest=0, specific=tuple(sorted(wanted)))
+            await self._model.load(policy, falls_back=True, with_shipped=not users)
+        except MeshError as error:
+            log.error("autoencoders were not loaded", versions=sorted(wanted), why=error.message)
+
+    async def _run(self, rows: NDArray[np.float32], version: int, deadline: Deadline, priority: int) -> Ran:
         errors, codes, facts = [], [], None
-        for start in range(0, len(made), PIECE_ROWS_MAX):
-            arrays = self._model.signature.padded({"row": made[start : start + PIECE_ROWS_MAX]})
+        for start in range(0, len(rows), PIECE_ROWS_MAX):
+            arrays = self._model.signature.padded({"row": rows[start : start + PIECE_ROWS_MAX]})
             answer = await self._model.batcher.submit(
-                arrays, rows=len(arrays["row"]), deadline=deadline, priority=priority, version=wanted
+                arrays, rows=len(arrays["row"]), deadline=deadline, priority=priority, version=version
             )
             errors.append(answer.outputs["error"])
             codes.append(answer.outputs["code"])
             facts = answer.facts if facts is None else facts.and_of(answer.facts)
-            wanted = answer.facts.version  # a swap in between must not mix two versions
+            version = answer.facts.version  # a swap in between must not mix two versions
         assert facts is not None
         encoded = Encoded(np.concatenate(errors), np.concatenate(codes))
         if not (np.isfinite(encoded.error).all() and np.isfinite(encoded.code).all()):
@@ -109,6 +148,17 @@ class Encoder:
                 why="not finite",
             )
         return Ran(encoded, facts)
+
+    def _remembered(self, versions: Sequence[int]) -> set[int]:
+        """All versions that were ever trained for a subject here, those of `versions` from now on."""
+        try:
+            known = set(map(int, json.loads(self._record.read_text("utf-8"))))
+        except (OSError, ValueError, TypeError):
+            known = set()
+        if missing := set(versions) - known - {SHIPPED_VERSION}:
+            known |= missing
+            self._record.write_text(json.dumps(sorted(known)), "utf-8")
+        return known
 
     def of_call(
         self, deadline: Deadline, priority: int, observations: Observations | None = None, ran: Ran | None = None
@@ -156,9 +206,11 @@ class Encoder:
             raise Precondition(
                 f"{reference.subject} has no autoencoder, so its rows have no errors{why}", model=self._model.name
             )
-        if own.model_version == SHIPPED_VERSION and own.model_version not in self._model.versions:
-            return 0
-        return own.model_version
+        loaded = self._model.versions
+        if own.model_version != SHIPPED_VERSION or own.model_version in loaded:
+            return own.model_version
+        free = [version for version in loaded if version not in self._bound]
+        return 0 if self._model.live in (0, *free) else free[-1] if free else own.model_version
 
     async def _aside(self, work: Callable[[], Result], values: int) -> Result:
         """What `work` gives, done in the pool where it is of many values."""

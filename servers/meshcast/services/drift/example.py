@@ -1,4 +1,4 @@
-"""Example of the drift service's questions: rows of the predictor's inputs and outputs, against the shipped reference."""
+"""Example of the drift service's questions: rows of the predictor's, against the reference that ships."""
 
 from functools import cache
 

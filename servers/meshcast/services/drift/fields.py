@@ -12,7 +12,7 @@ from meshcast.rpc import Violation
 from meshcast.runtime.requests import VIOLATIONS_MAX, refusal
 from meshcast.services.drift.comparison import WatchOptions
 from meshcast.services.drift.settings import FALSE_ALARMS_A_YEAR_MAX, WINDOW_ROWS_MAX, DriftSettings
-from meshcast.services.drift.subjects import FeatureOption
+from meshcast.services.drift.watched import FeatureOption
 
 __all__ = [
     "IMPORTANCE_MAX",

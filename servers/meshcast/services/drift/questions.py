@@ -18,8 +18,9 @@ from meshcast.services.drift.fields import (
     table_of,
     watch_options,
 )
+from meshcast.services.drift.history import ReportFilter
 from meshcast.services.drift.settings import DriftSettings
-from meshcast.services.drift.subjects import FeatureOption, ReportFilter
+from meshcast.services.drift.watched import FeatureOption
 
 __all__ = [
     "CHUNK_ROWS_MAX",

@@ -301,7 +301,7 @@ def test_a_severity_is_of_a_report_or_of_a_subject() -> None:
 
 
 def test_a_list_has_a_page_of_fifty_unless_told_otherwise() -> None:
-    question = list_question(pb.ListDriftReportsRequest(page_token="t", drift_only=True, severity_min=4))
+    question = list_question(pb.ListDriftReportsRequest(page_token="t", drift_only=True, severity_min=pb.SEVERITY_HIGH))
     assert (question.page_size, question.page_token, question.full) == (50, "t", False)
     assert (question.which.severity_min, question.which.drift_only, question.which.start_us) == (4, True, None)
     wrong = pb.ListDriftReportsRequest(subject="a b", page_size=201, severity_min=9)  # type: ignore[arg-type]
