@@ -26,8 +26,8 @@ def smallest_shift_sd(
 ) -> Floats:
     """Smallest shift of each feature's mean that is found within `WINDOWS` windows in about 9 of 10 cases.
 
-    What the bets on location gain under a shift of a normal variable that was cut into the reference's slots is set
-    against what an alarm takes; the sampling errors of rows and reference are both allowed for. Smaller shifts are found
+    What bets on location gain under a shift of a normal variable that was cut into the reference's slots is set
+    against what an alarm takes; the sampling errors of rows and reference are both allowed for. Smaller ones are found
     by other scores where they move those more, as when a share jumps.
 
     Args:

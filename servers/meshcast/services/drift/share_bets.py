@@ -140,8 +140,9 @@ def _rare(
     """Categories that the reference has once or twice; shape (F,).
 
     The share of rows that are unseen is estimated by those seen once, whose error has the variance of once and two
-    times twice (Good 1953): seldom more than that of as many hits as are returned.
+    times twice (Good 1953): seldom more than that of as many hits as are returned. Of categories without a slot of
+    their own only those seen once are known: as many are taken to be seen twice.
     """
     values = (np.arange(counts.shape[1]) < bins[:, None]) & ~ordered[:, None]
     once, twice = (((counts == times) & values).sum(axis=1) for times in (1, 2))
-    return np.asarray((once if singletons is None else singletons) + twice)
+    return np.asarray(once + twice if singletons is None else singletons + twice + np.maximum(singletons - once, 0))
