@@ -70,8 +70,8 @@ def _windows(over: OverWindows) -> Iterator[Html]:
     if over.points:
         rows = [(position_of(point.number, point.end_at), evidence_text(point.evidence)) for point in over.points]
         raised = over.raised
-        told = f"{over.windows:,} windows of {over.size}. The line is the evidence behind a window, the dashes the level "
-        told += "of an alarm."
+        told = f"{over.windows:,} windows of {over.size}. The line is the evidence behind a window, the dashes "
+        told += "the level of an alarm."
         if raised is not None:
             told += " The upright line is the alarm, the dotted one where the drift began."
         yield figure(

@@ -28,6 +28,7 @@ class Shares(NamedTuple):
         labels: what each share is of.
         edges: shape (bins + 1,), of the bins; None where each share is of one value.
         is_log: whether the edges grow in equal ratios.
+        is_number: whether the values are numbers.
         reference: shape (n,), shares of the known values.
         window: the same of the window.
     """
@@ -35,6 +36,7 @@ class Shares(NamedTuple):
     labels: tuple[str, ...]
     edges: Floats | None
     is_log: bool
+    is_number: bool
     reference: Floats
     window: Floats
 
@@ -47,7 +49,7 @@ def _number_shares(reference: NDArray[Any], window: NDArray[Any]) -> Shares | No
     values = np.unique(np.concatenate([one, other]))
     if len(values) <= _FEW_VALUES:
         found = [np.bincount(np.searchsorted(values, part), minlength=len(values)) / len(part) for part in (one, other)]
-        return Shares(tuple(f"{value:.6g}" for value in values.tolist()), None, False, found[0], found[1])
+        return Shares(tuple(f"{value:.6g}" for value in values.tolist()), None, False, True, found[0], found[1])
     low = min(float(np.quantile(part, 0.002)) for part in (one, other))
     high = max(float(np.quantile(part, 0.998)) for part in (one, other))
     if not low < high:
@@ -57,7 +59,7 @@ def _number_shares(reference: NDArray[Any], window: NDArray[Any]) -> Shares | No
     edges = np.geomspace(low, high, _BINS + 1) if is_log else np.linspace(low, high, _BINS + 1)
     found = [np.histogram(part.clip(low, high), edges)[0] / len(part) for part in (one, other)]
     labels = tuple(f"{a:.4g} to {b:.4g}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-    return Shares(labels, edges, is_log, found[0], found[1])
+    return Shares(labels, edges, is_log, True, found[0], found[1])
 
 
 def _category_shares(reference: CategoryColumn, window: CategoryColumn) -> Shares | None:
@@ -82,7 +84,7 @@ def _category_shares(reference: CategoryColumn, window: CategoryColumn) -> Share
         labels.append(f"{len(rest):,} others")
         pairs.append((sum(share[name][0] for name in rest), sum(share[name][1] for name in rest)))
     found = np.array(pairs)
-    return Shares(tuple(labels), None, False, found[:, 0], found[:, 1])
+    return Shares(tuple(labels), None, False, False, found[:, 0], found[:, 1])
 
 
 def shares_of(name: str, reference: Observations, window: Observations) -> Shares | None:
@@ -111,6 +113,17 @@ def feature_picture(shares: Shares, what: str) -> Picture:
         axis.margins(x=0.01)
         _legend(axis, theme)
 
+    def steps(figure: Any, theme: Theme) -> None:
+        axis = figure.subplots()
+        place = np.arange(len(shares.labels))
+        axis.bar(place - 0.2, 100 * shares.reference, width=0.38, color=theme.mute, label="reference")
+        axis.bar(place + 0.2, 100 * shares.window, width=0.38, color=theme.other, label="window")
+        dress(axis, theme)
+        axis.set_xticks(place, shares.labels, rotation=0 if max(map(len, shares.labels)) < 5 else 45)
+        axis.set_xlabel(what)
+        axis.set_ylabel("% of rows")
+        _legend(axis, theme)
+
     def bars(figure: Any, theme: Theme) -> None:
         axis = figure.subplots()
         place = np.arange(len(shares.labels))[::-1]
@@ -118,12 +131,14 @@ def feature_picture(shares: Shares, what: str) -> Picture:
         axis.barh(place - 0.2, 100 * shares.window, height=0.38, color=theme.other, label="window")
         dress(axis, theme)
         label(axis, place, shares.labels)
-        axis.set_xlabel("% of rows")
+        axis.set_xlabel(f"{what}, % of rows")
         axis.set_ylim(-0.7, len(place) - 0.3)
         _legend(axis, theme)
 
     if shares.edges is not None:
         return picture(spread, (8.4, 2.9))
+    if shares.is_number:
+        return picture(steps, (8.4, 2.9))
     return picture(bars, (8.4, 1.1 + 0.34 * len(shares.labels)))
 
 
