@@ -78,7 +78,7 @@ def effects_of(layout: Layout, reference: Tally, window: Tally) -> Effects:
         wasserstein_sd=moved / spread,
         mean_shift_sd=(window.means - reference.means) / spread,
         spread_ratio=np.where(window.moments[:, 0] > 1, ratio, np.nan),
-        null_share=_share(window.nulls, window.rows) - _share(reference.nulls, reference.rows),
+        null_share=(_share(window.nulls, window.rows) - _share(reference.nulls, reference.rows)) * (window.rows > 0),
         unseen_share=_share(window.unseen_rows, window.rows),
     )
 

@@ -55,7 +55,7 @@ class Sketches:
         if self._runs is not None:
             return Sketches(self.k, [run.copy() for run in self._runs])
         twin = Sketches(self.k, [])
-        twin._runs, twin._kll = None, [kll_floats_sketch(kll) for kll in self._kll]
+        twin._runs, twin._kll = None, [kll_floats_sketch.deserialize(kll.serialize()) for kll in self._kll]
         return twin
 
     def add(self, other: "Sketches") -> None:
