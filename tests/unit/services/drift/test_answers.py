@@ -10,7 +10,7 @@ from meshcast.services.drift.answers import alarm_message, chunk_answer, referen
 from meshcast.services.drift.comparison import Autoencoder, Reference, WatchOptions
 from meshcast.services.drift.facts import RANKS, feature_facts
 from meshcast.services.drift.layout import Layout
-from meshcast.services.drift.subjects import Observed, View
+from meshcast.services.drift.watched import Observed, View
 
 OPTIONS = WatchOptions(false_alarms_a_year=0.5, window_rows=1_000, window_us=86_400_000_000, trains_autoencoder=False)
 
