@@ -8,6 +8,7 @@ from typing import Any, Literal
 __all__ = [
     "BLAMED_MAX",
     "JUDGED_WINDOWS",
+    "NO_SEVERITY",
     "QUIET_WINDOWS",
     "RAISED",
     "RESOLVED",
@@ -31,6 +32,9 @@ QUIET_WINDOWS = 10
 
 JUDGED_WINDOWS = 5
 """Windows from one report to the next while an alarm stands: what makes it worse is told that late at most."""
+
+NO_SEVERITY = 1
+"""Level of what is no drift, the contract's number; one more is low."""
 
 BLAMED_MAX = 10
 """Features that an alarm names, of the contract."""

@@ -10,7 +10,17 @@ from meshcast.services.drift.energy import COLUMN, EnergySample, Space, sample_r
 from meshcast.services.drift.layout import Layout
 from meshcast.services.drift.tally import Tally
 
-__all__ = ["REFERENCE_ROWS_MIN", "DerivedReference", "Encoded", "derived_reference", "encoded_columns", "energy_of", "thinned"]
+__all__ = [
+    "REFERENCE_ROWS_MIN",
+    "DerivedReference",
+    "Encoded",
+    "derived_reference",
+    "encoded_columns",
+    "energy_columns",
+    "energy_of",
+    "sampled",
+    "thinned",
+]
 
 REFERENCE_ROWS_MIN = 200
 """Rows of a reference below which its columns are not looked at together: half of them would say next to nothing."""
@@ -74,7 +84,9 @@ def energy_columns(sample: EnergySample, rows: Observations) -> Observations:
 
 def encoded_columns(encoded: Encoded) -> Observations:
     """Each row's error and code."""
-    columns = {f"autoencoder.code.{at}": np.ascontiguousarray(encoded.code[:, at]) for at in range(encoded.code.shape[1])}
+    columns = {
+        f"autoencoder.code.{at}": np.ascontiguousarray(encoded.code[:, at]) for at in range(encoded.code.shape[1])
+    }
     return Observations(len(encoded.error), {"autoencoder.error": encoded.error, **columns}, {}, None)
 
 

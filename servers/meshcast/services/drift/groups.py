@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.rpc.errors import CorruptData
-from meshcast.services.drift.bets import Bets
+from meshcast.services.drift.bets import FAILURE, Bets
 from meshcast.services.drift.comparison import GROUP_WEIGHTS, GroupEvidence, GroupName
 from meshcast.services.drift.evidence import Evidence, Step
 from meshcast.services.drift.layout import Layout
@@ -38,19 +38,23 @@ class Group:
     def __init__(self, name: GroupName, layout: Layout, reference: Tally, log_threshold: float) -> None:
         self.name, self.layout, self.reference = name, layout, reference
         self.log_weight = float(np.log(GROUP_WEIGHTS[name]))
-        self.bets = Bets.of(reference.counts, layout.bins, layout.ordered)
+        self.bets = Bets.of(
+            reference.counts,
+            layout.bins,
+            layout.ordered,
+            singletons=layout.singletons,
+            failure=FAILURE * GROUP_WEIGHTS[name],
+        )
         self.evidence = Evidence(self.bets, log_threshold - self.log_weight)
         self.window = empty_tally(layout)
         self.total = empty_tally(layout)
         self.last: GroupEvidence | None = None
 
-    def count(self, rows: Observations) -> None:
-        """Counts rows of the open window."""
+    def count(self, rows: Observations) -> Tally:
+        """Counts rows of the open window; returns their tally."""
         tally = self.layout.tally(rows)
-        if self.window.rows:
-            self.window.add(tally)
-        else:
-            self.window = tally
+        self.window.add(tally)
+        return tally
 
     def close(self, elapsed_years: float, number: int) -> float:
         """Closes the open window.

@@ -176,5 +176,5 @@ def _sound(row: tuple[Any, ...] | None, missing: str, **facts: str) -> StoredRep
         raise NotFound(missing, reason=error_reason_pb2.ERROR_REASON_REPORT_UNKNOWN, **facts)
     report = _report(row)
     if report is None:
-        raise CorruptData(f"The report {row[0]!r} is damaged on disk: its checksum differs.", **facts)
+        raise CorruptData(f"The report {row[0]!r} is damaged on disk: its checksum differs.")
     return report

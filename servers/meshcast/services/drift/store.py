@@ -42,6 +42,8 @@ ALARMS_MAX = 10_000
 REQUESTS_MAX = 10_000
 """Requests whose answers are kept, the newest, so that a retry is answered as before."""
 
+_VERSION_OF = "version of "
+
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS parts (
     subject TEXT NOT NULL,
@@ -122,6 +124,7 @@ class Changes:
         losses: states by subject and metric.
         requests: digest and answer by key.
         drafts_used: drafts whose rows go.
+        versions: of subjects' references, by subject; they outlive a damaged state.
     """
 
     forgotten: set[str] = field(default_factory=set)
@@ -132,6 +135,7 @@ class Changes:
     losses: dict[tuple[str, str], bytes] = field(default_factory=dict)
     requests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     drafts_used: set[str] = field(default_factory=set)
+    versions: dict[str, int] = field(default_factory=dict)
 
     def forget(self, subject: str) -> None:
         """Drops what was to be written of a subject, and has what is on file removed."""
@@ -139,13 +143,24 @@ class Changes:
         self.parts = {key: data for key, data in self.parts.items() if key[0] != subject}
         self.buckets = {key: data for key, data in self.buckets.items() if key[0] != subject}
 
+    def then(self, later: "Changes") -> "Changes":
+        """Both, one after the other."""
+        for subject in later.forgotten:
+            self.forget(subject)
+        return Changes(
+            forgotten=self.forgotten,
+            parts=self.parts | later.parts,
+            buckets=self.buckets | later.buckets,
+            reports=self.reports + later.reports,
+            alarms=self.alarms + later.alarms,
+            losses=self.losses | later.losses,
+            requests=self.requests | later.requests,
+            drafts_used=self.drafts_used | later.drafts_used,
+            versions=self.versions | later.versions,
+        )
+
     def __bool__(self) -> bool:
-        return any(
-            (
-                self.forgotten, self.parts, self.buckets, self.reports, self.alarms, self.losses, self.requests,
-                self.drafts_used,
-            )
-        )  # fmt: skip
+        return any(getattr(self, name) for name in self.__dataclass_fields__)
 
 
 class Store:
@@ -208,15 +223,37 @@ class Store:
         query = "SELECT subject FROM parts WHERE part = 'reference' ORDER BY subject"
         return await self.read(lambda connection: [name for (name,) in connection.execute(query)])
 
-    async def parts(self, subject: str) -> dict[str, bytes]:
-        """The pieces of a subject's state, by their names; none where there is no such subject.
+    async def version(self, subject: str) -> int:
+        """Version of the subject's newest reference; 0 where it never had one."""
+        query = "SELECT value FROM facts WHERE name = ?"
+        row = await self.read(lambda connection: connection.execute(query, (_VERSION_OF + subject,)).fetchone())
+        return 0 if row is None else int(row[0])
+
+    async def part(self, subject: str, part: str) -> bytes | None:
+        """One piece of a subject's state; None where there is none.
+
+        Raises:
+            CorruptData: it is damaged.
+        """
+
+        def look(connection: sqlite3.Connection) -> bytes | None:
+            query = "SELECT crc, data FROM parts WHERE subject = ? AND part = ?"
+            row = connection.execute(query, (subject, part)).fetchone()
+            return None if row is None else checked(row[1], row[0], f"The {part} of the subject {subject!r}")
+
+        return await self.read(look)
+
+    async def parts(self, subject: str, *, without: str = "") -> dict[str, bytes]:
+        """The pieces of a subject's state but for one, by their names; none where there is no such subject.
 
         Raises:
             CorruptData: one is damaged.
         """
 
         def look(connection: sqlite3.Connection) -> dict[str, bytes]:
-            rows = connection.execute("SELECT part, crc, data FROM parts WHERE subject = ?", (subject,))
+            rows = connection.execute(
+                "SELECT part, crc, data FROM parts WHERE subject = ? AND part <> ?", (subject, without)
+            )
             return {part: checked(data, crc, f"The {part} of the subject {subject!r}") for part, crc, data in rows}
 
         return await self.read(look)
@@ -327,6 +364,10 @@ def _write(connection: sqlite3.Connection, changes: Changes) -> None:
         connection.execute(
             "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?", (REQUESTS_MAX,)
         )
+    connection.executemany(
+        "INSERT OR REPLACE INTO facts VALUES (?, ?)",
+        [(_VERSION_OF + subject, version) for subject, version in changes.versions.items()],
+    )
     for draft in changes.drafts_used:
         connection.execute("DELETE FROM drafts WHERE draft = ?", (draft,))
         connection.execute("DELETE FROM draft_rows WHERE draft = ?", (draft,))

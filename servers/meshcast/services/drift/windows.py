@@ -23,7 +23,7 @@ class Cut(NamedTuple):
     """Rows that go into one window, `start` to just before `stop`.
 
     `ends_before` is true where the window that was open closes before these rows, `ends_after` where it closes behind
-    them; `clock` is the state behind them.
+    them; `clock` is the state behind them, before that.
     """
 
     start: int
@@ -77,9 +77,9 @@ class WindowClock:
             last_us = int(times[stop - 1]) if unix_us is not None else first_us
             clock = replace(clock, rows=clock.rows + stop - start, opened_us=opened_us, latest_us=last_us)
             ends_after = clock.rows >= rows_max
+            yield Cut(start, stop, ends_before, ends_after, clock)
             if ends_after:
                 clock = clock.closed()
-            yield Cut(start, stop, ends_before, ends_after, clock)
             start = stop
 
     def closed(self) -> "WindowClock":

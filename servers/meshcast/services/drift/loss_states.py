@@ -1,0 +1,71 @@
+"""Loss states: what is known of each (subject, metric), moved by one request at a time and kept on disk."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from meshcast.rpc.errors import AlreadyExists, Precondition
+from meshcast.services.drift.held import HeldSubjects
+from meshcast.services.drift.store import Changes, Store
+from meshcast.services.drift.watched import LossUpdate
+
+__all__ = ["METRICS_MAX", "Losses"]
+
+METRICS_MAX = 1_024
+"""(Subject, metric)s whose losses are remembered; one takes a few kilobytes."""
+
+
+class Losses:
+    """States of losses, for concurrent calls on one event loop.
+
+    Args:
+        held: whose worker moves them.
+        store: where they are.
+    """
+
+    def __init__(self, held: HeldSubjects, store: Store) -> None:
+        self._held, self._store = held, store
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def move(
+        self,
+        subject: str,
+        metric: str,
+        update: Callable[[bytes | None], LossUpdate],
+        *,
+        request_id: str,
+        digest: str,
+    ) -> bytes:
+        """Moves a state and brings it to the disk, as `Subjects.losses`."""
+        key = f"losses {subject} {metric} {request_id}"
+        lock = self._locks.setdefault((subject, metric), asyncio.Lock())
+        with self._held.admitted():
+            async with lock:
+                answered = await self._store.answered(key) if request_id else None
+                if answered is not None:
+                    if answered[0] != digest:
+                        raise AlreadyExists(
+                            f"The request {request_id!r} has counted other losses; choose another request id.",
+                            name=request_id,
+                        )
+                    return answered[1]
+                state = await self._store.losses(subject, metric)
+                if state is None and await self._store.metrics() >= METRICS_MAX:
+                    raise Precondition(f"The losses of {METRICS_MAX} metrics are kept, which is the most.")
+                version = await self._store.version(subject)
+
+                def moved(changes: Changes) -> bytes:
+                    found = update(state)
+                    changes.losses[subject, metric] = found.state
+                    changes.alarms += [
+                        replace(alarm, alarm_id=self._held.next_alarm_id(), reference_version=version)
+                        for alarm in found.alarms
+                    ]
+                    if request_id:
+                        changes.requests[key] = digest, found.answer
+                    return found.answer
+
+                answer = await self._held.change(moved)
+                await self._held.saved()
+                return answer
