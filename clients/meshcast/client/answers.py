@@ -13,6 +13,7 @@ from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.client.chunk_answers import ChunkAnswer, checked_columns, errors_of
+from meshcast.client.drift_reports import DriftReport
 from meshcast.client.forecasts import Forecast
 from meshcast.client.judgements import ContentJudgement
 from meshcast.client.receipts import Receipt
@@ -264,6 +265,8 @@ class ComprehensivePart:
     """The answer of the part growth, where it was given."""
     judgement: ContentJudgement | None
     """The answer of the part content, where it was given."""
+    drift: DriftReport | None
+    """The answer of the part drift, where it was given."""
     error: MeshError | None
     """Why the part was not answered; None when it was."""
     summary: gateway_pb2.ComprehensiveSummary | None
@@ -276,13 +279,14 @@ class ComprehensivePart:
         """The value of a message."""
         part = gateway_pb2.Part.Name(response.part).removeprefix("PART_").lower() if response.part else ""
         answer, kind = response.engagement, response.WhichOneof("answer")
-        growth, content = response.growth, response.content
+        growth, content, drift = response.growth, response.content, response.drift
         return cls(
             sequence=sequence,
             part=part,
             prediction=EngagementPrediction.of(answer.prediction, answer.receipt) if kind == "engagement" else None,
             forecast=Forecast.of(growth.forecast, growth.receipt, tuple(growth.evidence)) if kind == "growth" else None,
             judgement=ContentJudgement.of(content.judgement, content.receipt) if kind == "content" else None,
+            drift=DriftReport.of(drift.report, drift.receipt) if kind == "drift" else None,
             error=from_item(response.status) if response.status.code else None,
             summary=response.summary if response.HasField("summary") else None,
             receipt=Receipt(response.receipt),

@@ -8,6 +8,7 @@ from meshcast.api.gateway.v1 import gateway_pb2
 from meshcast.client.answers import ComprehensivePart, EngagementPrediction
 from meshcast.client.calls import STREAM_TIMEOUT_S, Calls, answer_to, answers_to, each
 from meshcast.client.content_questions import ContentLike, content_of
+from meshcast.client.drift_questions import check_subject
 from meshcast.client.forecasts import Forecast
 from meshcast.client.judgements import ContentJudgement
 from meshcast.client.priority import PRIORITIES, Priority
@@ -37,14 +38,15 @@ class GatewayCalls(Calls):
         channel: str = "",
         growth: GrowthQuestion | None = None,
         content: ContentLike | None = None,
+        drift: str | None = None,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[ComprehensivePart, None]:
         """Asks several services about a planned post and yields each part as it arrives; the summary comes last.
 
         A part whose service is slow, dead or not there carries its error; the others do not wait for it. The part
-        engagement needs `planned` and `history`, the part growth `growth`, the channel's series, and the part content
-        `content`, the planned post's text.
+        engagement needs `planned` and `history`, the part growth `growth`, the channel's series, the part content
+        `content`, the planned post's text, and the part drift `drift`, a subject of the drift service.
 
         Args:
             planned: the planned post.
@@ -54,6 +56,8 @@ class GatewayCalls(Calls):
             channel: the channel's name, for the prediction log.
             growth: the question of the part growth.
             content: the question of the part content.
+            drift: subject whose last closed window is judged; `predictor` tells whether rows still look like those that
+                the model learnt from.
             version: of the predictor's model; 0 is the one that serves.
             timeout_s: for the whole; None takes the client's.
 
@@ -68,6 +72,7 @@ class GatewayCalls(Calls):
             channel=channel,
             growth=growth,
             content=content,
+            drift=drift,
             parts=parts,
         )
         request = self._comprehensive(question, version)
@@ -221,4 +226,7 @@ class GatewayCalls(Calls):
             request.growth.CopyFrom(question.growth.message())
         if "content" in wanted and question.content is not None:
             request.content.content.CopyFrom(content_of(question.content))
+        if "drift" in wanted and question.drift is not None:
+            check_subject(question.drift)
+            request.drift.subject = question.drift
         return request

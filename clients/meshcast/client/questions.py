@@ -265,6 +265,7 @@ class Question:
         channel: the channel's name, for the prediction log.
         growth: the channel's series, for composite questions; the predictor does not look at it.
         content: the planned post's text, likewise.
+        drift: subject of the drift service whose last closed window is judged, likewise, as in `predictor`.
         parts: what a composite question asks for, likewise. Empty: those whose questions are given.
     """
 
@@ -274,6 +275,7 @@ class Question:
     channel: str = ""
     growth: GrowthQuestion | None = None
     content: ContentLike | None = None
+    drift: str | None = None
     parts: Sequence[Part] = ()
 
     def plan_and_history(self) -> tuple[PlannedPost, HistoryLike]:
@@ -297,14 +299,14 @@ class Question:
             "engagement": self.planned is not None or self.history is not None,
             "growth": self.growth is not None,
             "content": self.content is not None,
-            "drift": False,
+            "drift": self.drift is not None,
         }
         if isinstance(self.parts, str) or any(part not in given for part in self.parts):
             raise InvalidInput(f"parts must be a list of {', '.join(given)}, is {self.parts!r}", field="parts")
         wanted = tuple(self.parts) or tuple(part for part in PARTS if given[part])
         if not wanted:
-            raise InvalidInput("nothing is asked: give planned and history, growth, or content", field="parts")
-        for part in ("growth", "content"):
+            raise InvalidInput("nothing is asked: give planned and history, growth, content, or drift", field="parts")
+        for part in ("growth", "content", "drift"):
             if part in wanted and not given[part]:
                 raise InvalidInput(f"{part} is required to ask for the part {part}", field=part)
         return wanted

@@ -196,6 +196,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
         channel: str = "",
         growth: GrowthQuestion | None = None,
         content: ContentLike | None = None,
+        drift: str | None = None,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> Generator[ComprehensivePart, None, None]:
@@ -209,6 +210,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
                 channel=channel,
                 growth=growth,
                 content=content,
+                drift=drift,
                 version=version,
                 timeout_s=timeout_s,
             )

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from meshcast.api.analyzer.v1 import analyzer_pb2
+from meshcast.api.drift.v1 import drift_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
@@ -39,9 +40,16 @@ def content(request: analyzer_pb2.AnalyzeContentRequest) -> analyzer_pb2.Analyze
     return analyzer_pb2.AnalyzeContentResponse(judgement=judgement, receipt=receipt)
 
 
+def drift(request: drift_pb2.DetectDataDriftRequest) -> dict[str, Any]:
+    if request.subject == "absent":
+        return {"status": to_item(NotReady("no drift service here"))}
+    report = drift_pb2.DriftReport(subject=request.subject, is_drift=True, severity=drift_pb2.SEVERITY_HIGH)
+    return {"drift": drift_pb2.DetectDataDriftResponse(report=report)}
+
+
 def parts(request: pb.PredictComprehensiveRequest) -> list[pb.PredictComprehensiveResponse]:
     answers = [
-        pb.PredictComprehensiveResponse(part=pb.PART_DRIFT, status=to_item(NotReady("no drift service here"))),
+        pb.PredictComprehensiveResponse(part=pb.PART_DRIFT, **drift(request.drift)),
         pb.PredictComprehensiveResponse(part=pb.PART_CONTENT, content=content(request.content)),
         pb.PredictComprehensiveResponse(part=pb.PART_GROWTH, growth=growth(request.growth)),
         pb.PredictComprehensiveResponse(part=pb.PART_ENGAGEMENT, engagement=engagement(request.engagement)),
@@ -107,7 +115,7 @@ async def address(serve: Callable[..., Awaitable[Server]], gateway: Gateway) -> 
 
 async def test_parts_come_as_they_arrive_and_failed_ones_carry_their_error(address: str, kit: Any) -> None:
     async with MeshClient(address) as mesh:
-        asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30), parts=["engagement", "drift"])
+        asked = mesh.predict_comprehensive(kit.plan(7), kit.channel_posts(30), drift="absent")
         drift, answer, summary = [part async for part in asked]
     assert (drift.part, answer.part, summary.part) == ("drift", "engagement", "")
     assert isinstance(drift.error, NotReady)
@@ -152,6 +160,19 @@ async def test_the_planned_posts_text_is_judged_beside_it(address: str, kit: Any
             await mesh.route_content(3)  # type: ignore[arg-type]
 
 
+async def test_drift_of_a_subject_is_asked_beside_the_others(address: str) -> None:
+    async with MeshClient(address) as mesh:
+        part = await anext(mesh.predict_comprehensive(drift="predictor"))
+        assert part.drift is not None and part.error is None
+        assert (part.part, part.drift.subject, part.drift.severity) == ("drift", "predictor", "high")
+        questions = [Question(drift="predictor" if n else "absent", content="Hi") for n in range(2)]
+        answers = [one async for one in mesh.predict_comprehensive_stream(questions) if one.part == "drift"]
+    assert [(one.sequence, type(one.error), one.drift is None) for one in answers] == [
+        (0, NotReady, True),
+        (1, type(None), False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "field", "said"),
     [
@@ -160,6 +181,8 @@ async def test_the_planned_posts_text_is_judged_beside_it(address: str, kit: Any
         ({"parts": ["engagement"], "content": "Hi"}, "planned", "planned is required"),
         ({"parts": ["growth"], "content": "Hi"}, "growth", "growth is required"),
         ({"parts": ["content"]}, "content", "content is required"),
+        ({"parts": ["drift"]}, "drift", "drift is required"),
+        ({"drift": ""}, "subject", "subject must be a name"),
         ({"parts": "content", "content": "Hi"}, "parts", "must be a list of engagement"),
         ({"parts": ["text"], "content": "Hi"}, "parts", "must be a list of engagement"),
         ({"content": "Hi", "request_id": "\udc80"}, "request_id", "must be text"),
