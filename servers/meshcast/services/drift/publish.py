@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.observations import read_observations
 from meshcast.runtime import Published, figures, publish, read_options
 from meshcast.services.drift.card import CardText, render_card
 from meshcast.services.drift.features import Encoding, matrix
@@ -38,8 +39,6 @@ def train_file(
         CorruptData: no back-end reproduces the trained model.
         ModuleNotFoundError: the extra `train` is not installed.
     """
-    from meshcast.observations import read_observations
-
     rows = read_observations(file)
     encoding = Encoding.of(rows)
     return train_rows(
