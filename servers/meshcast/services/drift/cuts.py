@@ -24,7 +24,7 @@ W1_FROM, W1_TO = 0.001, 0.999
 
 _ROWS_A_BIN = 4  # fewer reference rows than that say nothing about a bin's mass
 _TAILS = ((1, 1000), (2, 1000), (998, 1000), (999, 1000))  # where quantile functions are steep
-_STEPS, _STEPS_FEW, _GROWTH, _TAIL = 48, 16, 1.2, 0.02  # 48 steps reach 30,000 times the first one's length
+_STEPS, _STEPS_FEW, _GROWTH, _TAIL = 64, 16, 1.15, 0.02  # 64 steps reach 50,000 times the first one's length
 _TINY = np.finfo(np.float32).tiny
 _WIDE = 1e30  # past it squares leave float32's range, and sums come near
 _COARSE = 1e-3  # of the spread: rounding to float32 that moves values further than that loses what a bin is about

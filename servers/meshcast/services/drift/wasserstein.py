@@ -1,23 +1,34 @@
 """Wasserstein distance of a window from its reference between the 0.1 % and 99.9 % quantiles.
 
 A sketch's ranks are off by up to .35 %, which in a heavy tail is far in value. The counts of the fine bins are exact,
-so a sketch only says where inside a bin its values lie.
+so a sketch only says where inside a bin its values lie; in a bin of few rows, where even that is more than it knows,
+they are taken to lie as the reference's.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.services.drift.cuts import W1_FROM, W1_TO, Cuts
 from meshcast.services.drift.layout import Layout
+from meshcast.services.drift.sketches import Sketches
 from meshcast.services.drift.tally import Tally
 
 __all__ = ["wasserstein"]
 
 Matrix = NDArray[np.float64]
 
+_COARSE = 8.0  # over k: share of a bin's rows below which the sketch's error of 2.8 / k is no small part of it
 _STEPS = 16  # points in an outermost bin of which only the end is known
+
+
+class Points(NamedTuple):
+    """Points of features, each standing for a share of rows; both of shape (features, p)."""
+
+    at: Matrix
+    shares: Matrix
 
 
 def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.float64]:
@@ -43,25 +54,28 @@ def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.f
     if len(there) == 0:
         return found
     cuts = [layout.cuts[f] for f in there.tolist()]
-    points, weights = _reference_points(layout, cuts)
     is_few = _are_few(cuts)
-    before = _placed(points, weights, *_counted(reference, there, cuts), is_few)
+    known = _reference_points(layout, cuts)
+    starts, counts = _counted(reference, there, cuts)
+    before = _placed(known, _places(known, starts), starts, counts, is_few)
+    starts, counts = _counted(window, there, cuts)
     if window.sketches is None:
-        points, weights = _guessed(window, there, cuts, points)
+        points = _guessed(window, there, cuts, known.at)
+        places = _places(points, starts)
     else:
-        points, weights = _sketched(layout, window, there)
-    after = _placed(points, weights, *_counted(window, there, cuts), is_few)
+        points, places = _chosen(_sketched(layout, window, there), known, starts, counts, window.sketches)
+    after = _placed(points, places, starts, counts, is_few)
     found[there] = np.array([cut.unit for cut in cuts]) * _between(before, after)
     return found
 
 
-def _between(before: tuple[Matrix, Matrix], after: tuple[Matrix, Matrix]) -> NDArray[np.float64]:
-    """Integral of the distance of two clipped distribution functions; each is points and shares, (features, p)."""
-    split = before[0].shape[1]
-    points = np.concatenate([before[0], after[0]], axis=1)
+def _between(before: Points, after: Points) -> NDArray[np.float64]:
+    """Integral of the distance of two clipped distribution functions, (features,)."""
+    split = before.at.shape[1]
+    points = np.concatenate([before.at, after.at], axis=1)
     order = np.argsort(points, axis=1)
     mine = order < split
-    shares = np.take_along_axis(np.concatenate([before[1], after[1]], axis=1), order, axis=1)
+    shares = np.take_along_axis(np.concatenate([before.shares, after.shares], axis=1), order, axis=1)
     points = np.take_along_axis(points, order, axis=1)
     first = np.clip(np.cumsum(np.where(mine, shares, 0.0), axis=1), W1_FROM, W1_TO)
     second = np.clip(np.cumsum(np.where(mine, 0.0, shares), axis=1), W1_FROM, W1_TO)
@@ -69,24 +83,52 @@ def _between(before: tuple[Matrix, Matrix], after: tuple[Matrix, Matrix]) -> NDA
     return total
 
 
+def _places(points: Points, starts: Matrix) -> NDArray[np.int64]:
+    """The bin of each point, in the flat order of an array (features, bins)."""
+    places = np.stack([np.searchsorted(row, one, "right") for row, one in zip(starts, points.at, strict=True)])
+    found: NDArray[np.int64] = places + np.arange(len(starts))[:, None] * (starts.shape[1] + 1)
+    return found
+
+
+def _held(points: Points, places: NDArray[np.int64], counts: Matrix) -> Matrix:
+    """Sum of the points' shares in each bin, (features, bins)."""
+    held = np.bincount(places.ravel(), points.shares.ravel(), minlength=counts.size)
+    return held.reshape(counts.shape).astype(np.float64, copy=False)
+
+
+def _chosen(
+    sketched: Points, known: Points, starts: Matrix, counts: Matrix, sketches: Sketches
+) -> tuple[Points, NDArray[np.int64]]:
+    """Points of the sketch, but those of the reference in bins that the sketch is too coarse for; and their bins."""
+    mine, theirs = _places(sketched, starts), _places(known, starts)
+    if sketches.is_exact:
+        return sketched, mine
+    share = counts / counts.sum(axis=1, keepdims=True)
+    by_sketch = (share > _COARSE / sketches.k) | (_held(known, theirs, counts) == 0)
+    by_sketch &= _held(sketched, mine, counts) > 0
+    taken = by_sketch.ravel()
+    points = Points(
+        np.concatenate([sketched.at, known.at], axis=1),
+        np.concatenate([np.where(taken[mine], sketched.shares, 0), np.where(taken[theirs], 0, known.shares)], axis=1),
+    )
+    return points, np.concatenate([mine, theirs], axis=1)
+
+
 def _placed(
-    points: Matrix, weights: Matrix, starts: Matrix, counts: Matrix, is_few: NDArray[np.bool_]
-) -> tuple[Matrix, Matrix]:
-    """Points with the share of rows that each stands for: the points of a bin together have the bin's exact share.
+    points: Points, places: NDArray[np.int64], starts: Matrix, counts: Matrix, is_few: NDArray[np.bool_]
+) -> Points:
+    """The points with the share of rows that each stands for: those of a bin together have the bin's exact share.
 
     Args:
-        points: shape (features, p).
-        weights: the same shape, how much of its bin a point stands for, beside the bin's other points.
+        points: with shares that only count beside those of the bin's other points.
+        places: of the points, as `_places`.
         starts: shape (features, bins - 1), ascending; inf past a feature's last bin.
         counts: shape (features, bins).
         is_few: shape (features,), as `_are_few`.
     """
-    features, bins = counts.shape
-    place = np.stack([np.searchsorted(row, one, "right") for row, one in zip(starts, points, strict=True)])
-    flat = place + np.arange(features)[:, None] * bins
-    held = np.bincount(flat.ravel(), weights.ravel(), minlength=features * bins).reshape(features, bins)
+    held = _held(points, places, counts)
     scale = np.divide(counts, held, out=np.zeros_like(counts), where=held > 0)
-    shares = weights * scale.ravel()[flat]
+    at, shares = points.at, points.shares * scale.ravel()[places]
     bare = np.where(held > 0, 0.0, counts)
     lacking = np.flatnonzero(bare.any(axis=0))
     if len(lacking):  # a bin without a point has all in its middle; at its beginning, where that is a value
@@ -94,9 +136,9 @@ def _placed(
         high = np.concatenate([starts, starts[:, -1:]], axis=1)[:, lacking]
         high = np.where(np.isfinite(high) & (lacking > 0), high, low)
         fill = np.where(is_few[:, None], low, (low + high) / 2)
-        fill = np.where(np.isfinite(fill), fill, points[:, -1:])  # past a feature's last bin, where no rows are
-        points, shares = np.concatenate([points, fill], axis=1), np.concatenate([shares, bare[:, lacking]], axis=1)
-    return points, shares / shares.sum(axis=1, keepdims=True)
+        fill = np.where(np.isfinite(fill), fill, at[:, -1:])  # past a feature's last bin, where no rows are
+        at, shares = np.concatenate([at, fill], axis=1), np.concatenate([shares, bare[:, lacking]], axis=1)
+    return Points(at, shares / shares.sum(axis=1, keepdims=True))
 
 
 def _counted(tally: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts]) -> tuple[Matrix, Matrix]:
@@ -118,20 +160,20 @@ def _are_few(cuts: Sequence[Cuts]) -> NDArray[np.bool_]:
     return np.array([bool(np.isin(cut.quantiles, cut.bins).all()) for cut in cuts])
 
 
-def _reference_points(layout: Layout, cuts: Sequence[Cuts]) -> tuple[Matrix, Matrix]:
+def _reference_points(layout: Layout, cuts: Sequence[Cuts]) -> Points:
     points = np.stack([cut.quantiles for cut in cuts]).astype(np.float64)
-    return points, np.broadcast_to(layout.widths, points.shape)
+    return Points(points, np.broadcast_to(layout.widths, points.shape))
 
 
-def _sketched(layout: Layout, window: Tally, there: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+def _sketched(layout: Layout, window: Tally, there: NDArray[np.int64]) -> Points:
     assert window.sketches is not None
     ranks = np.concatenate([[W1_FROM / 2], layout.ranks, [(1 + W1_TO) / 2]])
     weights = np.concatenate([[W1_FROM], layout.widths, [1 - W1_TO]])
     points = window.sketches.quantiles(ranks)[there].astype(np.float64)
-    return points, np.broadcast_to(weights, points.shape)
+    return Points(points, np.broadcast_to(weights, points.shape))
 
 
-def _guessed(window: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts], inner: Matrix) -> tuple[Matrix, Matrix]:
+def _guessed(window: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts], inner: Matrix) -> Points:
     """The reference's points in the inner bins, and even steps from the outermost bins' inner ends to the extremes."""
     points = np.empty((len(there), 2 * _STEPS + inner.shape[1]))
     weights = np.zeros_like(points)
@@ -143,4 +185,4 @@ def _guessed(window: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts], inne
         row[-_STEPS:] = np.linspace(last, max(high, last), _STEPS)
         weight[:_STEPS], weight[-_STEPS:] = low < first, high >= last
         weight[_STEPS:-_STEPS] = (known >= first) & (known < last)
-    return points, weights
+    return Points(points, weights)
