@@ -187,7 +187,7 @@ def make_report(
     level = level_of(found) if verdict.is_drift else Level.NONE
     order = sorted(range(len(layout)), key=lambda at: (-shares[at], -scores[at], at))
     statistics = np.stack([tests[name].statistic for name in _TESTS])
-    told = Told(layout, reference, window, effects)
+    told = Told.of(layout, reference, window, effects)
     features = tuple(
         _feature(at, told, main, verdict, float(shares[at]), float(sizes[at]), float(weights[at]), statistics, p_values)
         for at in order

@@ -20,12 +20,32 @@ _NAMED_MAX = 5
 
 
 class Told(NamedTuple):
-    """Both sides and how far apart they are."""
+    """Both sides and how far apart they are. F features.
+
+    Attributes:
+        layout: of both.
+        reference: tally of the reference's rows.
+        window: likewise of the window.
+        effects: of the window.
+        spreads: standard deviations, shape (F, 2): of the reference and of the window.
+        middles: slots in which the middle values lie, shape (F, 2), int64.
+    """
 
     layout: Layout
     reference: Tally
     window: Tally
     effects: Effects
+    spreads: NDArray[np.float64]
+    middles: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, layout: Layout, reference: Tally, window: Tally, effects: Effects) -> "Told":
+        """What there is to be told."""
+        sides = (reference, window)
+        spreads = np.stack([side.deviations for side in sides], axis=1)
+        upto = [np.cumsum(side.counts[:, :-2], axis=1) for side in sides]
+        middles = [(2 * counts >= counts[:, -1:]).argmax(axis=1) for counts in upto]
+        return cls(layout, reference, window, effects, spreads, np.stack(middles, axis=1))
 
 
 def moved_of(at: int, told: Told) -> words.Moved:
@@ -40,7 +60,7 @@ def moved_of(at: int, told: Told) -> words.Moved:
         is_number=is_number,
         is_output=feature.role == "output",
         mean=_pair(before.moments[at, 1], after.moments[at, 1], has),
-        spread=_pair(before.deviations[at], after.deviations[at], (has[0], after.moments[at, 0] > 1)),
+        spread=_pair(told.spreads[at, 0], told.spreads[at, 1], (has[0], after.moments[at, 0] > 1)),
         median=_medians(at, told) if is_number else words.Change(None, None),
         nulls=words.Change(_share(before.nulls[at], before), _share(after.nulls[at], after)),
         infinite=words.Change(_share(before.infinities[at], before), _share(after.infinities[at], after)),
@@ -64,16 +84,16 @@ def _categories(at: int, told: Told) -> tuple[tuple[str, words.Change], ...]:
 
 def _medians(at: int, told: Told) -> words.Change:
     """Medians to the bin: the edges that the middle rows lie above."""
-    edges = told.layout.edges(at)
+    cut = told.layout.cuts[at]
     found: list[float | None] = []
-    for tally in (told.reference, told.window):
-        counts = tally.counts[at, : len(edges) + 1]
-        total = int(counts.sum())
-        if not total or not len(edges):
-            found.append(None if not total else float(tally.moments[at, 1]))
-            continue
-        place = int(np.searchsorted(np.cumsum(counts), total / 2))
-        found.append(float(edges[max(place - 1, 0)]))
+    for side, tally in enumerate((told.reference, told.window)):
+        if not tally.moments[at, 0]:
+            found.append(None)
+        elif not len(cut.bins):
+            found.append(float(tally.moments[at, 1]))
+        else:
+            edge = float(cut.bins[max(int(told.middles[at, side]) - 1, 0)])
+            found.append(edge * float(cut.unit) + float(cut.origin))
     return words.Change(*found)
 
 
@@ -134,4 +154,5 @@ def _share(rows: int, tally: Tally) -> float:
 
 
 def known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    """A number, or None for NaN."""
+    return None if value != value else float(value)

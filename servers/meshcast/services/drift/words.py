@@ -24,6 +24,7 @@ _NAMES_MAX = 3
 _NAME_CHARACTERS_MAX = 40
 _SHARE_MIN = 0.005  # changes of shares below half a percent are not worth a word
 _FRAGMENTS_MAX = 3
+_WEIGHT_MIN = 0.01  # a two-hundredth of a standard deviation
 _UNIT_TOLERANCE = 0.03
 
 
@@ -84,7 +85,7 @@ def what_moved(moved: Moved) -> str:
         )
     told += _of_numbers(moved) if moved.is_number else _of_categories(moved)
     told.sort(key=lambda one: -one[0])
-    kept = [text for weight, text in told[:_FRAGMENTS_MAX] if weight >= min(0.1, told[0][0])]
+    kept = [text for weight, text in told[:_FRAGMENTS_MAX] if weight >= max(_WEIGHT_MIN, min(0.1, told[0][0]))]
     return "; ".join(kept) or "nothing to speak of"
 
 
