@@ -3,16 +3,17 @@
 Prints JSON. A life is a reference and 1,000 windows of 1,000 rows of 64 columns that depend on each other (normal,
 skewed, rounded, with nulls, categories), nothing of which ever drifts. A window spans so much time that the budget of
 false alarms comes to a chance of .05 over a life: `window_hours` says how much at the default budget. Columns are
-counted by the service's own layout; beside them runs the group of the energy distance, with a kept sample of 100 rows
+counted by the service's own layout; beside them runs the group of the energy distance, with a kept sample of 60 rows
 to save time. After none, 100 and 500 windows of each life one normal column moves by .15 standard deviations for six
 windows, on a copy of the evidence: what is found within them is `found`. An alarm in clean windows ends a life, and
 shifts that it did not live to count as missed. The autoencoder's columns are left out: each life would train one.
 
-    python bench/drift_lives.py > lives.json              # about half an hour of one core
-    python bench/drift_lives.py --count 200 > a.json      # or in two processes
-    python bench/drift_lives.py --first 200 --count 200 > b.json
-    python bench/drift_lives.py --join a.json b.json
-    python bench/drift_lives.py --beside > beside.json    # other references, rows that remember, few lives
+    python bench/drift_lives.py > lives.json     # about half an hour of one core
+    python bench/drift_lives.py --keep lives.jsonl > lives.json     # takes up where it was broken off
+    python bench/drift_lives.py --count 200 --keep a.jsonl      # or in two processes
+    python bench/drift_lives.py --first 200 --count 200 --keep b.jsonl
+    python bench/drift_lives.py --join a.jsonl b.jsonl
+    python bench/drift_lives.py --beside > beside.json     # other references, rows that remember, few lives
     python bench/drift_lives.py --short
 """
 
@@ -46,7 +47,7 @@ ROWS = 1_000
 REFERENCE = 10_000
 CHANCE = 0.05
 SHIFT, WITHIN, AFTER = 0.15, 6, (0, 100, 500)
-ENERGY_ROWS = 100
+ENERGY_ROWS = 60
 BUDGET = DriftSettings().false_alarms_a_year
 ELAPSED_YEARS = CHANCE / BUDGET / WINDOWS
 HOURS_A_YEAR = 8_766
@@ -116,15 +117,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first life; its number seeds it")
     parser.add_argument("--count", type=int, default=LIVES, help="lives")
     parser.add_argument("--beside", action="store_true", help="other references and dependent rows instead")
-    parser.add_argument("--join", type=Path, nargs="+", help="adds up the output of several runs")
+    parser.add_argument("--keep", type=Path, help="a line of JSON for each life; those that it has are not lived again")
+    parser.add_argument("--join", type=Path, nargs="+", help="adds up what several runs kept, and lives no more")
     options = parser.parse_args()
-    if options.join:
-        parts = [json.loads(path.read_text("utf-8")) for path in options.join]
-        lives = [life for part in parts for life in part["each"]]
-        report = {**{k: v for k, v in parts[0].items() if k != "each"}, **summary([_life(one) for one in lives])}
-        print(json.dumps(report, indent=1))
-        return
-    report = {
+    report: dict[str, Any] = {
         "benchmark": "drift_lives",
         "short": options.short,
         "machine": machine(),
@@ -138,9 +134,23 @@ def main() -> None:
         report["beside"] = beside(options.short)
     else:
         count, windows = (LIVES_SHORT, WINDOWS_SHORT) if options.short else (options.count, WINDOWS)
-        lives = [live(seed, windows) for seed in range(options.first, options.first + count)]
-        report |= {"reference_rows": REFERENCE, **summary(lives), "each": [asdict(life) for life in lives]}
-    print(json.dumps(report, indent=None if "each" in report else 1))
+        lives = {life.seed: life for path in options.join or [options.keep] if path for life in kept(path)}
+        for seed in range(options.first, options.first + count) if not options.join else ():
+            if seed not in lives:
+                lives[seed] = live(seed, windows)
+                if options.keep:
+                    with options.keep.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(lives[seed])) + "\n")
+        report |= {"reference_rows": REFERENCE, **summary(list(lives.values()))}
+    print(json.dumps(report, indent=1))
+
+
+def kept(path: Path) -> list[Life]:
+    """Lives of a file of JSON lines; none where there is no file."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [
+        Life(**{**one, "found": [Found(**found) for found in one["found"]]}) for one in (json.loads(n) for n in lines)
+    ]
 
 
 def live(seed: int, windows: int, *, reference: int = REFERENCE, memory: float = 0.0) -> Life:
@@ -255,10 +265,6 @@ def _upper(hits: int, count: int) -> float:
 
 def _share(claims: list[bool]) -> float | None:
     return round(float(np.mean(claims)), 4) if claims else None
-
-
-def _life(one: dict[str, Any]) -> Life:
-    return Life(**{**one, "found": [Found(**found) for found in one["found"]]})
 
 
 if __name__ == "__main__":
