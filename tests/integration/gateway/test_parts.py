@@ -184,7 +184,7 @@ async def test_the_client_asks_for_the_parts_whose_questions_it_was_given(
             part
             async for part in mesh.predict_comprehensive_stream([Question(content="Goal!"), Question(growth=growth)])
         ]
-        with_drift = [part async for part in mesh.predict_comprehensive(content="Goal!", parts=["content", "drift"])]
+        with_drift = [part async for part in mesh.predict_comprehensive(content="Goal!", drift="predictor")]
     assert [part.part for part in text] == ["content", ""] and text[0].judgement is not None
     assert {part.part for part in both} == {"growth", "content", ""}
     assert [part.part for part in one_of_both] == ["growth", ""]

@@ -1,7 +1,7 @@
 """Alarms of a subject: raised once, worse by a level, resolved; a pure decision over the evidence of its windows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ QUIET_WINDOWS = 10
 """Windows with the evidence below the threshold, one after the other, after which an alarm is over."""
 
 JUDGED_WINDOWS = 5
-"""Windows from one report to the next while an alarm stands: what makes it worse is told that late at most."""
+"""Windows from one report to the next while an alarm stands and reaches no further feature: a higher level is told
+that late at most."""
 
 NO_SEVERITY = 1
 """Level of what is no drift, the contract's number; one more is low."""
@@ -118,7 +119,8 @@ class Standing:
     """The data alarm that stands, and how long it has been quiet.
 
     A drift keeps the evidence above the threshold while it lasts, so an alarm is raised once and stands until the
-    evidence has been below for `QUIET_WINDOWS`. In between, every `JUDGED_WINDOWS` the window is judged again.
+    evidence has been below for `QUIET_WINDOWS`. In between the window is judged again every `JUDGED_WINDOWS`, and when
+    drift is called for a further feature.
 
     Attributes:
         alarm: the last one that was raised or became worse; None where none stands.
@@ -132,18 +134,21 @@ class Standing:
     quiet: int = 0
     loud: int = 0
 
-    def after_window(self, is_loud: bool) -> tuple[Literal["judge", "resolve"] | None, "Standing"]:
+    def after_window(
+        self, is_loud: bool, drifted: Collection[str] = ()
+    ) -> tuple[Literal["judge", "resolve"] | None, "Standing"]:
         """What is to be done about a window, and the state behind it.
 
         Args:
             is_loud: whether the evidence is at the threshold or above it.
+            drifted: names of the features that drift is called for.
 
         Returns:
             `judge`: a report is to be made of it and given to `after_judgement`; `resolve`: the alarm is over.
         """
         if is_loud:
             state = replace(self, quiet=0, loud=self.loud + 1)
-            is_due = self.alarm is None or state.loud >= JUDGED_WINDOWS
+            is_due = self.alarm is None or state.loud >= JUDGED_WINDOWS or not self.features.issuperset(drifted)
             return ("judge" if is_due else None), state
         if self.alarm is None:
             return None, self

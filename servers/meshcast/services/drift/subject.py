@@ -280,7 +280,7 @@ class Subject:
         log_value = float(np.logaddexp.reduce(worth))
         self.closed = Closed(self.windows, rows, self.span, self.observed_rows, log_value)
         self.clock, self.span = self.clock.closed(), None
-        what, state = self.standing.after_window(log_value >= self.log_threshold)
+        what, state = self.standing.after_window(log_value >= self.log_threshold, self._drifted())
         if what == "resolve":
             self.resolve(now_us, f"the last {QUIET_WINDOWS} windows look like the reference again")
             for group in self.groups.values():
@@ -289,6 +289,11 @@ class Subject:
         self.standing = state
         if what == "judge":
             self._judge(now_us, judge)
+
+    def _drifted(self) -> list[str]:
+        """Names of the features that drift is called for, with the last closed window."""
+        last = self.groups["features"].last
+        return [] if last is None else [last.layout.features[at].name for at in np.flatnonzero(last.step.drifted)]
 
     def _judge(self, now_us: int, judge: Judge) -> None:
         comparison = self.last_window()
@@ -299,9 +304,7 @@ class Subject:
         except Exception:  # whatever it is: an alarm must not depend on how its report reads
             log.exception("a report failed", subject=self.reference.subject, window=self.windows)
             judgement = _unreported(self.reference.subject, self.windows)
-        features = comparison.groups[0]
-        names = [f.name for f, is_one in zip(features.layout.features, features.step.drifted, strict=True) if is_one]
-        kind, self.standing = self.standing.after_judgement(judgement, names)
+        kind, self.standing = self.standing.after_judgement(judgement, self._drifted())
         if kind is None:
             return
         if judgement.message:
