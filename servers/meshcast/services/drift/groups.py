@@ -46,14 +46,18 @@ class Group:
             failure=FAILURE * GROUP_WEIGHTS[name],
         )
         self.evidence = Evidence(self.bets, log_threshold - self.log_weight)
-        self.window = empty_tally(layout)
+        self._nothing = empty_tally(layout)  # is never added to
+        self.window = self._nothing
         self.total = empty_tally(layout)
         self.last: GroupEvidence | None = None
 
     def count(self, rows: Observations) -> Tally:
         """Counts rows of the open window; returns their tally."""
         tally = self.layout.tally(rows)
-        self.window.add(tally)
+        if self.window is self._nothing:
+            self.window = tally.copy()
+        else:
+            self.window.add(tally)
         return tally
 
     def close(self, elapsed_years: float, number: int) -> float:
@@ -71,7 +75,7 @@ class Group:
             name=self.name, layout=self.layout, reference=self.reference, window=self.window, step=step
         )
         self.total.add(self.window)
-        self.window = empty_tally(self.layout)
+        self.window = self._nothing
         return self.log_weight + step.log_value
 
     @property
@@ -106,7 +110,8 @@ class Group:
         _, window = unpack(_OPEN, opened)
         try:
             self.total = self._own(arrays.pop("total"))
-            self.window = self._own(window["window"])
+            opened = self._own(window["window"])
+            self.window = opened if opened.rows else self._nothing
             self.evidence = Evidence.from_bytes(arrays.pop("evidence").tobytes(), self.bets)
             if "last" in arrays:
                 tally = self._own(arrays.pop("last"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import structlog
@@ -94,6 +95,7 @@ class Subjects:
             repository=repository,
             now_us=now_us,
         )
+        self._draft_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -155,11 +157,12 @@ class Subjects:
             return drafts.collect(connection, chunk)
 
         with self._held.admitted():
-            data = await asyncio.to_thread(rows_to_bytes, observations)
-            chunk = drafts.chunk_of(
-                draft, observations, data, stream_id=stream_id, sequence=sequence, now_us=self._now_us()
-            )
-            is_new = await self._store.change(work)
+            async with self._draft_locks.setdefault(draft, asyncio.Lock()):
+                data = await asyncio.to_thread(rows_to_bytes, observations)
+                chunk = drafts.chunk_of(
+                    draft, observations, data, stream_id=stream_id, sequence=sequence, now_us=self._now_us()
+                )
+                is_new = await self._store.change(work)
         return Observed(rows=observations.rows, is_duplicate=not is_new, reference_version=0)
 
     # Observations
