@@ -28,7 +28,7 @@ def test_a_further_feature_is_told_with_its_first_window() -> None:
     what, state = raised("length").after_window(True, ["length", "favourites"])
     assert what == "judge"
     kind, state = state.after_judgement(judgement(2), ["length", "favourites"])
-    assert (kind, state.features) == ("worsened", {"length", "favourites"})
+    assert kind == "worsened" and state.features == {"length", "favourites"}
     assert state.after_window(True, ["favourites"])[0] is None
 
 
