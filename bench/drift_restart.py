@@ -1,9 +1,9 @@
 """What a drift service knows after it was killed: verdicts, alarms and counts, beside those of one that was not.
 
-Prints JSON. A stream of chunks has a shift in its middle third: an alarm is raised, stands, and is resolved. One service
-counts all of it. Another is killed (`kill -9`) at random points of it, again and again, also while it writes; each time
-it is started anew on the same state, and what was not answered is sent once more under the same stream's name. Both must
-end with the same evidence, reports, alarms and counts, to the last bit.
+Prints JSON. A stream of chunks has a shift in its middle third: an alarm is raised, stands, and is resolved. One
+service counts all of it. Another is killed (`kill -9`) at random points of it, again and again, also while it writes;
+each time it is started anew on the same state, and what was not answered is sent once more under the same stream's
+name. Both must end with the same evidence, reports, alarms and counts, to the last bit.
 
     python bench/drift_restart.py --out drift_restart.json
     python bench/drift_restart.py --short

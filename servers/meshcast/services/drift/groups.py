@@ -110,8 +110,8 @@ class Group:
         _, window = unpack(_OPEN, opened)
         try:
             self.total = self._own(arrays.pop("total"))
-            opened = self._own(window["window"])
-            self.window = opened if opened.rows else self._nothing
+            counted = self._own(window["window"])
+            self.window = counted if counted.rows else self._nothing
             self.evidence = Evidence.from_bytes(arrays.pop("evidence").tobytes(), self.bets)
             if "last" in arrays:
                 tally = self._own(arrays.pop("last"))
