@@ -58,7 +58,11 @@ def observations_of(rows: RowsLike, field: str = "observations") -> Observations
     categorical: dict[str, CategoryColumn] = {}
     sizes: dict[str, int] = {}
     for name in names:
-        column = _column(np.asarray(rows[name]), f"{field}.{name}")
+        raw = rows[name]
+        values = np.asarray(raw)
+        if values.dtype.kind == "U" and not isinstance(raw, np.ndarray):
+            values = np.asarray(raw, dtype=object)  # numbers beside texts stay numbers, to be refused
+        column = _column(values, f"{field}.{name}")
         if isinstance(column, CategoryColumn):
             categorical[str(name)], sizes[str(name)] = column, len(column.codes)
         else:
