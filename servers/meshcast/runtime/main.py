@@ -169,6 +169,7 @@ async def serving(
                 for task in following:
                     task.cancel()
                 await server.drain()
+                gc.unfreeze()  # what is frozen at exit looks like a leak to libraries that count their objects
 
 
 def _model(
