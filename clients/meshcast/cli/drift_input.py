@@ -93,6 +93,7 @@ class Rows:
     Args:
         file: the file.
         progress: told while it is read.
+        sample_rows: rows that are kept of many, at most twice as many.
 
     Attributes:
         rows: how many have been read.
@@ -101,6 +102,7 @@ class Rows:
 
     file: ObservationFile
     progress: Progress | None = None
+    sample_rows: int = SAMPLE_ROWS
     rows: int = 0
     sample: Observations | None = None
     _stride: int = field(default=1, init=False)
@@ -155,7 +157,7 @@ class Rows:
         self.rows += part.rows
         kept = part.take(picked)
         self.sample = kept if self.sample is None else Observations.concat([self.sample, kept])
-        while self.sample.rows > 2 * SAMPLE_ROWS:
+        while self.sample.rows > 2 * self.sample_rows:
             self.sample = self.sample[::2]
             self._stride *= 2
 
