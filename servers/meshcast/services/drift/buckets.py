@@ -263,17 +263,18 @@ class Buckets:
             return []
         first = min(start for _, start in self._held) if start_us is None else start_us
         stop = self._newest_us + 1 if end_us is None else end_us
-        found = []
+        begins: list[int] = []
         for level in range(len(LEVELS)):
             begin = max(self._oldest(level), self._whole_from[level])
             if first < begin and level + 1 < len(LEVELS):
                 begin = -(-begin // LEVELS[level + 1].length_us) * LEVELS[level + 1].length_us
-            begin = max(begin, _floor(first, level))
-            found += [key for key in self._held if key[0] == level and begin <= key[1] < stop]
-            stop = min(stop, begin)
+            begins.append(max(begin, _floor(first, level)))
             if begin <= first:
                 break
-        return found
+        for level in reversed(range(len(begins) - 1)):
+            begins[level] = max(begins[level], begins[level + 1])
+        ends = [stop, *(min(stop, begin) for begin in begins)]
+        return [key for key in self._held if key[0] < len(begins) and begins[key[0]] <= key[1] < ends[key[0]]]
 
 
 def _floor(time_us: int, level: int) -> int:

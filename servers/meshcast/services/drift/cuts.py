@@ -118,7 +118,7 @@ def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def _tails(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-    """Quantiles of both ends, and steps past them, each longer than the last by the same factor."""
+    """Both ends, quantiles close to them, and steps past them, each longer than the last by the same factor."""
     n = len(values)
 
     def quantile(rank: float) -> float:
@@ -132,7 +132,8 @@ def _tails(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
     above = high + max((high - quantile(1 - 10 * W1_FROM)) / 8, least) * ways
     with np.errstate(over="ignore"):
         steps_out = np.concatenate([below, above]).astype(np.float32)
-    return np.concatenate([[quantile(rank) for rank in ranks], steps_out[np.isfinite(steps_out)]]).astype(np.float32)
+    inner = [float(values[0]), *(quantile(rank) for rank in ranks), float(_after(values[-1:])[0])]
+    return np.concatenate([inner, steps_out[np.isfinite(steps_out)]]).astype(np.float32)
 
 
 def _few(values: NDArray[np.float32], most: int) -> NDArray[np.float32] | None:
@@ -150,7 +151,10 @@ def _starts(values: NDArray[np.float32], hits: list[tuple[int, int]]) -> NDArray
     at, times = np.unique(values[np.maximum(index, 0)], return_counts=True)
     held = np.searchsorted(values, at, "right") - np.searchsorted(values, at, "left")
     atoms = at[(times >= 2) & ((held >= 2) | (n == 1))]
-    after = np.nextafter(atoms, np.float32(np.inf))
-    # Numbers below the normal range may be flushed to zero by the processor's settings.
-    after = np.where(np.abs(after) < _TINY, _TINY, after).astype(np.float32)
-    return np.union1d(at, after).astype(np.float32)
+    return np.union1d(at, _after(atoms)).astype(np.float32)
+
+
+def _after(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The next greater numbers; past 0 the least normal one, as those below may be flushed to 0 by the processor."""
+    after = np.nextafter(values, np.float32(np.inf))
+    return np.where(np.abs(after) < _TINY, _TINY, after).astype(np.float32)

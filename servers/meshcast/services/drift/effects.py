@@ -125,9 +125,18 @@ def _shares(layout: Layout, tally: Tally) -> Vector:
 
 
 def _ks(layout: Layout, reference: Tally, window: Tally) -> Vector:
-    before = np.cumsum(reference.counts[:, :-2], axis=1) / np.maximum(_valued(reference), 1)[:, None]
-    after = np.cumsum(window.counts[:, :-2], axis=1) / np.maximum(_valued(window), 1)[:, None]
-    found: Vector = np.abs(after - before).max(axis=1)
+    """Largest distance of numeric features' distribution functions at the fine bins' edges, else at the bins'."""
+    numeric = len(layout.cuts)
+    if reference.fine is not None and window.fine is not None:
+        counts = (reference.fine, window.fine)
+    else:
+        counts = (reference.counts[:numeric, :-2], window.counts[:numeric, :-2])
+    before, after = (
+        np.cumsum(one, axis=1) / np.maximum(_valued(tally)[:numeric], 1)[:, None]
+        for one, tally in zip(counts, (reference, window), strict=True)
+    )
+    found = np.zeros(len(layout))
+    found[:numeric] = np.abs(after - before).max(axis=1, initial=0.0)
     return found
 
 
