@@ -144,7 +144,7 @@ def _add_features(message: pb.ReferenceDescription, view: View) -> None:
                 role=pb.FEATURE_ROLE_DERIVED if is_derived else ROLES[feature.role],
                 importance=feature.importance,
                 facts=facts,
-                smallest_shift_sd=None if is_derived or np.isnan(shifts[at]) else shifts[at],
+                smallest_shift_sd=shifts[at] if not is_derived and np.isfinite(shifts[at]) else None,
             )
 
 

@@ -1319,6 +1319,8 @@ class FeatureDrift(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     PLOT_PNG_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the feature."""
     kind: Global___FeatureKind.ValueType
@@ -1339,6 +1341,12 @@ class FeatureDrift(_message.Message):
     """What moved, in words, as in `mean 3.2 to 4.1 (+0.9 sd)`."""
     plot_png: _builtins.bytes
     """Picture of reference against window, PNG. Empty unless wanted."""
+    effect: _builtins.float
+    """How far it moved, 0 to 1: what `severity_score` is the product of, with the weight relative to the largest one and with
+    `certainty`.
+    """
+    certainty: _builtins.float
+    """How sure it is that it moved, 0 to 1."""
     @_builtins.property
     def effects(self) -> Global___Effects:
         """Effect sizes."""
@@ -1382,10 +1390,12 @@ class FeatureDrift(_message.Message):
         reference: Global___FeatureFacts | None = ...,
         window: Global___FeatureFacts | None = ...,
         plot_png: _builtins.bytes = ...,
+        effect: _builtins.float = ...,
+        certainty: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects", "evidence", b"evidence", "onset", b"onset", "reference", b"reference", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blame", b"blame", "effects", b"effects", "evidence", b"evidence", "importance", b"importance", "is_drifted", b"is_drifted", "kind", b"kind", "name", b"name", "onset", b"onset", "plot_png", b"plot_png", "reference", b"reference", "role", b"role", "severity", b"severity", "severity_score", b"severity_score", "tests", b"tests", "what", b"what", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blame", b"blame", "certainty", b"certainty", "effect", b"effect", "effects", b"effects", "evidence", b"evidence", "importance", b"importance", "is_drifted", b"is_drifted", "kind", b"kind", "name", b"name", "onset", b"onset", "plot_png", b"plot_png", "reference", b"reference", "role", b"role", "severity", b"severity", "severity_score", b"severity_score", "tests", b"tests", "what", b"what", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
