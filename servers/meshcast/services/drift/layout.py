@@ -172,6 +172,11 @@ class Layout:
         """Shape (features,): True for numeric features, whose slots ascend with the values."""
         return np.arange(len(self.features)) < len(self.cuts)
 
+    @cached_property
+    def few(self) -> NDArray[np.bool_]:
+        """Shape (numeric features,): True where the reference has so few values that a bin begins at each."""
+        return np.array([_begin_at(cut.bins, cut.quantiles) for cut in self.cuts], dtype=np.bool_)
+
     def edges(self, feature: int) -> NDArray[np.float64]:
         """Where the bins of a numeric feature begin but for the first, ascending, in the feature's own unit.
 
@@ -352,6 +357,12 @@ def _sorted(name: str, column: CategoryColumn, bins: int) -> tuple[tuple[str, ..
     own = min(CATEGORIES_MAX, bins)
     rest = np.sort(np.array([_hash(category) for _, category in found[own:]], dtype=np.uint64))
     return tuple(category for _, category in found[:own]), rest, int((times == 1).sum())
+
+
+def _begin_at(bins: NDArray[np.float32], values: NDArray[np.float32]) -> bool:
+    if len(bins) == 0:
+        return False
+    return bool((bins[np.maximum(np.searchsorted(bins, values, "right") - 1, 0)] == values).all())
 
 
 def _hash(category: str) -> int:

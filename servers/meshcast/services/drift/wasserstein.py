@@ -54,7 +54,7 @@ def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.f
     if len(there) == 0:
         return found
     cuts = [layout.cuts[f] for f in there.tolist()]
-    is_few = _are_few(cuts)
+    is_few = layout.few[there]
     known = _reference_points(layout, cuts)
     starts, counts = _counted(reference, there, cuts)
     before = _placed(known, _places(known, starts), starts, counts, is_few)
@@ -124,7 +124,7 @@ def _placed(
         places: of the points, as `_places`.
         starts: shape (features, bins - 1), ascending; inf past a feature's last bin.
         counts: shape (features, bins).
-        is_few: shape (features,), as `_are_few`.
+        is_few: shape (features,), as `Layout.few`.
     """
     held = _held(points, places, counts)
     scale = np.divide(counts, held, out=np.zeros_like(counts), where=held > 0)
@@ -153,11 +153,6 @@ def _counted(tally: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts]) -> tu
     counts[:, 0] -= tally.infinite[there, 0]
     counts[np.arange(len(there)), sizes] -= tally.infinite[there, 1]
     return starts, counts
-
-
-def _are_few(cuts: Sequence[Cuts]) -> NDArray[np.bool_]:
-    """Features whose reference has few values: a bin begins at each."""
-    return np.array([bool(np.isin(cut.quantiles, cut.bins).all()) for cut in cuts])
 
 
 def _reference_points(layout: Layout, cuts: Sequence[Cuts]) -> Points:
