@@ -33,7 +33,7 @@ __all__ = ["TrainedVersion", "TrainerJob", "load_rows", "main", "save_rows", "wh
 log = structlog.get_logger()
 
 _NEEDS = ("torch", "onnx", "onnxscript")
-_NICE = 10
+_NICE = 5
 _STDERR_KEPT = 4_096
 _LINE_BYTES_MAX = 1 << 16
 

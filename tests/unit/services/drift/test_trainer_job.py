@@ -1,5 +1,8 @@
 """A child process trains and installs a version, or is ended; its caller never waits for longer than it said."""
 
+import asyncio
+import sys
+from asyncio.subprocess import DEVNULL
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from meshcast.rpc.errors import Cancelled, CorruptData, DeadlineExceeded, Internal
 from meshcast.runtime import Repository
+from meshcast.services.drift import trainer_job
 from meshcast.services.drift.trainer_job import TrainerJob, load_rows, save_rows, why_not
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
@@ -56,6 +60,15 @@ async def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     await job.start()
     with pytest.raises(DeadlineExceeded):
         await job.wait()
+
+
+async def test_the_child_does_not_outlive_the_one_that_started_it(tmp_path: Path) -> None:
+    argv = ("--reference", str(saved(tmp_path)), "--repository", str(tmp_path / "repository"))
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", trainer_job.__name__, *argv), stdin=DEVNULL, stdout=DEVNULL
+    )
+    assert await child.wait() == 1
+    assert not (tmp_path / "repository").exists()
 
 
 def test_rows_survive_the_file_and_another_file_is_refused(tmp_path: Path) -> None:
