@@ -549,6 +549,65 @@ def drift(
         raise typer.Exit(code)
 
 
+Subject = Annotated[
+    str, typer.Argument(metavar="[SUBJECT]", help="What is watched, by its name. Default: all.", show_default=False)
+]
+
+
+@app.command(
+    epilog=_example("meshcast alarms", "meshcast alarms predictor --follow", "meshcast alarms --since 41 --json")
+)
+def alarms(
+    subject: Subject = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new alarms until Ctrl-C.")] = False,
+    since: Annotated[int, typer.Option("--since", metavar="ID", min=0, help="Only alarms after this one.")] = 0,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an alarm.")] = False,
+) -> None:
+    """Show the alarms of what the mesh watches for drift, and follow them as they are raised."""
+    from meshcast.cli.drift_lists import alarms as run
+
+    run(
+        subject,
+        since=since,
+        follow=follow,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=_example("meshcast reports predictor --drift-only", "meshcast reports -n 1 --json"))
+def reports(
+    subject: Subject = "",
+    most: Annotated[int, typer.Option("--reports", "-n", min=1, help="How many of the newest to show.")] = 20,
+    drift_only: Annotated[bool, typer.Option("--drift-only", help="Only those that call drift.")] = False,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print whole reports, a line of JSON each.")] = False,
+) -> None:
+    """Show the drift reports that the mesh keeps, newest first."""
+    from meshcast.cli.drift_lists import reports as run
+
+    run(
+        subject,
+        most=most,
+        drift_only=drift_only,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
 SeriesFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Series file with the columns date, series, value: .csv or .parquet.")
 ]

@@ -13,6 +13,8 @@ __all__ = [
     "DriftFound",
     "OverWindows",
     "WindowPoint",
+    "alarm_at",
+    "alarm_since",
     "document",
     "evidence_of",
     "evidence_text",
@@ -123,8 +125,8 @@ def headline(found: DriftFound) -> str:
             return f"no drift: no alarm in {over.windows:,} windows of {over.size}"
         since = ""
         if alarm.onset is not None and alarm.onset.window != alarm.position:
-            since = f", since {position_of(alarm.onset.window, alarm.onset.start_at)}"
-        return f"DRIFT, {found.severity}: alarm at {position_of(alarm.position, alarm.observed_at)}{since}"
+            since = f", since {alarm_since(alarm)}"
+        return f"DRIFT, {found.severity}: alarm at {alarm_at(alarm)}{since}"
     own = [one for one in report.features if one.role != "derived"]
     if not report.is_drift:
         told = (
@@ -153,6 +155,22 @@ def position_of(window: int, at: datetime | None) -> str:
         if not (utc.hour or utc.minute)
         else f"window {window:,} ({utc:%Y-%m-%d %H:%M})"
     )
+
+
+def alarm_at(alarm: DriftAlarm) -> str:
+    """Where an alarm was raised: a window, or a loss."""
+    if alarm.source == "performance":
+        return f"loss {alarm.position:,}"
+    return position_of(alarm.position, alarm.observed_at)
+
+
+def alarm_since(alarm: DriftAlarm) -> str:
+    """Where what an alarm is about began; empty where that is not known."""
+    if alarm.onset is None:
+        return ""
+    if alarm.source == "performance":
+        return f"loss {alarm.onset.window:,}"
+    return position_of(alarm.onset.window, alarm.onset.start_at)
 
 
 def order_of(found: DriftFound, most: int) -> list[FeatureDrift]:

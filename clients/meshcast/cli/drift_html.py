@@ -6,6 +6,8 @@ from pathlib import Path
 from meshcast.cli.drift_found import (
     DriftFound,
     OverWindows,
+    alarm_at,
+    alarm_since,
     evidence_of,
     evidence_text,
     headline,
@@ -89,9 +91,7 @@ def _windows(over: OverWindows) -> Iterator[Html]:
 
 def _alarm_cells(alarm: DriftAlarm) -> tuple[object, ...]:
     blamed = ", ".join(f"{name} {percent_of(share)}" for name, share in alarm.blamed.items())
-    since = "" if alarm.onset is None else position_of(alarm.onset.window, alarm.onset.start_at)
-    at = position_of(alarm.position, alarm.observed_at)
-    return alarm.kind, alarm.severity, at, since, quoted(blamed), quoted(alarm.text)
+    return alarm.kind, alarm.severity, alarm_at(alarm), alarm_since(alarm), quoted(blamed), quoted(alarm.text)
 
 
 def _features(found: DriftFound) -> Iterator[Html]:

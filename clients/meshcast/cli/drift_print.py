@@ -1,7 +1,5 @@
 """What `meshcast drift` found out, as a person at the terminal reads it."""
 
-from collections.abc import Iterator
-
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -9,7 +7,8 @@ from rich.text import Text
 
 from meshcast.cli.drift_found import (
     DriftFound,
-    OverWindows,
+    alarm_at,
+    alarm_since,
     evidence_of,
     evidence_text,
     headline,
@@ -18,7 +17,6 @@ from meshcast.cli.drift_found import (
     order_of,
     p_text,
     percent_of,
-    position_of,
     sizes,
 )
 from meshcast.cli.shown_text import excerpt, shown
@@ -74,17 +72,10 @@ def alarm_table(alarms: tuple[DriftAlarm, ...], *, with_subject: bool = False) -
         table.add_column(heading, overflow="fold")
     for alarm in alarms:
         blamed = [f"{escape(excerpt(name, _NAME))} {percent_of(share)}" for name, share in alarm.blamed.items()]
-        what = position_of(alarm.position, alarm.observed_at)
-        since = "" if alarm.onset is None else position_of(alarm.onset.window, alarm.onset.start_at)
-        cells = [alarm.kind, f"[{STYLES[alarm.severity]}]{alarm.severity}[/]", what, since, ", ".join(blamed[:4])]
+        severity = f"[{STYLES[alarm.severity]}]{alarm.severity}[/]"
+        cells = [alarm.kind, severity, alarm_at(alarm), alarm_since(alarm), ", ".join(blamed[:4])]
         table.add_row(*([escape(shown(alarm.subject))] if with_subject else []), *cells)
     return table
-
-
-def evidence_lines(over: OverWindows) -> Iterator[str]:
-    """Where the evidence stood, a line a window, for who wants to see it come."""
-    for point in over.points:
-        yield f"{position_of(point.number, point.end_at)}: {evidence_text(point.evidence)}"
 
 
 def _features(found: DriftFound) -> Table:

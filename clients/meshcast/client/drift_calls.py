@@ -417,6 +417,7 @@ class DriftCalls(Calls):
         subject: str = "",
         *,
         cursor: int = -1,
+        follow: bool = True,
         interval_s: float = 5.0,
         patience_s: float = PATIENCE_S,
         timeout_s: float | None = None,
@@ -432,6 +433,7 @@ class DriftCalls(Calls):
         Args:
             subject: only of this one; empty: of all.
             cursor: alarms after this one come first. 0: all that are kept. -1: none but new ones.
+            follow: wait for new ones; False: end behind those that are kept.
             interval_s: longest silence of the server, in seconds, 0.2 to 60.
             patience_s: seconds for a server that went away to come back.
             timeout_s: deadline of the whole, in seconds; None: none.
@@ -464,6 +466,8 @@ class DriftCalls(Calls):
                         cursor = answer.cursor
                         if answer.HasField("alarm"):
                             yield DriftAlarm.of(answer.alarm)
+                        elif not follow:
+                            return
             except MeshError as error:
                 if not may_resume(error):
                     raise

@@ -205,6 +205,7 @@ class SyncDriftCalls(SyncCalls):
         subject: str = "",
         *,
         cursor: int = -1,
+        follow: bool = True,
         interval_s: float = 5.0,
         patience_s: float = PATIENCE_S,
         timeout_s: float | None = None,
@@ -212,7 +213,7 @@ class SyncDriftCalls(SyncCalls):
         """Alarms as they are raised; see `MeshClient.watch_drift`."""
         return self._each(
             self._mesh.watch_drift(
-                subject, cursor=cursor, interval_s=interval_s, patience_s=patience_s, timeout_s=timeout_s
+                subject, cursor=cursor, follow=follow, interval_s=interval_s, patience_s=patience_s, timeout_s=timeout_s
             )
         )
 
