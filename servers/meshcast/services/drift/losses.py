@@ -1,10 +1,11 @@
 """Performance drift: a Shiryaev-Roberts e-detector of losses that have risen, with a proven time to a false alarm.
 
-With m the mean while all is well, each bet k multiplies its money by 1 + bet_k (x - m), which no stream whose losses
-are m at most on average makes grow, however they hang together. Money is put in at every loss, M <- (M + 1) * factor,
+With m the mean while all is well, each bet k multiplies its money by 1 + bet_k (x - m), which does not grow on average
+where each loss x, given those before it, is m at most on average. Money is put in at every loss, M <- (M + 1) * factor,
 and an alarm is raised when the weighted mean of M over the bets reaches the number of losses that are to pass before a
 false alarm: M less the count of losses is a supermartingale, so the mean time to it is that number at least (Shin,
-Ramdas and Rinaldo, E-detectors, arXiv 2203.03532). For losses of 0 and 1 the factor is the likelihood ratio.
+Ramdas and Rinaldo, E-detectors, arXiv 2203.03532). For losses of 0 and 1 the factor is the likelihood ratio. Losses
+that come in bursts break the condition, and alarms come sooner then; `bench/drift_losses.py` has by how much.
 
 Where m is not given it is learnt from a warm-up, as an upper bound that fails with chance `LEARN_CHANCE` at most; the
 number that M has to reach is that much higher. Later losses make the bound tighter, at each doubling, but never raise
