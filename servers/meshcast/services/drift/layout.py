@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.rpc.errors import CorruptData, InvalidInput
+from meshcast.services.drift.category_slots import CATEGORIES_MAX, is_known, slots_of
 from meshcast.services.drift.counting import Numbers, count_categories, count_numbers, places_of
 from meshcast.services.drift.cuts import Cuts, cuts_of, ranks_of
 from meshcast.services.drift.packing import pack, unpack
 from meshcast.services.drift.sketches import Sketches
 from meshcast.services.drift.tally import Tally
 
-__all__ = ["BINS_MAX", "CATEGORIES_MAX", "FEATURES_MAX", "KNOWN_MAX", "Feature", "Layout", "Role"]
+__all__ = ["BINS_MAX", "FEATURES_MAX", "Feature", "Layout", "Role"]
 
 Role = Literal["input", "output", "derived"]
 
@@ -27,12 +28,6 @@ then hold 40 MiB, an eighth of what a service may."""
 
 BINS_MAX = 250
 """Bins of about equal mass: a difference of distribution functions is then told to .004, and tenths are whole bins."""
-
-CATEGORIES_MAX = 200
-"""Categories of a feature with a slot of their own, as many as bins; the reference's others share one more."""
-
-KNOWN_MAX = 65_536
-"""Categories of a feature in a reference. A column with more holds identifiers or texts."""
 
 _BINS_IN_ALL = 16_000  # BINS_MAX times 64 features
 _BINS_MIN = 20
@@ -141,7 +136,7 @@ class Layout:
         bins = max(_BINS_MIN, min(BINS_MAX, _BINS_IN_ALL // len(names) // 10 * 10))
         rank_points = _RANK_POINTS if len(names) * BINS_MAX <= 4 * _BINS_IN_ALL else _RANK_POINTS_FEW
         ranks, _ = ranks_of(rank_points)
-        sorts = [_sorted(name, column, bins) for name, column in observations.categorical.items()]
+        sorts = [slots_of(name, column, min(CATEGORIES_MAX, bins)) for name, column in observations.categorical.items()]
 
         def feature(name: str, kind: Literal["numeric", "categorical"]) -> Feature:
             return Feature(name, kind, (roles or {}).get(name, "input"), float((importances or {}).get(name, 1.0)))
@@ -267,7 +262,7 @@ class Layout:
             counts[numeric + at], odd = count_categories(
                 column,
                 self._places[at],
-                lambda name, at=at: _is_in(name, self.known[at]),  # type: ignore[misc]  # bound now, not at the call
+                lambda name, at=at: is_known(name, self.known[at]),  # type: ignore[misc]  # bound now, not at the call
                 len(self.categories[at]),
                 self.slots,
             )
@@ -344,37 +339,10 @@ class Layout:
         return layout
 
 
-def _sorted(name: str, column: CategoryColumn, bins: int) -> tuple[tuple[str, ...], NDArray[np.uint64], int]:
-    """Categories with a slot of their own, hashes of the others, and how many occur once."""
-    times = np.bincount(column.codes.astype(np.int64) + 1, minlength=len(column.names) + 1)[1:]
-    found = sorted((-int(times[code]), column.names[code]) for code in np.flatnonzero(times).tolist())
-    if len(found) > KNOWN_MAX:
-        raise InvalidInput(
-            f"column {name!r} has {len(found)} categories, and at most {KNOWN_MAX} can be watched: identifiers and "
-            "texts are no features; leave it out",
-            field=f"observations.{name}",
-        )
-    own = min(CATEGORIES_MAX, bins)
-    rest = np.sort(np.array([_hash(category) for _, category in found[own:]], dtype=np.uint64))
-    return tuple(category for _, category in found[:own]), rest, int((times == 1).sum())
-
-
 def _begin_at(bins: NDArray[np.float32], values: NDArray[np.float32]) -> bool:
     if len(bins) == 0:
         return False
     return bool((bins[np.maximum(np.searchsorted(bins, values, "right") - 1, 0)] == values).all())
-
-
-def _hash(category: str) -> int:
-    return int.from_bytes(hashlib.blake2b(category.encode(), digest_size=8).digest(), "little")
-
-
-def _is_in(category: str, known: NDArray[np.uint64]) -> bool:
-    if len(known) == 0:
-        return False
-    wanted = np.uint64(_hash(category))
-    at = int(np.searchsorted(known, wanted))
-    return at < len(known) and known[at] == wanted
 
 
 def _is_void(column: CategoryColumn | NDArray[np.floating]) -> bool:

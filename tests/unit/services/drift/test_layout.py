@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.rpc.errors import CorruptData, InvalidInput
-from meshcast.services.drift.layout import BINS_MAX, CATEGORIES_MAX, FEATURES_MAX, KNOWN_MAX, Layout
+from meshcast.services.drift.category_slots import CATEGORIES_MAX, KNOWN_MAX
+from meshcast.services.drift.layout import BINS_MAX, FEATURES_MAX, Layout
 
 
 def table(categorical: Mapping[str, list[str | None]] | None = None, **numeric: NDArray[np.floating]) -> Observations:
