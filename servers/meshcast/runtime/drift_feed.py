@@ -28,6 +28,7 @@ CHUNK_ROWS_MAX = 16_384
 CHUNK_BYTES_MAX = 8 * 1024 * 1024  # half of the largest message
 ANSWER_S = 30.0
 """Longest wait for the answer to a chunk."""
+_LOOKS = 8  # how often it is looked, while rows gather, whether they are enough
 REFERENCE_S = 120.0
 """Longest wait for a reference to be set; it is proportional to its rows."""
 
@@ -45,7 +46,8 @@ class DriftFeed:
         tap: that keeps them.
         reference_rows: where the subject has no reference, the first so many rows become it; 0: nothing is proposed.
         tls: certificates of the client side.
-        gather_s: how long rows gather before they are sent: a chunk costs a commit over there, whatever it holds.
+        gather_s: how long rows gather before they are sent, unless half a chunk is there before: a chunk costs some
+            milliseconds over there, whatever it holds.
         pause_s: pause after a lost connection, doubling from time to time.
         pause_s_max: longest pause, and the one after a refusal.
     """
@@ -58,7 +60,7 @@ class DriftFeed:
         tap: Tap,
         reference_rows: int = 0,
         tls: TlsSettings | None = None,
-        gather_s: float = 0.5,
+        gather_s: float = 2.0,
         pause_s: float = 0.5,
         pause_s_max: float = 30.0,
     ) -> None:
@@ -126,7 +128,7 @@ class DriftFeed:
             with mesh_errors(call):
                 while True:
                     await self.tap.arrived.wait()
-                    await asyncio.sleep(self._gather_s)
+                    await self._gather()
                     parts = self.tap.take(self._rows_max)
                     rows = sum(map(len, parts))
                     self.lost += rows  # until it is answered
@@ -140,6 +142,12 @@ class DriftFeed:
                         await self._set_reference(stub)
         finally:
             call.cancel()
+
+    async def _gather(self) -> None:
+        for _ in range(_LOOKS):
+            if 2 * self.tap.rows >= self._rows_max:
+                return
+            await asyncio.sleep(self._gather_s / _LOOKS)
 
     async def _send(self, call: Any, parts: Sequence[NDArray[np.float32]]) -> None:
         self._sequence += 1
