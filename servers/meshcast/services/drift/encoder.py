@@ -13,9 +13,10 @@ import structlog
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
-from meshcast.observations import CategoryColumn, Observations
+from meshcast.observations import Observations
 from meshcast.rpc import CorruptData, Deadline, MeshError, NotFound, NotReady, Precondition
 from meshcast.runtime import LOW, Model, RunFacts, VersionPolicy
+from meshcast.services.drift.comparing import conformed
 from meshcast.services.drift.comparison import Reference
 from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.features import Encoding, matrix
@@ -94,7 +95,8 @@ class Encoder:
         encoding = _encoding(reference)
 
         def rows() -> NDArray[np.float32]:
-            return matrix(_conformed(observations, encoding), encoding)
+            kinds = {name: "categorical" if name in encoding.shares else "numeric" for name in encoding.columns}
+            return matrix(conformed(observations, kinds), encoding)
 
         made = await self._aside(rows, observations.rows * len(encoding.columns))
         try:
@@ -223,14 +225,3 @@ def _encoding(reference: Reference) -> Encoding:
     if reference.autoencoder.encoding:
         return Encoding.from_json(reference.autoencoder.encoding)
     raise Precondition(f"{reference.subject} has no autoencoder, so its rows have no errors.")
-
-
-def _conformed(observations: Observations, encoding: Encoding) -> Observations:
-    """The rows with columns of the encoding's kinds: one of nulls alone may have come as the other kind."""
-    numeric, categorical = dict(observations.numeric), dict(observations.categorical)
-    for name in encoding.columns:
-        if name in encoding.shares and name not in categorical and numeric.pop(name, None) is not None:
-            categorical[name] = CategoryColumn(np.full(observations.rows, -1, dtype=np.int32), ())
-        elif name not in encoding.shares and name not in numeric and categorical.pop(name, None) is not None:
-            numeric[name] = np.full(observations.rows, np.nan, dtype=np.float32)
-    return Observations(observations.rows, numeric, categorical, observations.unix_us)

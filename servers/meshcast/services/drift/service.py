@@ -13,8 +13,9 @@ import grpc
 from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.api.drift.v1 import drift_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
+from meshcast.columns import pack_floats
 from meshcast.observations import Observations
-from meshcast.rpc import Deadline, MeshError, NotFound, Precondition, prediction_id, to_item
+from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, Precondition, prediction_id, to_item
 from meshcast.runtime import (
     LOW,
     ServiceContext,
@@ -33,6 +34,7 @@ from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.encoder import VALUES_INLINE, Encoder, Ran
 from meshcast.services.drift.loss_answers import COMPARATORS, loss_update
 from meshcast.services.drift.loss_questions import performance_question
+from meshcast.services.drift.plots import need_matplotlib
 from meshcast.services.drift.questions import (
     DetectQuestion,
     chunk_question,
@@ -43,11 +45,14 @@ from meshcast.services.drift.questions import (
     subject_question,
     watch_question,
 )
+from meshcast.services.drift.report_answers import listed_report, stored
+from meshcast.services.drift.reporting import judged, reported
 from meshcast.services.drift.settings import DriftSettings
+from meshcast.services.drift.severity_answers import read_report, severity_answer
 from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, shipped_rows
 from meshcast.services.drift.streams import Line, Place
 from meshcast.services.drift.subjects import Subjects, Trained
-from meshcast.services.drift.watched import FeatureOption
+from meshcast.services.drift.watched import FeatureOption, LossUpdate
 from meshcast.services.drift.watching import watch
 
 __all__ = ["DriftServicer"]
@@ -58,12 +63,15 @@ Result = TypeVar("Result")
 CHUNKS_AT_ONCE = 4
 """Chunks of one stream under way: one is written, one waits for the disk, one is counted, one is prepared."""
 
+PAGE_BYTES_MAX = 2 << 20
+"""Bytes of whole reports after which a page ends: a stock client takes 4 MiB, and one may have a third of that."""
+
 COMPARISON_S, REFERENCE_S = 10.0, 60.0
 """Budget at least of comparisons, and of references and losses, whose caller set none."""
 
 
 class DriftServicer(pb_grpc.DriftServiceServicer):
-    """Answers `meshcast.api.drift.v1.DriftService`; use as `async with`. Of rows that are observed the newest are kept."""
+    """Answers `meshcast.api.drift.v1.DriftService`; use as `async with`."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._mesh = context
@@ -118,7 +126,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
     def judge(self, comparison: Comparison, report_id: str, made_us: int) -> Judgement:
         """The report of a window at which the evidence reached the threshold, as `Hooks.judge`."""
-        raise NotImplementedError
+        return judged(comparison, report_id, made_us)
 
     async def encode(self, observations: Observations, reference: Reference) -> Encoded | None:
         """What the reference's autoencoder makes of rows, as `Hooks.encode`."""
@@ -177,10 +185,13 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         self, request: pb.ObserveStreamRequest, deadline: Deadline, place: Place
     ) -> pb.ObserveStreamResponse:
         question = await self._aside(lambda: chunk_question(request, self._table), request.ByteSize())
-        rows, marks = question.observations, {"stream_id": request.stream_id, "sequence": request.sequence}
+        rows = question.observations
         if question.is_draft:
             await place.turn()
-            answer = chunk_answer(await self._subjects.collect(question.subject, rows, **marks), None)
+            collected = await self._subjects.collect(
+                question.subject, rows, stream_id=request.stream_id, sequence=request.sequence
+            )
+            answer = chunk_answer(collected, None)
             answer.receipt.CopyFrom(plain_receipt(deadline))
             return answer
         priority = priority_class(request.priority, default=LOW)
@@ -195,9 +206,140 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             self._mesh.model.require(request.model_version)
         self._encoder.of_call(deadline, priority, rows, ran)
         await place.turn()
-        observed = await self._subjects.observe(question.subject, rows, **marks)
+        observed = await self._subjects.observe(
+            question.subject, rows, stream_id=request.stream_id, sequence=request.sequence
+        )
         answer = chunk_answer(observed, None if ran is None else ran.encoded.error)
         answer.receipt.CopyFrom(self._receipt(deadline, request.request_id, ran))
+        return answer
+
+    # Reports
+
+    async def DetectDataDrift(self, request: pb.DetectDataDriftRequest, context: Context) -> pb.DetectDataDriftResponse:
+        """Compares a window with a reference."""
+        deadline = self._deadline(context, COMPARISON_S)
+        question = await self._aside(lambda: detect_question(request, self._table), request.ByteSize())
+        if question.plots:
+            need_matplotlib()
+        if request.model_version:
+            self._mesh.model.require(request.model_version)
+        report_id, made_us = prediction_id(request.request_id), time.time_ns() // 1000
+        async with deadline.enforced(where="the comparison", advice="send fewer rows or set a longer deadline"):
+            ran, compare = await self._comparison(question, request, deadline)
+            found = await self._comparing.take(lambda is_over: reported(compare(), question, report_id, made_us))
+            if request.keeps and question.subject:
+                await self._subjects.keep_report(stored(found.kept))
+        receipt = plain_receipt(deadline) if ran is None else receipt_of(ran.facts, deadline)
+        receipt.prediction_id = report_id
+        return pb.DetectDataDriftResponse(
+            report=found.answered,
+            row_errors=b"" if ran is None else pack_floats(ran.encoded.error),
+            receipt=receipt,
+        )
+
+    async def _comparison(
+        self, question: DetectQuestion, request: pb.DetectDataDriftRequest, deadline: Deadline
+    ) -> tuple[Ran | None, Callable[[], Comparison]]:
+        """The rows' errors where they are wanted, and what makes the comparison, in the worker thread."""
+        rows, given = question.observations, question.reference
+        if given is not None and rows is not None:
+            return None, lambda: given_comparison(given_reference(given, question.features, self._table), rows)
+        if rows is None:
+            found = await self._observed(question)
+            return None, lambda: found
+        reference = await self._subjects.reference(question.subject)
+        require_columns(reference, rows)
+        ran = None
+        if request.wants_row_errors:
+            priority = priority_class(request.priority)
+            version = request.model_version
+            ran = await self._encoder.ask(rows, reference, version=version, deadline=deadline, priority=priority)
+        return ran, lambda: given_comparison(reference, rows)
+
+    async def _observed(self, question: DetectQuestion) -> Comparison:
+        """What the subject observed of what was asked for, one row at least."""
+        subject = question.subject
+        if question.window == "last":
+            found = await self._subjects.last_window(subject)
+            why = "no window has closed since the reference was set: ask for `all`, or send the rows"
+        elif question.window == "range":
+            found = await self._subjects.in_range(subject, question.start_us, question.end_us)
+            why = "nothing that was observed in that span of time is held"
+        else:
+            found = await self._subjects.all_observed(subject)
+            why = "nothing was observed since the reference was set"
+        if found is None or not found.window.rows:
+            raise Precondition(
+                f"Of {subject} {why}.", reason=error_reason_pb2.ERROR_REASON_REPORT_UNKNOWN, subject=subject
+            )
+        return found
+
+    async def AnalyzeDriftSeverity(
+        self, request: pb.AnalyzeDriftSeverityRequest, context: Context
+    ) -> pb.AnalyzeDriftSeverityResponse:
+        """Says how bad a report's drift is under the caller's importances."""
+        deadline, asked = self._deadline(context), severity_question(request)
+        if asked.report_id:
+            kept = await self._subjects.report(asked.report_id)
+            if asked.subject and kept.subject != asked.subject:
+                raise InvalidInput(f"report {asked.report_id} is of {kept.subject}", field="subject")
+        else:
+            kept = await self._subjects.newest_report(asked.subject)
+        answer = await self._comparing.take(
+            lambda is_over: severity_answer(read_report(kept.message), asked.importances)
+        )
+        answer.receipt.CopyFrom(plain_receipt(deadline))
+        return answer
+
+    async def ListDriftReports(
+        self, request: pb.ListDriftReportsRequest, context: Context
+    ) -> pb.ListDriftReportsResponse:
+        """Lists stored reports, newest first."""
+        deadline, asked = self._deadline(context), list_question(request)
+        answer = pb.ListDriftReportsResponse(receipt=plain_receipt(deadline))
+        token, size = asked.page_token, 0
+        # Whole reports may be large: they are taken one by one, as many as fit into a message.
+        at_once = 1 if asked.full else asked.page_size
+        while len(answer.reports) < asked.page_size and size < PAGE_BYTES_MAX:
+            page = await self._subjects.reports(asked.which, page_size=at_once, page_token=token)
+            whole = [read_report(report.message) for report in page.reports]
+            answer.reports.extend(whole if asked.full else map(listed_report, whole))
+            size += sum(len(report.message) for report in page.reports) if asked.full else 0
+            token = page.next_page_token
+            if not token:
+                break
+        answer.next_page_token = token
+        return answer
+
+    # Losses
+
+    async def DetectPerformanceDrift(
+        self, request: pb.DetectPerformanceDriftRequest, context: Context
+    ) -> pb.DetectPerformanceDriftResponse:
+        """Watches losses for a rise."""
+        deadline = self._deadline(context, REFERENCE_S)
+        question = await self._aside(lambda: performance_question(request), request.ByteSize())
+        async with deadline.enforced(where="the losses", advice="send fewer losses or set a longer deadline"):
+            names = [COMPARATORS[detector] for detector in question.comparators]
+            found: dict[str, list[int]] = {}
+            if names and len(question.losses):
+                found = await self._comparators.alarms(question.losses / question.loss_max, names)
+
+            def update(state: bytes | None) -> LossUpdate:
+                return loss_update(question, state, found, time.time_ns() // 1000)
+
+            if question.subject:
+                answered = await self._subjects.losses(
+                    question.subject,
+                    question.metric,
+                    update,
+                    request_id=request.request_id,
+                    digest=hashlib.blake2b(question.losses.tobytes(), digest_size=16).hexdigest(),
+                )
+            else:
+                answered = (await self._comparing.take(lambda is_over: update(None))).answer
+        answer = pb.DetectPerformanceDriftResponse.FromString(answered)
+        answer.receipt.CopyFrom(plain_receipt(deadline))
         return answer
 
     # Alarms

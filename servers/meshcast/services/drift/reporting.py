@@ -1,0 +1,116 @@
+"""Reporting: comparisons become reports, with the tests that need rows and the pictures that were asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from meshcast.api.drift.v1 import drift_pb2 as pb
+from meshcast.rpc import Violation
+from meshcast.runtime.requests import refusal
+from meshcast.services.drift.alarms import Judgement
+from meshcast.services.drift.bets import Bets
+from meshcast.services.drift.blame import blame
+from meshcast.services.drift.comparison import Comparison
+from meshcast.services.drift.fields import shown
+from meshcast.services.drift.joint import joint_drift
+from meshcast.services.drift.plots import plot_features
+from meshcast.services.drift.questions import PLOT_OF_WORST, DetectQuestion
+from meshcast.services.drift.report import Report, make_report
+from meshcast.services.drift.report_answers import add_plots, judgement_of, report_message
+
+__all__ = ["PLOTS_OF_WORST", "Reported", "judged", "reported", "require_plots"]
+
+PLOTS_OF_WORST = 4
+"""Features that `*` stands for in the list of plots, of the contract."""
+
+_WHY_NO_ROWS = "the rows of a span of time are not held, only their counts: send rows, or look at the last window"
+
+
+class Reported(NamedTuple):
+    """A report as it is answered, and as it is kept."""
+
+    answered: pb.DriftReport
+    kept: pb.DriftReport
+
+
+def judged(comparison: Comparison, report_id: str, made_us: int) -> Judgement:
+    """What the report of a subject's window says; the same arguments give the same."""
+    report = make_report(comparison, blame=np.zeros(len(comparison.reference.layout)))
+    return judgement_of(report, report_message(report, comparison, report_id=report_id, made_us=made_us))
+
+
+def reported(comparison: Comparison, question: DetectQuestion, report_id: str, made_us: int) -> Reported:
+    """The report of a comparison.
+
+    Args:
+        comparison: what is compared; a window that is none of the subject's is judged by its own rows.
+        question: what the caller wants of the report.
+        report_id: of the report.
+        made_us: the time, microseconds since 1970.
+
+    Raises:
+        InvalidInput: a plot is wanted of what is no feature.
+        Precondition: EXTRA_MISSING, plots are wanted and matplotlib is not installed.
+    """
+    require_plots(question.plots, comparison.reference.layout.names)
+    report = _report(comparison, question.chance)
+    kept = report_message(report, comparison, report_id=report_id, made_us=made_us)
+    answered = kept
+    if question.features_max or question.plots:
+        answered = report_message(
+            report, comparison, report_id=report_id, made_us=made_us, features_max=question.features_max
+        )
+        add_plots(answered, _plots(report, comparison, question.plots))
+    return Reported(answered, kept)
+
+
+def require_plots(plots: Sequence[str], names: Sequence[str]) -> None:
+    """Checks that plots are wanted of features alone.
+
+    Raises:
+        InvalidInput: one is not.
+    """
+    known = {PLOT_OF_WORST, *names}
+    found = [
+        Violation(f"plots[{at}]", f"{shown(name)} is no feature of the reference")
+        for at, name in enumerate(plots)
+        if name not in known
+    ]
+    if found:
+        raise refusal(found)
+
+
+def _report(comparison: Comparison, chance: float) -> Report:
+    reference, layout = comparison.reference, comparison.reference.layout
+    if comparison.groups:
+        return make_report(comparison, blame=np.zeros(len(layout)), false_alarm_chance=chance)
+    bets = Bets.of(reference.tally.counts, layout.bins, layout.ordered, singletons=layout.singletons)
+    joint = None
+    if comparison.rows is not None:
+        roles = {feature.name: feature.role for feature in layout.features}
+        joint = joint_drift(reference.sample, comparison.rows, roles)
+    return make_report(
+        comparison,
+        blame=blame(bets, comparison.window.counts),
+        joint=joint,
+        false_alarm_chance=chance,
+        why_no_joint=_WHY_NO_ROWS if joint is None else "",
+    )
+
+
+def _plots(report: Report, comparison: Comparison, plots: Sequence[str]) -> Mapping[str, bytes]:
+    """Pictures by the feature's name."""
+    wanted = set(plots)
+    if PLOT_OF_WORST in wanted:
+        wanted |= {feature.feature.name for feature in report.features[:PLOTS_OF_WORST]}
+    chosen = [feature for feature in report.features if feature.feature.name in wanted]
+    layout = comparison.reference.layout
+    pictures = plot_features(
+        layout,
+        comparison.reference.tally,
+        comparison.window,
+        [feature.position for feature in chosen],
+        what={feature.position: feature.what for feature in chosen},
+    )
+    return {layout.names[position]: png for position, png in pictures.items()}
