@@ -270,7 +270,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             why = "nothing was observed since the reference was set"
         if found is None or not found.window.rows:
             raise Precondition(
-                f"Of {subject} {why}.", reason=error_reason_pb2.ERROR_REASON_REPORT_UNKNOWN, subject=subject
+                f"Subject {subject}: {why}.", reason=error_reason_pb2.ERROR_REASON_REPORT_UNKNOWN, subject=subject
             )
         return found
 
