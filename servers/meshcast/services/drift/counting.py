@@ -60,25 +60,20 @@ def count_numbers(
     fine = np.zeros((features, max((len(cut.fine) for cut in cuts), default=0) + 1), dtype=np.int64)
     infinite = np.zeros((features, 2), dtype=np.int64)
     runs = []
-    for f, (values, cut, place) in enumerate(zip(matrix, cuts, places, strict=True)):
+    for f, (column, values, cut, place) in enumerate(zip(columns, matrix, cuts, places, strict=True)):
         steps = len(cut.fine)
         asked = np.empty(steps + 3, dtype=np.float32)
         asked[:steps], asked[steps:] = cut.fine, (_LOWEST, np.inf, np.nan)
         at = np.searchsorted(values, asked)
         low, high, end = at[steps:].tolist()
+        if low > 0 or high < end:  # or finite values that float32 cannot hold
+            infinite[f] = np.isneginf(column).sum(), np.isposinf(column).sum()
         ends = np.concatenate([_ZERO, at[:steps], at[-1:]])
         fine[f, : steps + 1] = np.diff(ends)
         counts[f, : len(cut.bins) + 1] = np.diff(ends[place])
         counts[f, -2] = rows - end
-        infinite[f] = low, end - high
         runs.append(values[low:high])
-    units = np.array([cut.unit for cut in cuts], dtype=np.float64)
-    origins = np.array([cut.origin for cut in cuts], dtype=np.float64)
-    moments = _moments(matrix, runs)
-    moments[:, 1] = moments[:, 1] * units + np.where(moments[:, 0] > 0, origins, 0.0)
-    with np.errstate(over="ignore"):  # infinite where float64 cannot hold it
-        moments[:, 2] = moments[:, 2] * units * units
-    return Numbers(counts, fine, moments, _extremes(columns, runs), infinite, runs)
+    return Numbers(counts, fine, *_facts(columns, cuts, matrix, runs), infinite, runs)
 
 
 def places_of(cut: Cuts) -> NDArray[np.int64]:
@@ -87,37 +82,37 @@ def places_of(cut: Cuts) -> NDArray[np.int64]:
     return np.concatenate([_ZERO, inner, [len(cut.fine) + 1]])
 
 
-def _moments(matrix: NDArray[np.float32], runs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Number, mean and sum of squared deviations, in float64, by two passes."""
+def _facts(
+    columns: Sequence[NDArray[np.floating]],
+    cuts: Sequence[Cuts],
+    matrix: NDArray[np.float32],
+    runs: list[NDArray[np.float32]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Moments, in float64 by two passes, and extremes, both of the values as they were given."""
     features, rows = matrix.shape
-    moments = np.zeros((features, 3), dtype=np.float64)
-    if rows and all(len(run) == rows for run in runs):
-        values = matrix.astype(np.float64)
+    moments, extremes = np.zeros((features, 3)), np.tile([np.inf, -np.inf], (features, 1))
+    if rows == 0:
+        return moments, extremes
+    as_given = [
+        column.dtype == np.float32 and cut[:2] == (0, 1) and len(run) == rows
+        for column, cut, run in zip(columns, cuts, runs, strict=True)
+    ]
+    plain = np.flatnonzero(as_given)
+    if len(plain):  # all at once
+        values = (matrix if len(plain) == features else matrix[plain]).astype(np.float64)
+        extremes[plain, 0], extremes[plain, 1] = values[:, 0], values[:, -1]
         mean = values.mean(axis=1)
         values -= mean[:, None]
-        moments[:, 0], moments[:, 1], moments[:, 2] = rows, mean, np.einsum("ij,ij->i", values, values)
-        return moments
-    for told, run in zip(moments, runs, strict=True):
-        if len(run):
-            one = run.astype(np.float64)
-            middle = float(one.mean())
-            one -= middle
-            told[:] = len(run), middle, one @ one
-    return moments
-
-
-def _extremes(columns: Sequence[NDArray[np.floating]], runs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    found = np.empty((len(columns), 2), dtype=np.float64)
-    found[:, 0], found[:, 1] = np.inf, -np.inf
-    for pair, column, run in zip(found, columns, runs, strict=True):
-        if len(run) == 0:
-            continue
-        if column.dtype == np.float32:
-            pair[:] = run[0], run[-1]
-        else:  # as they were given: the narrow form rounds
-            finite = column if len(run) == len(column) else column[np.isfinite(column)]
-            pair[:] = finite.min(), finite.max()
-    return found
+        moments[plain] = np.column_stack([np.full(len(plain), rows), mean, np.einsum("ij,ij->i", values, values)])
+    for f in np.flatnonzero(~np.array(as_given)).tolist():
+        finite = columns[f][np.isfinite(columns[f])].astype(np.float64)
+        if len(finite):
+            extremes[f] = finite.min(), finite.max()
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite where float64 cannot hold it
+                middle = finite.mean()
+                finite -= middle
+                moments[f] = len(finite), middle, finite @ finite
+    return moments, extremes
 
 
 def count_categories(

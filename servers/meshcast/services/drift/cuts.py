@@ -83,7 +83,8 @@ def cuts_of(column: NDArray[np.floating], *, bins: int, ranks: NDArray[np.float6
     """
     finite = column[np.isfinite(column)]
     origin, unit = _form(finite)
-    values = np.sort(narrowed(finite, origin, unit))
+    values = narrowed(finite, origin, unit)
+    values = np.sort(values[np.isfinite(values)])
     n = len(values)
     if n == 0:
         none = np.empty(0, dtype=np.float32)
@@ -110,9 +111,10 @@ def _form(finite: NDArray[np.floating]) -> tuple[float, float]:
     low, middle, high = (float(v) for v in np.quantile(finite, [0.05, 0.5, 0.95], method="inverted_cdf"))
     ends = max(abs(float(finite.min())), abs(float(finite.max())))
     spread = high - low if high > low else float(finite.max()) - float(finite.min())
-    if ends > _WIDE or 0 < ends < 1 / _WIDE:
-        return 0.0, ends / 2  # halved, since the difference of two such values may be no number
-    if ends * np.finfo(np.float32).eps > spread * _COARSE and spread > 0:
+    usual = max(abs(low), abs(high)) or ends
+    if usual > _WIDE or 0 < usual < 1 / _WIDE:
+        return 0.0, max(usual, float(np.finfo(np.float64).tiny))
+    if usual * np.finfo(np.float32).eps > spread * _COARSE and spread > 0:
         return middle, 1.0
     return 0.0, 1.0
 

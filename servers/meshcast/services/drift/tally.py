@@ -81,7 +81,7 @@ class Tally:
     @property
     def means(self) -> NDArray[np.float64]:
         """Mean of the finite values, shape (features,); NaN where there is none, as for categories."""
-        return np.where(self.moments[:, 0] > 0, self.moments[:, 1], np.nan)
+        return np.where((self.moments[:, 0] > 0) & np.isfinite(self.moments[:, 1]), self.moments[:, 1], np.nan)
 
     @property
     def deviations(self) -> NDArray[np.float64]:
@@ -197,10 +197,10 @@ def joined_moments(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np
     """Moments of two samples together; all of shape (features, 3): number, mean, sum of squared deviations."""
     n = a[:, 0] + b[:, 0]
     share = np.divide(b[:, 0], n, out=np.zeros_like(n), where=n > 0)
-    apart = b[:, 1] - a[:, 1]
-    with np.errstate(over="ignore"):  # infinite where float64 cannot hold it
+    with np.errstate(over="ignore", invalid="ignore"):  # no number where float64 cannot hold it
+        apart = b[:, 1] - a[:, 1]
         squares = a[:, 2] + b[:, 2] + a[:, 0] * share * apart * apart
-    return np.stack([n, a[:, 1] + apart * share, squares], axis=1)
+        return np.stack([n, a[:, 1] + apart * share, squares], axis=1)
 
 
 def _narrow(counts: NDArray[np.int64]) -> NDArray[Any]:

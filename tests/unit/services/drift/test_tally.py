@@ -142,3 +142,10 @@ def test_a_tally_that_does_not_hold_together_is_refused(name: str, value: np.nda
         Tally.from_bytes(pack(b"DTY1", head, {**arrays, name: value}))
     with pytest.raises(CorruptData):
         Tally.from_bytes(pack(b"DTY1", {**head, "rows": "many"}, arrays))
+
+
+def test_an_absurd_value_is_in_the_mean_and_in_the_outermost_bin() -> None:
+    tally = LAYOUT.tally(table(np.array([1e300, 0.0])))
+    assert tally.means[0] == 5e299 and tally.infinities[0] == 0
+    assert tally.extremes[0].tolist() == [0.0, 1e300]
+    assert np.isnan(tally.deviations[0])
