@@ -25,6 +25,7 @@ SAMPLE_ROWS_MAX = 256
 """Most rows of the kept sample; a row is compared with each of them. More cost time and tell hardly more."""
 
 _KIND = b"DEN1"
+_BLOCK = 128  # rows of a matrix product
 _CLIP = 4.0  # standard deviations: one wild value must not drown the other columns of its row
 _TRIM = 0.01  # share on either side that does not tell the scale
 _CATEGORIES = 16  # most frequent ones of a column, each a column of its own
@@ -211,7 +212,12 @@ def energy_of_labels(labels: Matrix, between: Matrix, window_rows: int) -> NDArr
     """
     others = labels.shape[1] - window_rows
     total = between.sum(axis=1, dtype=np.float64)
-    window = np.einsum("ij,ij->i", labels @ between, labels).astype(np.float64)  # within the window
+    window = np.zeros(len(labels))  # within the window; of the symmetric rest one half is enough
+    for at in range(0, len(between), _BLOCK):
+        rows = slice(at, at + _BLOCK)
+        beyond = labels[:, rows] @ between[rows, at:]
+        window += np.einsum("ij,ij->i", beyond[:, :_BLOCK], labels[:, rows])
+        window += 2 * np.einsum("ij,ij->i", beyond[:, _BLOCK:], labels[:, at + _BLOCK :])
     picked = labels @ total
     cross = picked - window
     rest = total.sum() - picked - cross
