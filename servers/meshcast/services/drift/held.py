@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Self, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -17,7 +18,7 @@ from meshcast.services.drift.store import Changes, Store
 from meshcast.services.drift.subject import Judge, Subject
 from meshcast.services.drift.subject_state import TRAINING, save_observed, subject_from_parts
 
-__all__ = ["MEMORY_BYTES_MAX", "PIECE_VALUES", "WAITING_MAX", "Entry", "HeldSubjects"]
+__all__ = ["MEMORY_BYTES_MAX", "PIECE_VALUES", "WAITING_MAX", "Entry", "HeldSubjects", "to_its_end"]
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class HeldSubjects:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drift")
         self._saver = Saver(self._collect, store.write, self._landed)
         self._entries: dict[str, Entry] = {}  # those used last come last
+        self._places: WeakValueDictionary[str, Entry] = WeakValueDictionary()  # of those that have none yet
         self._pending = Changes()  # the worker's: on its way with the next transaction
         self._alarm_id = 0  # the worker's: the newest that was given
         self._waiting = 0
@@ -116,7 +118,7 @@ class HeldSubjects:
 
     def entry_to_be(self, name: str) -> Entry:
         """A subject, or the place of one that has no reference yet; `install` makes it known."""
-        return self._entries.get(name) or Entry(name)
+        return self._entries.get(name) or self._places.setdefault(name, Entry(name))
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -168,7 +170,7 @@ class HeldSubjects:
         Returns:
             Windows that it closed, and the alarms that it raised.
         """
-        return await _to_its_end(self._count(entry, rows, now_us, judge, stream_id, sequence, encoded))
+        return await to_its_end(self._count(entry, rows, now_us, judge, stream_id, sequence, encoded))
 
     async def change(self, what: Callable[[Changes], Result]) -> Result:
         """What `what` gives, done in the worker; it adds to what goes to the disk, and `number` gives alarms ids."""
@@ -302,9 +304,9 @@ def _part(encoded: Any, start: int, stop: int) -> Any:
     return positions[low:high] - start, type(made)(made.error[low:high], made.code[low:high])
 
 
-async def _to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` gives; a caller that is cancelled waits for its end all the same."""
-    task = asyncio.create_task(work, name="drift:count")
+async def to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives, for what must not be left half done; a caller that is cancelled waits for its end."""
+    task = asyncio.create_task(work, name="drift:to its end")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

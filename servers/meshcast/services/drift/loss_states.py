@@ -6,7 +6,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from meshcast.rpc.errors import AlreadyExists, Precondition
-from meshcast.services.drift.held import HeldSubjects
+from meshcast.services.drift.held import HeldSubjects, to_its_end
 from meshcast.services.drift.store import Changes, Store
 from meshcast.services.drift.watched import LossUpdate
 
@@ -66,6 +66,9 @@ class Losses:
                         changes.requests[key] = digest, found.answer
                     return found.answer
 
-                answer = await self._held.change(moved)
-                await self._held.saved()
-                return answer
+                return await to_its_end(self._done(moved))
+
+    async def _done(self, moved: Callable[[Changes], bytes]) -> bytes:
+        answer = await self._held.change(moved)
+        await self._held.saved()  # the next one reads it from the disk
+        return answer

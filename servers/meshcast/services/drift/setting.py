@@ -17,7 +17,7 @@ from meshcast.runtime.turns import Turns
 from meshcast.services.drift import drafts
 from meshcast.services.drift.comparison import Autoencoder, Reference, WatchOptions
 from meshcast.services.drift.derived import DerivedReference, derived_reference, encoded_columns
-from meshcast.services.drift.held import Entry, HeldSubjects
+from meshcast.services.drift.held import Entry, HeldSubjects, to_its_end
 from meshcast.services.drift.layout import Feature
 from meshcast.services.drift.packed_rows import rows_from_bytes, rows_to_bytes
 from meshcast.services.drift.references import digest_of, numbered, subject_of, training_rows
@@ -134,7 +134,7 @@ class References:
             if request is not None and await self._was_set(*request):  # by another try, meanwhile
                 return
             self._require_room(name)
-            version = await self._replace(entry, made, training, request, source)
+            version = await to_its_end(self._replace(entry, made, training, request, source))
         if training:
             self._trainings.begin(name, version)
         await self._serve()
