@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from meshcast.api.analyzer.v1 import analyzer_pb2, analyzer_pb2_grpc
+from meshcast.api.drift.v1 import drift_pb2_grpc
 from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2_grpc
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
@@ -127,11 +128,21 @@ def analyzer(folder: Path, port: int = 0, **settings: str) -> Any:
     return service("analyzer", folder, port, **settings)
 
 
+def drift(folder: Path, port: int = 0, **settings: str) -> Any:
+    """A drift service's process, which trains nothing; arguments as `service`."""
+    return service("drift", folder, port, **{"DRIFT_TRAINS_AUTOENCODER": "false", **settings})
+
+
 def gateway(
-    folder: Path, *backends: str, forecasters: Sequence[str] = (), analyzers: Sequence[str] = (), **settings: str
+    folder: Path,
+    *backends: str,
+    forecasters: Sequence[str] = (),
+    analyzers: Sequence[str] = (),
+    drifts: Sequence[str] = (),
+    **settings: str,
 ) -> Any:
-    """A gateway's process in front of predictors at `backends`, of forecasters and of analyzers."""
-    endpoints = {"PREDICTOR": backends, "FORECASTER": forecasters, "ANALYZER": analyzers}
+    """A gateway's process in front of predictors at `backends`, of forecasters, of analyzers and of drift services."""
+    endpoints = {"PREDICTOR": backends, "FORECASTER": forecasters, "ANALYZER": analyzers, "DRIFT": drifts}
     # A port that nobody has: the default one may be that of a mesh which runs beside the tests.
     routes = {f"GATEWAY_ROUTES_{name}_ENDPOINTS": ",".join(at) or "127.0.0.1:1" for name, at in endpoints.items()}
     return _running(["meshcast.gateway", "--port", "0"], folder, {**routes, **settings})
@@ -220,6 +231,7 @@ class Peer:
     typed: Any
     growth: Any
     content: Any
+    drift: Any
     mesh: Any
     oip: Any
 
@@ -234,6 +246,7 @@ async def peer(address: str, *, message_bytes_max: int = 64 * 2**20) -> AsyncIte
             typed=pb_grpc.PredictorServiceStub(opened),
             growth=forecaster_pb2_grpc.ForecasterServiceStub(opened),
             content=analyzer_pb2_grpc.AnalyzerServiceStub(opened),
+            drift=drift_pb2_grpc.DriftServiceStub(opened),
             mesh=gateway_pb2_grpc.GatewayServiceStub(opened),
             oip=oip_grpc.GRPCInferenceServiceStub(opened),
         )

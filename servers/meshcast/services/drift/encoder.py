@@ -20,7 +20,7 @@ from meshcast.services.drift.comparing import conformed
 from meshcast.services.drift.comparison import Reference
 from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.features import Encoding, matrix
-from meshcast.services.drift.shipped_subject import SHIPPED_VERSION
+from meshcast.services.drift.shipped_subject import SHIPPED_VERSION, is_shipped
 
 __all__ = ["Encoder", "Ran", "VALUES_INLINE"]
 
@@ -209,9 +209,9 @@ class Encoder:
                 f"{reference.subject} has no autoencoder, so its rows have no errors{why}", model=self._model.name
             )
         loaded = self._model.versions
-        if own.model_version != SHIPPED_VERSION or own.model_version in loaded:
+        if not is_shipped(reference) or own.model_version in loaded:
             return own.model_version
-        free = [version for version in loaded if version not in self._bound]
+        free = [version for version in loaded if version not in self._bound - {own.model_version}]
         return 0 if self._model.live in (0, *free) else free[-1] if free else own.model_version
 
     async def _aside(self, work: Callable[[], Result], values: int) -> Result:

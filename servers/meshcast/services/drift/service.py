@@ -29,7 +29,7 @@ from meshcast.services.drift.alarms import Judgement
 from meshcast.services.drift.answers import chunk_answer, reference_message
 from meshcast.services.drift.comparators import Comparators
 from meshcast.services.drift.comparing import given_comparison, given_reference, require_columns
-from meshcast.services.drift.comparison import Comparison, Reference, WatchOptions
+from meshcast.services.drift.comparison import Comparison, Reference
 from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.encoder import VALUES_INLINE, Encoder, Ran
 from meshcast.services.drift.loss_answers import COMPARATORS, loss_update
@@ -49,10 +49,10 @@ from meshcast.services.drift.report_answers import listed_report, stored
 from meshcast.services.drift.reporting import judged, reported
 from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.severity_answers import read_report, severity_answer
-from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, shipped_rows
+from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, set_shipped
 from meshcast.services.drift.streams import Line, Place
-from meshcast.services.drift.subjects import Subjects, Trained
-from meshcast.services.drift.watched import FeatureOption, LossUpdate
+from meshcast.services.drift.subjects import Subjects
+from meshcast.services.drift.watched import LossUpdate
 from meshcast.services.drift.watching import watch
 
 __all__ = ["DriftServicer"]
@@ -66,8 +66,8 @@ CHUNKS_AT_ONCE = 4
 PAGE_BYTES_MAX = 2 << 20
 """Bytes of whole reports after which a page ends: a stock client takes 4 MiB, and one may have a third of that."""
 
-COMPARISON_S, REFERENCE_S = 10.0, 60.0
-"""Budget at least of comparisons, and of references and losses, whose caller set none."""
+LONG_S = 60.0
+"""Budget at least of references and losses whose caller set none."""
 
 
 class DriftServicer(pb_grpc.DriftServiceServicer):
@@ -91,6 +91,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             repository=context.settings.repository,
             registry=context.registry,
         )
+        self._shipping, self._is_shipped = asyncio.Lock(), False
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -104,23 +105,22 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         self._pool.shutdown(wait=True)
 
     async def _ship(self) -> None:
-        """Makes the shipped subject where it is not known yet."""
-        try:
-            await self._subjects.reference(SHIPPED_SUBJECT)
-        except NotFound:
-            shipped = await asyncio.to_thread(shipped_rows)
-            await self._subjects.set_reference(
-                SHIPPED_SUBJECT,
-                shipped.observations,
-                features={name: FeatureOption(role="output") for name in shipped.outputs},
-                options=WatchOptions(
-                    false_alarms_a_year=self._table.false_alarms_a_year,
-                    window_rows=self._table.window_rows,
-                    window_us=round(self._table.window_duration_s * 1e6),
-                    trains_autoencoder=True,
-                ),
-                trained=Trained(SHIPPED_VERSION, shipped.encoding.to_json(), shipped.held_out),
-            )
+        """Makes the shipped subject where it is not known yet, once a version of the autoencoder serves."""
+        async with self._shipping:
+            if self._is_shipped or not self._mesh.model.is_ready:
+                return
+            try:
+                await self._subjects.reference(SHIPPED_SUBJECT)
+            except NotFound:
+                version = SHIPPED_VERSION if SHIPPED_VERSION in self._mesh.model.versions else self._mesh.model.live
+                await set_shipped(self._subjects, self._table, version)
+            self._is_shipped = True
+
+    async def _reference(self, subject: str) -> Reference:
+        """The reference of a subject, the shipped one included; as `Subjects.reference`."""
+        if subject == SHIPPED_SUBJECT and not self._is_shipped:
+            await self._ship()
+        return await self._subjects.reference(subject)
 
     # What the subjects ask
 
@@ -140,7 +140,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
     async def SetReference(self, request: pb.SetReferenceRequest, context: Context) -> pb.SetReferenceResponse:
         """Makes rows the reference of a subject."""
-        deadline = self._deadline(context, REFERENCE_S)
+        deadline = self._deadline(context, LONG_S)
         question = await self._aside(lambda: reference_question(request, self._table), request.ByteSize())
         async with deadline.enforced(where="the reference", advice="ask again: what was done is kept"):
             view = await self._subjects.set_reference(
@@ -197,13 +197,16 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         priority = priority_class(request.priority, default=LOW)
         ran: Ran | None = None
         if request.wants_row_errors:
-            reference = await self._subjects.reference(question.subject)
+            self._mesh.model.require(request.model_version)
+            reference = await self._reference(question.subject)
             require_columns(reference, rows)
             ran = await self._encoder.ask(
                 rows, reference, version=request.model_version, deadline=deadline, priority=priority
             )
         elif request.model_version:
             self._mesh.model.require(request.model_version)
+        if question.subject == SHIPPED_SUBJECT and not self._is_shipped:
+            await self._ship()
         self._encoder.of_call(deadline, priority, rows, ran)
         await place.turn()
         observed = await self._subjects.observe(
@@ -217,11 +220,11 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
     async def DetectDataDrift(self, request: pb.DetectDataDriftRequest, context: Context) -> pb.DetectDataDriftResponse:
         """Compares a window with a reference."""
-        deadline = self._deadline(context, COMPARISON_S)
+        deadline = self._deadline(context)
         question = await self._aside(lambda: detect_question(request, self._table), request.ByteSize())
         if question.plots:
             need_matplotlib()
-        if request.model_version:
+        if request.model_version or request.wants_row_errors:
             self._mesh.model.require(request.model_version)
         report_id, made_us = prediction_id(request.request_id), time.time_ns() // 1000
         async with deadline.enforced(where="the comparison", advice="send fewer rows or set a longer deadline"):
@@ -247,7 +250,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         if rows is None:
             found = await self._observed(question)
             return None, lambda: found
-        reference = await self._subjects.reference(question.subject)
+        reference = await self._reference(question.subject)
         require_columns(reference, rows)
         ran = None
         if request.wants_row_errors:
@@ -317,7 +320,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         self, request: pb.DetectPerformanceDriftRequest, context: Context
     ) -> pb.DetectPerformanceDriftResponse:
         """Watches losses for a rise."""
-        deadline = self._deadline(context, REFERENCE_S)
+        deadline = self._deadline(context, LONG_S)
         question = await self._aside(lambda: performance_question(request), request.ByteSize())
         async with deadline.enforced(where="the losses", advice="send fewer losses or set a longer deadline"):
             names = [COMPARATORS[detector] for detector in question.comparators]
