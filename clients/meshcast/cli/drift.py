@@ -4,15 +4,17 @@ import asyncio
 import json
 import time
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meshcast.cli.drift_found import DriftFound, OverWindows, WindowPoint, document
 from meshcast.cli.drift_html import write_html
-from meshcast.cli.drift_input import Columns, Rows, WindowSize, importances_of, opened, window_size
+from meshcast.cli.drift_input import SAMPLE_ROWS, Columns, Rows, WindowSize, importances_of, opened, window_size
 from meshcast.cli.drift_print import print_drift
 from meshcast.cli.html_page import check_html
 from meshcast.cli.problem import ExitCode, Problem
@@ -31,6 +33,7 @@ SUBJECT = "meshcast-drift"
 
 _CALL_BYTES = 3_800_000  # of the rows of both files that one call holds
 _POINTS = 100  # windows behind which the evidence is asked for
+_ROWS_MAX, _DURATION_MAX = 1_000_000, timedelta(days=3_650)  # where a window is of the other measure alone
 _CHANCE = 0.01  # of the contract, where none is asked for
 
 
@@ -89,7 +92,7 @@ def drift(
     files = opened(reference, window, columns)
     connection = connect(target, config=config, state_dir=state_dir)
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*bars, console=console, transient=True) as progress:
+    with Progress(*bars, console=console, transient=True, disable=not console.is_terminal) as progress:
         asked = _Asked(
             Rows(files.reference, _bar(progress, f"reading {files.reference.source}")),
             Rows(files.window, _bar(progress, f"reading {files.window.source}")),
@@ -202,8 +205,8 @@ class _Asked:
         table = self.window.in_order()
         options = DriftOptions(
             false_alarms_a_year=false_alarms,
-            window_rows=size.rows if size.duration is None else 1_000_000,
-            window_duration=size.duration,
+            window_rows=size.rows if size.duration is None else _ROWS_MAX,
+            window_duration=size.duration if size.rows is None else _DURATION_MAX,
             trains_autoencoder=False,
         )
         reference = await self._set(client, self.reference.held(_CALL_BYTES), options)
@@ -233,9 +236,24 @@ class _Asked:
                 way_out="a smaller --window; without it and --time the file is one window",
             )
         report = await self._told(client, alarms)
-        return report, OverWindows(
-            windows=windows, size=_shown(size, reference), alarms=tuple(alarms), points=tuple(points)
-        )
+        went = OverWindows(windows=windows, size=_shown(size, reference), alarms=tuple(alarms), points=tuple(points))
+        self._keep_since(table, went, rows)
+        return report, went
+
+    def _keep_since(self, table: Observations, went: OverWindows, window_rows: int) -> None:
+        """Keeps for pictures the rows since the drift began, where one was called."""
+        raised = went.raised
+        if raised is None or raised.onset is None:
+            return
+        start, at = 0, raised.onset.start_at
+        if table.unix_us is None:
+            start = (raised.onset.window - 1) * window_rows
+        elif at is not None:
+            start = int(np.searchsorted(table.unix_us, round(at.timestamp() * 1e6)))
+        since = table[start:]
+        if start and since.rows:
+            self.window.sample = since[:: 1 + since.rows // (2 * SAMPLE_ROWS)]
+            self.notes.append(f"pictures show the {since.rows:,} rows since the drift began")
 
     async def _set(self, client: MeshClient, held: Observations | None, options: DriftOptions) -> Reference:
         bar = self._progress.add_task("setting the reference", total=1)

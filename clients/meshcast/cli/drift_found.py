@@ -31,7 +31,9 @@ __all__ = [
 _LN10 = math.log(10.0)
 _NAMES = {
     "kolmogorov_smirnov_max": "largest distance of one feature",
+    "share_max": "largest change of a share",
     "energy": "energy distance",
+    "second_moments": "spreads and correlations",
     "autoencoder_error": "autoencoder, error",
     "autoencoder_code": "autoencoder, code",
     "outputs": "outputs",

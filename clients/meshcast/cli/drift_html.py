@@ -75,7 +75,9 @@ def _windows(over: OverWindows) -> Iterator[Html]:
         told = f"{over.windows:,} windows of {over.size}. The line is the evidence behind a window, the dashes "
         told += "the level of an alarm."
         if raised is not None:
-            told += " The upright line is the alarm, the dotted one where the drift began."
+            told += " The upright line is the alarm."
+            if raised.onset is not None and raised.onset.window != raised.position:
+                told += " The dotted one is where the drift began."
         yield figure(
             windows_picture(over),
             "The evidence over windows, and the level at which an alarm is raised.",
@@ -84,7 +86,7 @@ def _windows(over: OverWindows) -> Iterator[Html]:
         )
     if over.alarms:
         headings = ("alarm", "severity", "at", "since", "to blame", "in words")
-        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms])
+        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms], words=(0, 1))
     else:
         yield paragraph("No alarm was raised.")
 
@@ -104,7 +106,7 @@ def _features(found: DriftFound) -> Iterator[Html]:
         if over
         else "P of each feature alone: of many features some are small by chance."
     )
-    beside = table(told, headings, [_cells(one) for one in features], numbers=(2, 3, 4, 5, 6))
+    beside = table(told, headings, [_cells(one) for one in features], numbers=(2, 3, 4, 5, 6), words=(1,))
     drifted = sum(one.is_drifted for one in features)
     yield figure(
         blame_picture(features[:_FEATURES_RANKED]),
@@ -119,6 +121,7 @@ def _features(found: DriftFound) -> Iterator[Html]:
             headings,
             [_cells(one) for one in features if one.is_drifted],
             numbers=(2, 3, 4, 5, 6),
+            words=(1,),
         )
 
 

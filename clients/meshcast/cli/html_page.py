@@ -32,6 +32,7 @@ figure { margin: 1rem 0; } figure img { display: block; max-width: 100%; height:
 caption { text-align: left; color: var(--soft); padding: .25rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; } th { font-weight: 600; }
+td.word, th.word { white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 summary { cursor: pointer; color: var(--link); padding: .2rem 0; }
 .quoted { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem;
@@ -73,7 +74,12 @@ def section(title: str, parts: Iterable[Html]) -> Html:
 
 
 def table(
-    caption: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = ()
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Sequence[int] = (),
+    words: Sequence[int] = (),
 ) -> Html:
     """A table.
 
@@ -82,10 +88,11 @@ def table(
         headings: of its columns.
         rows: its cells.
         numbers: columns that are set as numbers, counted from 0.
+        words: columns of short words, which are not broken.
     """
 
     def cell(kind: str, at: int, value: object, scope: str = "") -> str:
-        css = ' class="number"' if at in numbers else ""
+        css = ' class="number"' if at in numbers else ' class="word"' if at in words else ""
         return f"<{kind}{css}{scope}>{text(value)}</{kind}>"
 
     head = "".join(cell("th", at, heading, ' scope="col"') for at, heading in enumerate(headings))
