@@ -69,14 +69,16 @@ def effects_of(layout: Layout, reference: Tally, window: Tally) -> Effects:
     distance[~_both(reference, window)] = 0.0
     spread = np.where(reference.deviations > 0, reference.deviations, np.nan)
     moved = wasserstein(layout, reference, window)
-    ratio = window.deviations / spread
+    with np.errstate(over="ignore", invalid="ignore"):  # no number where float64 cannot hold it
+        in_sd = (moved / spread, (window.means - reference.means) / spread, window.deviations / spread)
+    moved_sd, shift_sd, ratio = (np.where(np.isfinite(one), one, np.nan) for one in in_sd)
     return Effects(
         kolmogorov_smirnov=distance,
         population_stability=_stability(layout, reference, window, before, after),
         jensen_shannon=_jensen_shannon(before, after),
         wasserstein=moved,
-        wasserstein_sd=moved / spread,
-        mean_shift_sd=(window.means - reference.means) / spread,
+        wasserstein_sd=moved_sd,
+        mean_shift_sd=shift_sd,
         spread_ratio=np.where(window.moments[:, 0] > 1, ratio, np.nan),
         null_share=(_share(window.nulls, window.rows) - _share(reference.nulls, reference.rows)) * (window.rows > 0),
         unseen_share=_share(window.unseen_rows, window.rows),

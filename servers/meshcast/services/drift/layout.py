@@ -193,7 +193,8 @@ class Layout:
         """
         found = np.full((len(self.features), len(ranks)), np.nan)
         if tally.sketches is not None and self.cuts:
-            found[: len(self.cuts)] = tally.sketches.quantiles(ranks) * self._units + self._origins
+            with np.errstate(over="ignore"):
+                found[: len(self.cuts)] = tally.sketches.quantiles(ranks) * self._units + self._origins
         return found
 
     def violations(self, observations: Observations, path: str = "observations") -> dict[str, str]:

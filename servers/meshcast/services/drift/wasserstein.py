@@ -21,6 +21,7 @@ __all__ = ["wasserstein"]
 Matrix = NDArray[np.float64]
 
 _COARSE = 8.0  # over k: share of a bin's rows below which the sketch's error of 2.8 / k is no small part of it
+_LARGEST = float(np.finfo(np.float32).max)
 _STEPS = 16  # points in an outermost bin of which only the end is known
 
 
@@ -65,7 +66,9 @@ def wasserstein(layout: Layout, reference: Tally, window: Tally) -> NDArray[np.f
     else:
         points, places = _chosen(_sketched(layout, window, there), known, starts, counts, window.sketches)
     after = _placed(points, places, starts, counts, is_few)
-    found[there] = np.array([cut.unit for cut in cuts]) * _between(before, after)
+    with np.errstate(over="ignore"):  # no number where float64 cannot hold it
+        moved = np.array([cut.unit for cut in cuts]) * _between(before, after)
+    found[there] = np.where(np.isfinite(moved), moved, np.nan)
     return found
 
 
@@ -173,7 +176,9 @@ def _guessed(window: Tally, there: NDArray[np.int64], cuts: Sequence[Cuts], inne
     points = np.empty((len(there), 2 * _STEPS + inner.shape[1]))
     weights = np.zeros_like(points)
     for row, weight, f, cut, known in zip(points, weights, there.tolist(), cuts, inner, strict=True):
-        low, high = (window.extremes[f] - cut.origin) / cut.unit
+        with np.errstate(over="ignore"):
+            ends = (window.extremes[f] - cut.origin) / cut.unit
+        low, high = np.clip(ends, -_LARGEST, _LARGEST).tolist()
         first, last = float(cut.bins[0]), float(cut.bins[-1])
         row[:_STEPS] = np.linspace(min(low, first), first, _STEPS, endpoint=False)
         row[_STEPS:-_STEPS] = known

@@ -186,3 +186,27 @@ def test_p_values_under_the_null_are_seldom_small() -> None:
     for name in ("kolmogorov_smirnov", "nulls"):
         assert (found[name].p_value < 0.05).mean() < 0.09
         assert (found[name].p_value < 0.5).mean() > 0.25
+
+
+ODD = {
+    "huge": np.r_[-1.7e308, 1.7e308, 0.0],
+    "tiny": np.r_[1e-310, -1e-320, 5e-324],
+    "constant": np.full(3, 0.1),
+    "nulls": np.full(3, np.nan),
+    "infinite": np.r_[np.inf, -np.inf, np.nan],
+    "far": 1e12 + np.arange(3.0),
+    "usual": np.arange(3.0),
+}
+
+
+@pytest.mark.parametrize("first", ODD)
+@pytest.mark.parametrize("second", ODD)
+def test_no_values_are_too_odd_to_be_compared(first: str, second: str) -> None:
+    layout, reference, window = tallied(numbers(np.tile(ODD[first], 50)), numbers(np.tile(ODD[second], 40)))
+    for sketches in (window.sketches, None):
+        window.sketches = sketches
+        found = effects_of(layout, reference, window)
+        assert not np.isinf(np.stack(found)).any()
+        assert 0 <= found.kolmogorov_smirnov[0] <= 1 and 0 <= found.jensen_shannon[0] <= 1
+        for test in tests_of(layout, reference, window).values():
+            assert np.isnan(test.p_value[0]) or 0 <= test.p_value[0] <= 1
