@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from meshcast.observations import CategoryColumn, Observations
@@ -16,6 +17,8 @@ from meshcast.services.drift.packing import pack, unpack
 from meshcast.services.drift.tally import Tally
 
 __all__ = ["Group", "empty_tally", "group_from_bytes", "group_to_bytes"]
+
+log = structlog.get_logger()
 
 _REFERENCE, _OPEN, _CLOSED = b"DGR1", b"DGO1", b"DGC1"
 
@@ -88,7 +91,7 @@ class Group:
     def closed_to_bytes(self) -> bytes:
         """What changes when a window closes."""
         arrays = {"total": _raw(self.total.to_bytes()), "evidence": _raw(self.evidence.to_bytes())}
-        head: dict[str, Any] = {"log_value": None}
+        head: dict[str, Any] = {"log_value": None, "bets": self.bets.digest.hex()}
         if self.last is not None:
             step = self.last.step
             head["log_value"] = float(step.log_value) if np.isfinite(step.log_value) else None
@@ -112,7 +115,7 @@ class Group:
             self.total = self._own(arrays.pop("total"))
             counted = self._own(window["window"])
             self.window = counted if counted.rows else self._nothing
-            self.evidence = Evidence.from_bytes(arrays.pop("evidence").tobytes(), self.bets)
+            self._restore_evidence(arrays.pop("evidence").tobytes(), str(head["bets"]))
             if "last" in arrays:
                 tally = self._own(arrays.pop("last"))
                 log_value = -np.inf if head["log_value"] is None else float(head["log_value"])
@@ -122,6 +125,12 @@ class Group:
                 )
         except (KeyError, TypeError, ValueError) as wrong:
             raise CorruptData(f"what a group of columns has counted cannot be read: {wrong}") from wrong
+
+    def _restore_evidence(self, data: bytes, digest: str) -> None:
+        if digest == self.bets.digest.hex():
+            self.evidence = Evidence.from_bytes(data, self.bets)
+        else:  # less evidence is never a false alarm
+            log.warning("evidence begins anew: bets are made otherwise in this version of the service", group=self.name)
 
     def _own(self, data: NDArray[Any]) -> Tally:
         tally = Tally.from_bytes(data.tobytes())
