@@ -15,7 +15,7 @@ from meshcast.api.drift.v1 import drift_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
 from meshcast.columns import pack_floats
 from meshcast.observations import Observations
-from meshcast.rpc import Deadline, InvalidInput, MeshError, NotFound, Precondition, prediction_id, to_item
+from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFound, Precondition, prediction_id, to_item
 from meshcast.runtime import (
     LOW,
     ServiceContext,
@@ -111,7 +111,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
                 return
             try:
                 await self._subjects.reference(SHIPPED_SUBJECT)
-            except NotFound:
+            except (NotFound, CorruptData):  # a damaged one is made anew, too
                 version = SHIPPED_VERSION if SHIPPED_VERSION in self._mesh.model.versions else self._mesh.model.live
                 await set_shipped(self._subjects, self._table, version)
             self._is_shipped = True
