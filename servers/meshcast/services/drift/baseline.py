@@ -12,7 +12,7 @@ _STAKES = np.exp2(-np.arange(1.0, 9.0))  # of the money: small ones suit many lo
 _SLACK = -np.log1p(-_STAKES) - _STAKES
 
 
-def upper_mean(count: int, total: float, squares: float, *, chance: float) -> float:
+def upper_mean(count: float, total: float, squares: float, *, chance: float) -> float:
     """Upper bound of the mean of losses between 0 and 1 that come independently from one distribution.
 
     For losses of 0 and 1 it is the bound of Clopper and Pearson. For others it is Bernstein's with the variance that
@@ -21,7 +21,7 @@ def upper_mean(count: int, total: float, squares: float, *, chance: float) -> fl
     Markov's inequality the money reaches `stakes / chance` under no stake but with `chance`.
 
     Args:
-        count: losses seen, at least 1.
+        count: losses seen, at least 1; less where they tell of each other.
         total: their sum.
         squares: sum of their squares.
         chance: that the true mean lies above.
@@ -30,7 +30,7 @@ def upper_mean(count: int, total: float, squares: float, *, chance: float) -> fl
         At most 1.
     """
     if squares == total:
-        return float(share_above(np.array([total]), np.array([float(count)]), np.array([chance]))[0])
+        return float(share_above(np.array([total]), np.array([count]), np.array([chance]))[0])
     mean = total / count
     variance = max(0.0, squares / count - mean * mean)
     cost = math.log(len(_STAKES) / chance) / count

@@ -4,12 +4,16 @@ With m the mean while all is well, each bet k multiplies its money by 1 + bet_k 
 where each loss x, given those before it, is m at most on average. Money is put in at every loss, M <- (M + 1) * factor,
 and an alarm is raised when the weighted mean of M over the bets reaches the number of losses that are to pass before a
 false alarm: M less the count of losses is a supermartingale, so the mean time to it is that number at least (Shin,
-Ramdas and Rinaldo, E-detectors, arXiv 2203.03532). For losses of 0 and 1 the factor is the likelihood ratio. Losses
-that come in bursts break the condition, and alarms come sooner then; `bench/drift_losses.py` has by how much.
+Ramdas and Rinaldo, E-detectors, arXiv 2203.03532). For losses of 0 and 1 the factor is the likelihood ratio.
 
 Where m is not given it is learnt from a warm-up, as an upper bound that fails with chance `LEARN_CHANCE` at most; the
 number that M has to reach is that much higher. Later losses make the bound tighter, at each doubling, but never raise
 it: what a drift adds to the mean cannot leak in.
+
+Losses that come in bursts break the condition above: neighbours tell of each other. The warm-up also tells whether the
+sums of its blocks vary more than those of independent losses would; if so, all gains are divided by how much more, and
+a bound counts that many fewer losses. Where a baseline is given nothing is known of bursts, and alarms come sooner;
+`bench/drift_losses.py` has by how much.
 """
 
 import json
@@ -19,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri
 
 from meshcast.rpc.errors import CorruptData
 from meshcast.services.drift.baseline import upper_mean
@@ -33,18 +38,21 @@ LEARN_CHANCE = 0.1
 RECENT = 1_000
 """Losses behind `LossWatch.recent`, and quiet ones after which an alarm no longer stands."""
 
+_BLOCKS = 40  # of the warm-up, to see bursts by
+_BLOCK_MIN = 5
+_BURSTS_CHANCE = 0.05  # of seeing bursts where there are none
 _RISES = (0.12, 0.2, 0.33, 0.6, 1.2)  # in standard deviations of the loss: each is seen by a bet of its own
 _WEIGHTS = (0.3, 0.25, 0.2, 0.15, 0.1)
 _ALL_IN = 0.9  # most of the money of a bet that a loss of 0 may take
 _MEAN_MIN = 1e-9
 _SEGMENT_MIN, _SEGMENT_MAX = 256, 4_096
 _ANCHOR = 1 << 16  # positions at which sums begin anew, so that they stay exact; the same however a stream is cut
-_FORMAT = 1
+_FORMAT = 2
 _HEAD = struct.Struct("<4sI")
 _MAGIC = b"MCLW"
 _PLAIN = (
     "loss_max", "warm_up", "losses_to_false_alarm", "is_learnt", "losses", "is_raised", "_mean", "_upper", "_checks",
-    "_raised_at",
+    "_bursts", "_raised_at",
 )  # fmt: skip
 
 
@@ -87,7 +95,8 @@ class LossWatch:
         self._mean: float | None = None if baseline is None else baseline / loss_max
         self._upper: float | None = self._mean
         self._checks = 0
-        self._sums: Floats = np.zeros(2)  # of losses and of their squares, until a bound no longer changes
+        self._sums: Floats = np.zeros(4)  # of losses, of their squares, before this block, of squares of blocks' sums
+        self._bursts = 1.0
         self._recent: Floats = np.zeros(0)
         self._raised_at = -1
         bets = len(_RISES)
@@ -151,6 +160,8 @@ class LossWatch:
         stops = [_ANCHOR - self.losses % _ANCHOR]
         if self.is_learnt:
             stops.append((self.warm_up << self._checks) - self.losses)
+            if not self._checks:
+                stops.append(self._block - self.losses % self._block)
         if self.is_raised:
             stops.append(RECENT - (self.losses - self._raised_at) % RECENT)
         return min(stops)
@@ -159,7 +170,7 @@ class LossWatch:
         """Plays the losses up to an alarm; how many that were, and the alarm."""
         assert self._upper is not None
         bets = _bets(self._upper)
-        gains = np.log1p(bets[:, None] * (part - max(self._upper, _MEAN_MIN)))
+        gains = np.log1p(bets[:, None] * (part - max(self._upper, _MEAN_MIN))) / self._bursts
         # Sums and money in the form that depends on the losses alone, one after the other, not on where they are cut.
         sums = np.cumsum(np.concatenate([self._sum[:, None], gains], axis=1), axis=1)
         money = np.concatenate([self._money[:, None], -sums[:, :-1]], axis=1)
@@ -188,7 +199,10 @@ class LossWatch:
         if self.is_learnt:
             # One after the other, so that the sums do not hang on how the stream is cut.
             self._sums[0] = np.cumsum(np.concatenate([self._sums[:1], part]))[-1]
-            self._sums[1] = np.cumsum(np.concatenate([self._sums[1:], part * part]))[-1]
+            self._sums[1] = np.cumsum(np.concatenate([self._sums[1:2], part * part]))[-1]
+            if not self._checks and self.losses % self._block == 0:
+                self._sums[3] += (self._sums[0] - self._sums[2]) ** 2
+                self._sums[2] = self._sums[0]
             if self.losses == self.warm_up << self._checks:
                 self._learn()
         if self.losses % _ANCHOR == 0:
@@ -200,11 +214,31 @@ class LossWatch:
             self.is_raised = float(self._recent.mean()) > self._upper
 
     def _learn(self) -> None:
+        if not self._checks:
+            self._bursts = self._seen_bursts()
         self._checks += 1
-        mean = self._sums[0] / self.losses
-        upper = upper_mean(self.losses, *self._sums, chance=LEARN_CHANCE / 2**self._checks)
+        total, squares = self._sums[:2]
+        chance = LEARN_CHANCE / 2**self._checks
+        upper = upper_mean(self.losses / self._bursts, total / self._bursts, squares / self._bursts, chance=chance)
         if self._upper is None or upper < self._upper:
-            self._mean, self._upper = float(mean), upper
+            self._mean, self._upper = float(total / self.losses), upper
+
+    def _seen_bursts(self) -> float:
+        """How much more the sums of the warm-up's blocks vary than those of independent losses; 1 where that is chance.
+
+        From the warm-up alone: later on a drift would look the same.
+        """
+        blocks = self.losses // self._block
+        total, squares, before, blocks_squares = self._sums
+        variance = squares - total * total / self.losses
+        if variance <= 0:
+            return 1.0
+        more = (blocks_squares - before * before / blocks) / (blocks - 1) / (self._block * variance / self.losses)
+        return float(more) if more * (blocks - 1) > chdtri(blocks - 1, _BURSTS_CHANCE) else 1.0
+
+    @property
+    def _block(self) -> int:
+        return max(_BLOCK_MIN, self.warm_up // _BLOCKS)
 
     def _clear(self) -> None:
         self._sum = np.zeros_like(self._sum)
@@ -232,7 +266,7 @@ class LossWatch:
             if (
                 magic != _MAGIC
                 or head.pop("format") != _FORMAT
-                or len(values) != 2 + 4 * len(_RISES) + min(head["losses"], RECENT)
+                or len(values) != 4 + 4 * len(_RISES) + min(head["losses"], RECENT)
             ):
                 raise ValueError("of another format")
             watch = cls(loss_max=head["loss_max"])
@@ -240,7 +274,7 @@ class LossWatch:
                 setattr(watch, name, head[name])
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise CorruptData(f"The state of watched losses cannot be read: {error}") from error
-        cuts = np.cumsum([2, *[len(_RISES)] * 4])
+        cuts = np.cumsum([4, *[len(_RISES)] * 4])
         parts: list[Floats] = np.split(values, cuts)
         watch._sums, watch._sum, watch._money, watch._lowest, _, watch._recent = parts
         watch._start = parts[4].astype(np.int64)

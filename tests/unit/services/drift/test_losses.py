@@ -100,6 +100,20 @@ def test_an_alarm_stands_until_losses_are_quiet_again() -> None:
     assert not watch.is_raised
 
 
+def test_losses_in_bursts_are_taken_for_fewer_than_they_are() -> None:
+    rng = np.random.default_rng(0)
+    alarms, bounds = 0, []
+    for _ in range(20):
+        losses = np.repeat(errors((0.1, 1_000), seed=int(rng.integers(1 << 30))), 10)  # each ten times
+        watch = LossWatch(losses_to_false_alarm=1e4)
+        alarms += bool(watch.update(losses))
+        bounds.append(watch.baseline_upper or 0.0)
+    assert alarms <= 8 and np.count_nonzero(np.array(bounds) > 0.1) >= 15
+    risen = LossWatch()
+    found = risen.update(np.repeat(errors((0.1, 1_000), (0.4, 200)), 10))
+    assert found and found[-1].position > 10_000
+
+
 def test_losses_of_any_scale_are_watched_alike() -> None:
     losses = errors((0.1, 3_000), (0.4, 200))
     one, cents = LossWatch(baseline=0.1), LossWatch(baseline=10, loss_max=100)
