@@ -120,12 +120,13 @@ def drift(
         window=window_rows.sample,
         notes=(*files.notes(), *asked.notes),
     )
+    if html is not None:
+        write_html(html, found)  # first: who reads the print may stop early
     if as_json:
         print(json.dumps(document(found), indent=2, ensure_ascii=False))
     else:
         print_drift(console, found)
     if html is not None:
-        write_html(html, found)
         console.print(f"page written to {html}", highlight=False, markup=False, soft_wrap=True)
     return int(ExitCode.DRIFT) if _fails(found, fail_on) else 0
 

@@ -212,9 +212,9 @@ def p_text(p: float) -> str:
     """A p-value as a person would write it.
 
     >>> p_text(0.43), p_text(3.2e-9), p_text(0.0)
-    ('0.43', '3e-09', 'below 1e-300')
+    ('0.43', '3e-09', '< 1e-99')
     """
-    return "below 1e-300" if p <= 0 else f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}"
+    return "< 1e-99" if p < 1e-99 else f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,6 +1,6 @@
 """What `meshcast drift` found out as a page: the verdict, what to do, and each feature's picture beside its numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from meshcast.cli.drift_found import (
@@ -26,6 +26,7 @@ from meshcast.client import DriftAlarm, FeatureDrift
 __all__ = ["drift_page", "write_html"]
 
 _FEATURES_TOLD = 200
+_SHORT_NAME = 28  # characters that a table need not break
 _FEATURES_RANKED = 24
 _FEATURES_DRAWN = 16
 _NEAREST_DRAWN = 4  # where none has drifted
@@ -98,34 +99,43 @@ def _alarm_cells(alarm: DriftAlarm) -> tuple[object, ...]:
 
 def _features(found: DriftFound) -> Iterator[Html]:
     features = order_of(found, _FEATURES_TOLD)
+    drifted = [one for one in features if one.is_drifted]
     over = any(one.evidence is not None for one in features)
-    headings = ("feature", "severity", "blame", "distance", "PSI", "evidence" if over else "p", "weight", "what moved")
     told = "Distance: the largest gap of the two distribution functions, 0 to 1. PSI in nats. "
     told += (
         "Evidence: powers of ten from an alarm of its own."
         if over
         else "P of each feature alone: of many features some are small by chance."
     )
-    beside = table(told, headings, [_cells(one) for one in features], numbers=(2, 3, 4, 5, 6), words=(1,))
-    drifted = sum(one.is_drifted for one in features)
     yield figure(
         blame_picture(features[:_FEATURES_RANKED]),
         "Features by how far they moved.",
-        f"Drift is called for {drifted:,} of {sum(one.role != 'derived' for one in found.report.features):,} features, "
-        "all tests together; those are coloured.",
-        beside,
+        f"Drift is called for {len(drifted):,} of {sum(one.role != 'derived' for one in found.report.features):,} "
+        "features, all tests together; those are coloured.",
+        _feature_table(told, features, is_over=over),
     )
     if drifted:
-        yield table(
-            "Features that drift is called for.",
-            headings,
-            [_cells(one) for one in features if one.is_drifted],
-            numbers=(2, 3, 4, 5, 6),
-            words=(1,),
-        )
+        yield _feature_table("Features that drift is called for.", drifted, is_over=over)
 
 
-def _cells(one: FeatureDrift) -> tuple[object, ...]:
+def _feature_table(caption: str, features: Sequence[FeatureDrift], *, is_over: bool) -> Html:
+    weighted = any(one.importance != 1 for one in features)
+    headings = [
+        *("feature", "severity", "blame", "distance", "PSI", "evidence" if is_over else "p"),
+        *(["weight"] if weighted else []),
+        "what moved",
+    ]
+    names_are_short = max(len(one.name) for one in features) <= _SHORT_NAME
+    return table(
+        caption,
+        headings,
+        [_cells(one, weighted=weighted) for one in features],
+        numbers=range(2, len(headings) - 1),
+        words=(0, 1) if names_are_short else (1,),
+    )
+
+
+def _cells(one: FeatureDrift, *, weighted: bool) -> tuple[object, ...]:
     p = evidence_of(one)
     told = evidence_text(one.evidence) if one.evidence is not None else "-" if p is None else p_text(p)
     name = f"{one.name} (output)" if one.role == "output" else one.name
@@ -136,7 +146,7 @@ def _cells(one: FeatureDrift) -> tuple[object, ...]:
         f"{one.effects.kolmogorov_smirnov:.3f}",
         number(one.effects.population_stability),
         told,
-        number(one.importance),
+        *([number(one.importance)] if weighted else []),
         quoted(one.what),
     )
 
