@@ -28,7 +28,7 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
-demo: $(VENV)/.installed-demo ## Start the mesh, predict 11,005 real posts, judge their texts, forecast a year, show how all did, stop it.
+demo: $(VENV)/.installed-demo ## Start the mesh, predict 11,005 real posts, judge their texts, forecast a year, tell what drifted, show how all did, stop it.
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.installed-dev ## Run every test; ARGS are handed to pytest.

@@ -2,9 +2,9 @@
 
 Writes the demo's posts file, starts the mesh on free ports, streams all 11,005 posts through the gateway, prints
 predictions beside what happened and, for 2017 (which training never saw), the error and the interval coverage beside
-the baselines; judges the texts of 2017 beside chance, names what moved one, and what works in them; forecasts the
-account's daily engagement, asks for a composite answer, and stops the mesh. Loads no torch. Exits 0 when all of that
-went well.
+the baselines; judges the texts of 2017 beside chance, names what moved one, and what works in them; tells when the
+account's posts left those of 2014; forecasts its daily engagement, asks for a composite answer, and stops the mesh.
+Loads no torch. Exits 0 when all of that went well.
 """
 
 import shlex
@@ -103,6 +103,10 @@ def main() -> int:
                         f"pip install -e '.\\[embed]', then {BUILD_EMBEDDER}",
                         highlight=False,
                     )
+                tool(
+                    *("demo_drift.py", str(posts), *state),
+                    title="What drifted: 2014 is the reference, 2015 to 2017 are observed in order",
+                )
                 tool(
                     *("demo_growth.py", str(posts), str(daily), *state),
                     title="The account's daily engagement, forecast every 14 days of 2017",

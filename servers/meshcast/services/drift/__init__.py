@@ -19,5 +19,6 @@ SERVICE = ServiceSpec(
     shipped=AUTOENCODER.shipped,
     train="meshcast.services.drift.publish:train_file",
     example="meshcast.services.drift.example:EXAMPLE",
+    observed={},  # it does not watch itself
     settings=DriftSettings,
 )
