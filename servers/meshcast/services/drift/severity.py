@@ -1,7 +1,8 @@
 """Severity: effect x importance x evidence, cut into named levels; a p-value alone is never severe.
 
-An effect is measured in how far rows moved, not in how surely that was seen: the sampling error of so many rows is
-taken off, so that the same change has the same level at any number of rows. Evidence says whether a change is believed.
+An effect is measured in how far rows moved, not in how surely that was seen: what so many rows may show by chance, two
+standard errors, is taken off its square, so that the same change has about the same level at any number of rows, and a
+handful of rows none. Evidence says whether a change is believed.
 """
 
 from enum import IntEnum
@@ -76,7 +77,7 @@ ANCHORS = Anchors()
 
 
 def effect_sizes(effects: Effects, groups: NDArray[np.int64], reference_rows: int, window_rows: int) -> Vector:
-    """How far each feature moved, 0 to 1: the largest of its measures, each x / (x + its anchor), sampling error off.
+    """How far each feature moved, 0 to 1: the largest of its measures, each x / (x + its anchor), chance off.
 
     Args:
         effects: of the window, F features.
@@ -91,14 +92,17 @@ def effect_sizes(effects: Effects, groups: NDArray[np.int64], reference_rows: in
         return np.zeros(len(effects.kolmogorov_smirnov))
     error = 1 / reference_rows + 1 / window_rows  # variance of a difference of two means, in the values' own
     is_ordered = ~np.isnan(effects.wasserstein)
-    apart = _beyond(effects.kolmogorov_smirnov, np.where(is_ordered, 0.75, 0.16 * groups) * error)
+    chance = groups - 1 + 2 * np.sqrt(2 * (groups - 1))  # of chi-squared: its mean and two standard deviations
+    apart = _beyond(effects.kolmogorov_smirnov, np.where(is_ordered, 1.85, 0.16 * groups + 1) * error)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = (
-            (_beyond(effects.wasserstein_sd, error), ANCHORS.wasserstein_sd),
-            # of two samples of one distribution: a chi-squared variable of groups - 1 degrees, in these units
-            (np.maximum(effects.population_stability - (groups - 1) * error, 0), ANCHORS.population_stability),
+            (_beyond(effects.wasserstein_sd, 4 * error), ANCHORS.wasserstein_sd),
+            (np.maximum(effects.population_stability - chance * error, 0), ANCHORS.population_stability),
             (np.where(is_ordered, 0, apart), ANCHORS.total_variation),
-            (np.minimum(_beyond(np.abs(np.log(effects.spread_ratio)), error), _SPREAD_OF_KS * apart), ANCHORS.spread),
+            (
+                np.minimum(_beyond(np.abs(np.log(effects.spread_ratio)), 4 * error), _SPREAD_OF_KS * apart),
+                ANCHORS.spread,
+            ),
             (_beyond(np.abs(effects.null_share), error / 4), ANCHORS.null_share),
             (effects.unseen_share, ANCHORS.unseen_share),
             # what has no standard deviation: a constant that became another
@@ -164,5 +168,5 @@ def overall(scores: Vector, importances: Vector, drifted: NDArray[np.bool_], is_
 
 
 def _beyond(measure: Vector, variance: float | NDArray[np.floating]) -> Vector:
-    """A measure without what sampling error adds to its square."""
+    """A measure without what chance may add to its square."""
     return np.asarray(np.sqrt(np.maximum(measure**2 - variance, 0)))
