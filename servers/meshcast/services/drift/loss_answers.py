@@ -222,6 +222,8 @@ def _notes(question: PerformanceQuestion, watch: LossWatch, is_known: bool) -> l
         notes.append(f"{watch.losses} of the {watch.warm_up} losses that the baseline is learnt from are there")
     elif watch.losses < RECENT:
         notes.append(f"`recent` is the mean of {_losses(watch.losses)}: they are still few")
+    if watch.bursts > 1:
+        notes.append(f"losses came in bursts while the baseline was learnt: {watch.bursts:.1f} are counted as one")
     if is_known:
         kept = []
         if question.baseline is not None and watch.baseline is not None and question.baseline != watch.baseline:

@@ -121,6 +121,11 @@ class LossWatch:
         return float(self._recent.mean()) * self.loss_max if len(self._recent) else None
 
     @property
+    def bursts(self) -> float:
+        """How many losses tell as much as one would that came by itself; 1 where the warm-up showed no bursts."""
+        return self._bursts
+
+    @property
     def log_value(self) -> float:
         """Natural logarithm of the evidence; minus infinity while nothing speaks for a rise."""
         values = self._sum + self._money + np.log(_WEIGHTS)
