@@ -71,9 +71,9 @@ def energy_of(reference: Observations) -> tuple[EnergySample, DerivedReference] 
     if reference.rows < REFERENCE_ROWS_MIN:
         return None
     order = np.random.default_rng([_SEED, reference.rows]).permutation(reference.rows)
-    sampled = min(SAMPLE_ROWS_MAX, reference.rows // 2)
-    sample = EnergySample.from_rows(Space.of(reference), reference.take(np.sort(order[:sampled])))
-    others = reference.take(np.sort(order[sampled : sampled + COMPARED_ROWS_MAX]))
+    kept = min(SAMPLE_ROWS_MAX, reference.rows // 2)
+    others = reference.take(np.sort(order[kept : kept + COMPARED_ROWS_MAX]))
+    sample = EnergySample.from_rows(Space.of(others), reference.take(np.sort(order[:kept])))
     return sample, derived_reference(energy_columns(sample, others))
 
 

@@ -80,6 +80,7 @@ class HeldSubjects:
         self._stack = AsyncExitStack()
         self._news = asyncio.Event()
         self.newest_alarm_id = 0  # on disk
+        self.observed_rows = 0  # by this process
 
     async def __aenter__(self) -> Self:
         for name in await self._store.subjects():
@@ -101,6 +102,11 @@ class HeldSubjects:
     def waiting(self) -> int:
         """Calls that wait for their subject or for the worker, or are being worked for."""
         return self._waiting
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the subjects in memory, when each was last on its way to the disk."""
+        return sum(entry.state_bytes for entry in self._entries.values() if entry.subject is not None)
 
     def entry(self, name: str) -> Entry:
         """A subject.
@@ -249,6 +255,7 @@ class HeldSubjects:
         except Exception:
             self._lose(entry)
             raise
+        self.observed_rows += rows.rows
         return windows, alarms
 
     def _lose(self, entry: Entry) -> None:
@@ -286,7 +293,7 @@ class HeldSubjects:
 
     def _make_room(self, kept: Entry) -> None:
         """Lets go of what was asked for longest ago and is on disk, where too much is held."""
-        held = sum(entry.state_bytes for entry in self._entries.values() if entry.subject is not None)
+        held = self.state_bytes
         for entry in list(self._entries.values()):
             if held <= MEMORY_BYTES_MAX:
                 return

@@ -24,6 +24,7 @@ from meshcast.services.drift.detectable import smallest_shift_sd
 from meshcast.services.drift.held import HeldSubjects
 from meshcast.services.drift.history import ReportFilter, ReportPage, StoredReport
 from meshcast.services.drift.loss_states import Losses
+from meshcast.services.drift.metrics import SubjectMetrics
 from meshcast.services.drift.packed_rows import rows_to_bytes
 from meshcast.services.drift.setting import References
 from meshcast.services.drift.settings import DriftSettings
@@ -83,6 +84,7 @@ class Subjects:
         self._hooks, self._now_us = hooks, now_us
         self._store = Store(root, registry=registry)
         self._held = HeldSubjects(self._store, model)
+        self._registry, self._metrics = registry, SubjectMetrics(self._held)
         self._losses = Losses(self._held, self._store)
         self._references = References(
             root,
@@ -102,6 +104,9 @@ class Subjects:
         async with AsyncExitStack() as stack:
             for part in (self._store, self._held, self._references):
                 await stack.enter_async_context(part)
+            if self._registry is not None:
+                self._registry.register(self._metrics)
+                stack.callback(self._registry.unregister, self._metrics)
             self._stack = stack.pop_all()
         return self
 
