@@ -86,6 +86,8 @@ def drift(
     if not over and false_alarms is not None:
         raise Problem("--false-alarms is a year's, over many windows", way_out="--window 1000, or --chance for one")
     length = window_size(size)
+    if length.duration is not None and columns.time is None:
+        raise Problem(f"--window {size} is a time, and the rows have none", way_out="--time COLUMN names their times")
     if html is not None:
         check_html(html)  # before anything is read
     console = Console(stderr=as_json)

@@ -248,21 +248,23 @@ def _check_chosen(file: RawFile, names: list[str], choices: Choices, kinds: Mapp
     if choices.time is not None:
         needed[choices.time] = "there is no such column"
     readable = [name for name in names if name not in file.unreadable]
-    wrong = [(name, _missing(name, why, names)) for name, why in wanted.items() if name not in names]
-    wrong += [(name, _missing(name, why, readable)) for name, why in needed.items() if name not in readable]
+    wrong = [(name, why) for name, why in wanted.items() if name not in names]
+    wrong += [(name, why) for name, why in needed.items() if name not in readable]
+    hint = _hint(wrong[0][0], readable) if wrong else ""
     twice = set(choices.numeric) & set(choices.categorical)
     wrong += [(name, "is named as numbers and as categories") for name in sorted(twice)]
     if wrong:
-        column, text = wrong[0]
+        column, why = wrong[0]
         more = f" ({len(wrong) - 1} more columns)" if len(wrong) > 1 else ""
-        text = f"{file.source}, column {column!r}: {text}{more}"
+        text = f"{file.source}, column {column!r}: {why}{hint}{more}"
         raise InvalidInput(text, violations=wrong[:_FAULTS_MAX], file=file.source, column=column)
 
 
-def _missing(name: str, why: str, names: list[str]) -> str:
+def _hint(name: str, names: list[str]) -> str:
+    """What may have been meant."""
     near = difflib.get_close_matches(name, names, n=1)
     shown = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"{why}; did you mean {near[0]!r}?" if near else f"{why}; found are {shown}"
+    return f"; did you mean {near[0]!r}?" if near else f"; found are {shown}"
 
 
 def _refusal(source: str, place: Place, faults: list[tuple[int, str, str]]) -> InvalidInput:
