@@ -1514,7 +1514,9 @@ class JointTest(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     WHAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the test: `kolmogorov_smirnov_max`, `energy`, `autoencoder_error`, `autoencoder_code`, `outputs`."""
+    """Name of the test: `kolmogorov_smirnov_max`, `share_max`, `energy`, `nearness`, `second_moments`, `outputs`,
+    `autoencoder_error`, `autoencoder_code`.
+    """
     is_present: _builtins.bool
     """False when it is not part of this report; `why` says why."""
     why: _builtins.str
