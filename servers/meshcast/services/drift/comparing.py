@@ -85,7 +85,7 @@ def given_comparison(reference: Reference, observations: Observations) -> Compar
         window=reference.layout.tally(observations),
         start_us=None if span is None else span[0],
         end_us=None if span is None else span[1],
-        rows=conformed(observations, {one.name: one.kind for one in reference.layout.features}),
+        rows=conformed(observations, reference.layout.kinds),
         log_threshold=-float(np.log(reference.options.false_alarms_a_year)),
         window_starts={},
     )
@@ -97,9 +97,19 @@ def conformed(observations: Observations, kinds: Mapping[str, str]) -> Observati
     Args:
         observations: the rows.
         kinds: `numeric` or `categorical`, by the column's name.
+
+    Returns:
+        The very rows where no column is of the other kind.
     """
+    odd = {
+        name: kind
+        for name, kind in kinds.items()
+        if name in (observations.numeric if kind == "categorical" else observations.categorical)
+    }
+    if not odd:
+        return observations
     numeric, categorical = dict(observations.numeric), dict(observations.categorical)
-    for name, kind in kinds.items():
+    for name, kind in odd.items():
         if kind == "categorical" and numeric.pop(name, None) is not None:
             categorical[name] = CategoryColumn(np.full(observations.rows, -1, dtype=np.int32), ())
         elif kind == "numeric" and categorical.pop(name, None) is not None:

@@ -14,6 +14,7 @@ from meshcast.rpc.errors import CorruptData, InvalidInput
 from meshcast.services.drift.category_slots import CATEGORIES_MAX, is_known, slots_of
 from meshcast.services.drift.counting import Numbers, count_categories, count_numbers, places_of
 from meshcast.services.drift.cuts import Cuts, cuts_of, ranks_of
+from meshcast.services.drift.dependence import inflations
 from meshcast.services.drift.packing import pack, unpack
 from meshcast.services.drift.sketches import Sketches
 from meshcast.services.drift.tally import Tally
@@ -57,6 +58,7 @@ class Layout:
         categories: of each categorical feature the categories with a slot of their own, most frequent first.
         known: of each categorical feature the hashes of the reference's other categories, ascending, uint64.
         singletons: shape (features,), int64, categories that the reference has once; 0 for numeric features.
+        inflation: shape (features,), float64, rows of the reference to an independent one, as `inflations` has it.
         ranks: shape (r,), float64, where the reference's quantile functions are held; widths: what each stands for.
         bins: shape (features,), int32, value slots in use of each feature.
         slots: value slots of the widest feature + 2: nulls are counted in slot -2, unseen categories in slot -1.
@@ -75,10 +77,11 @@ class Layout:
         categories: tuple[tuple[str, ...], ...],
         known: tuple[NDArray[np.uint64], ...],
         singletons: NDArray[np.int64],
+        inflation: NDArray[np.float64],
         rank_points: int,
     ) -> None:
         self.features, self.rows, self.cuts, self.categories, self.known = features, rows, cuts, categories, known
-        self.singletons = singletons
+        self.singletons, self.inflation = singletons, inflation
         self.rank_points = rank_points
         self.ranks, self.widths = ranks_of(rank_points)
         self.bins: NDArray[np.int32] = np.array(
@@ -151,6 +154,7 @@ class Layout:
             categories=tuple(one[0] for one in sorts),
             known=tuple(one[1] for one in sorts),
             singletons=np.array([0] * len(observations.numeric) + [one[2] for one in sorts], dtype=np.int64),
+            inflation=inflations(observations),
             rank_points=rank_points,
         )
 
@@ -161,6 +165,11 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
         return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def kinds(self) -> dict[str, Literal["numeric", "categorical"]]:
+        """Kinds of the features, by their names."""
+        return {feature.name: feature.kind for feature in self.features}
 
     @cached_property
     def ordered(self) -> NDArray[np.bool_]:
@@ -304,7 +313,7 @@ class Layout:
             "rank_points": self.rank_points,
             "fingerprint": self.fingerprint,
         }
-        arrays: dict[str, NDArray[Any]] = {"singletons": self.singletons}
+        arrays: dict[str, NDArray[Any]] = {"singletons": self.singletons, "inflation": self.inflation}
         for at, cut in enumerate(self.cuts):
             arrays |= {f"{name}.{at}": getattr(cut, name) for name in _CUT_ARRAYS}
         arrays |= {f"known.{at}": known for at, known in enumerate(self.known)}
@@ -331,6 +340,7 @@ class Layout:
                 categories=categories,
                 known=tuple(arrays[f"known.{at}"] for at in range(len(categories))),
                 singletons=arrays["singletons"],
+                inflation=arrays["inflation"],
                 rank_points=int(head["rank_points"]),
             )
         except (KeyError, TypeError, ValueError) as wrong:

@@ -152,7 +152,7 @@ def _bounds(layout: Layout, tally: Tally, at: int, lowest: float, highest: float
     counts = tally.counts[at, : len(edges) + 1].astype(np.float64)
     counts[[0, -1]] -= tally.infinite[at] if len(edges) else tally.infinities[at]
     shares = counts / max(counts.sum(), 1.0)
-    bounds = np.concatenate([[min(lowest, *edges[:1])], edges, [max(highest, *edges[-1:])]])
+    bounds = np.concatenate([[min([lowest, *edges[:1]])], edges, [max([highest, *edges[-1:]])]])
     first, last = float(shares[0]), float(shares[-1])
     if tally.sketches is None or max(first, last) < _WIDE_SHARE or not len(edges):
         return bounds, shares

@@ -1,10 +1,15 @@
-"""Streams: chunks that are prepared side by side are let through in their order."""
+"""Streams: chunks that are prepared side by side are let through in their order, and hold bounded memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
-__all__ = ["Line"]
+from google.protobuf.message import Message
+
+__all__ = ["Hold", "Line"]
+
+Item = TypeVar("Item", bound=Message)
 
 
 class Line:
@@ -44,3 +49,36 @@ class Place:
         else before, is entered in the order of the line."""
         await self._before.wait()
         self._mine.set()
+
+
+class Hold:
+    """Bounds the bytes of a stream's messages that are under way: the next one is read once there is room.
+
+    Args:
+        bytes_max: under way at most, but for the last message that was read.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    async def items(self, messages: AsyncIterator[Item]) -> AsyncIterator[Item]:
+        """The messages, each counted until `done` is told its size."""
+        async for message in messages:
+            self._bytes += message.ByteSize()
+            self._tell()
+            yield message
+            await self._has_room.wait()
+
+    def done(self, size_bytes: int) -> None:
+        """A message of this size is no longer under way."""
+        self._bytes -= size_bytes
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._bytes < self._bytes_max:
+            self._has_room.set()
+        else:
+            self._has_room.clear()

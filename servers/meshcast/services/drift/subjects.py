@@ -18,6 +18,7 @@ from meshcast.observations import Observations
 from meshcast.rpc.errors import CorruptData, NotFound
 from meshcast.services.drift import drafts, history
 from meshcast.services.drift.alarms import Alarm
+from meshcast.services.drift.comparing import conformed
 from meshcast.services.drift.comparison import Comparison, Reference, WatchOptions
 from meshcast.services.drift.derived import DerivedReference, Encoded
 from meshcast.services.drift.detectable import smallest_shift_sd
@@ -202,6 +203,7 @@ class Subjects:
                 if not is_duplicate and observations.rows:
                     now_us = self._now_us()
                     held.require_sound(observations, now_us)
+                    observations = conformed(observations, held.reference.layout.kinds)
                     encoded = await self._encoded(held, observations)
                     windows, alarms = await self._held.count(
                         entry, observations, now_us, self._hooks.judge, stream_id, sequence, encoded

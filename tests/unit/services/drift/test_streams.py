@@ -1,10 +1,12 @@
 """Chunks of a stream take their turn in the order in which they came, whatever happens to them on the way."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
-from meshcast.services.drift.streams import Line
+from meshcast.services.drift.streams import Hold, Line
 
 
 async def pass_through(line: Line, ready: asyncio.Event, passed: list[str], name: str) -> None:
@@ -59,3 +61,28 @@ async def test_a_cancelled_chunk_lets_the_next_one_go() -> None:
     first.cancel()
     await asyncio.wait([first, second])
     assert first.cancelled() and passed == ["b"]
+
+
+async def test_messages_are_read_while_those_under_way_leave_room() -> None:
+    messages = [StringValue(value="x" * 10) for _ in range(5)]
+    size = messages[0].ByteSize()
+    hold, read = Hold(2 * size), list[str]()
+
+    async def source() -> AsyncIterator[StringValue]:
+        for message in messages:
+            yield message
+
+    async def reader() -> None:
+        async for message in hold.items(source()):
+            read.append(message.value)
+
+    task = asyncio.create_task(reader())
+    await settle()
+    assert len(read) == 2
+    for expected in (3, 4, 5):
+        hold.done(size)
+        await settle()
+        assert len(read) == expected
+    hold.done(size)
+    hold.done(size)
+    await task
