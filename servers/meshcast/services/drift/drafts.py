@@ -9,8 +9,8 @@ import numpy as np
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.observations import CategoryColumn, Floats, Observations
 from meshcast.rpc.errors import InvalidInput, NotFound, Precondition
+from meshcast.services.drift.changes import checked, checksum
 from meshcast.services.drift.packed_rows import rows_from_bytes
-from meshcast.services.drift.store import checked, checksum
 
 __all__ = ["DRAFTS_MAX", "DRAFT_BYTES_MAX", "DRAFT_ROWS_MAX", "Chunk", "chunk_of", "collect", "rows_of_draft"]
 

@@ -46,6 +46,7 @@ class Group:
             layout.bins,
             layout.ordered,
             singletons=layout.singletons,
+            inflation=layout.inflation,
             failure=FAILURE * GROUP_WEIGHTS[name],
         )
         self.evidence = Evidence(self.bets, log_threshold - self.log_weight)

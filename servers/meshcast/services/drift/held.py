@@ -13,8 +13,9 @@ from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.observations import Observations
 from meshcast.rpc.errors import Internal, NotFound, Overloaded
 from meshcast.services.drift.alarms import Alarm
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.saver import Saver
-from meshcast.services.drift.store import Changes, Store
+from meshcast.services.drift.store import Store
 from meshcast.services.drift.subject import Judge, Subject
 from meshcast.services.drift.subject_state import TRAINING, save_observed, subject_from_parts
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from meshcast.rpc.errors import AlreadyExists, Precondition
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.held import HeldSubjects, to_its_end
-from meshcast.services.drift.store import Changes, Store
+from meshcast.services.drift.store import Store
 from meshcast.services.drift.watched import LossUpdate
 
 __all__ = ["METRICS_MAX", "Losses"]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from meshcast.services.drift.store import Changes
+from meshcast.services.drift.changes import Changes
 
 __all__ = ["PAUSE_S_MAX", "Saver"]
 

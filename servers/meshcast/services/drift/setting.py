@@ -15,13 +15,14 @@ from meshcast.rpc.errors import AlreadyExists, CorruptData, InvalidInput, MeshEr
 from meshcast.runtime.loader import give_back_memory
 from meshcast.runtime.turns import Turns
 from meshcast.services.drift import drafts
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.comparison import Autoencoder, Reference, WatchOptions
 from meshcast.services.drift.derived import DerivedReference, derived_reference, encoded_columns
 from meshcast.services.drift.held import Entry, HeldSubjects, to_its_end
 from meshcast.services.drift.layout import Feature
 from meshcast.services.drift.packed_rows import rows_from_bytes, rows_to_bytes
 from meshcast.services.drift.references import digest_of, numbered, subject_of, training_rows
-from meshcast.services.drift.store import Changes, Store
+from meshcast.services.drift.store import Store
 from meshcast.services.drift.subject import Subject
 from meshcast.services.drift.subject_state import TRAINING, save_autoencoder, save_reference
 from meshcast.services.drift.trainings import NOT_WANTED, Trainings

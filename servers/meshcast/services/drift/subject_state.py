@@ -11,6 +11,7 @@ import numpy as np
 from meshcast.rpc.errors import CorruptData
 from meshcast.services.drift.alarms import Standing
 from meshcast.services.drift.buckets import Buckets
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.comparison import GROUP_WEIGHTS, Autoencoder, GroupName, Reference, WatchOptions
 from meshcast.services.drift.derived import DerivedReference
 from meshcast.services.drift.energy import EnergySample
@@ -18,7 +19,6 @@ from meshcast.services.drift.groups import group_from_bytes, group_to_bytes
 from meshcast.services.drift.packed_rows import rows_from_bytes, rows_to_bytes
 from meshcast.services.drift.packing import pack, unpack
 from meshcast.services.drift.recent import RecentRows
-from meshcast.services.drift.store import Changes
 from meshcast.services.drift.subject import Closed, Subject
 from meshcast.services.drift.windows import WindowClock
 

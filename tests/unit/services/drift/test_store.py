@@ -9,11 +9,12 @@ import pytest
 
 from meshcast.observations import Observations
 from meshcast.rpc.errors import CorruptData, InvalidInput, NotFound, Precondition
-from meshcast.services.drift import drafts, history, store
+from meshcast.services.drift import changes, drafts, history
 from meshcast.services.drift.alarms import Alarm
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.history import ReportFilter, StoredReport
 from meshcast.services.drift.packed_rows import rows_to_bytes
-from meshcast.services.drift.store import Changes, Store
+from meshcast.services.drift.store import Store
 from meshcast.services.drift.store_lock import StoreLock
 
 
@@ -147,12 +148,12 @@ async def test_only_the_newest_reports_and_alarms_of_a_subject_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for bound in ("REPORTS_MAX", "ALARMS_MAX", "REQUESTS_MAX"):
-        monkeypatch.setattr(store, bound, 3)
+        monkeypatch.setattr(changes, bound, 3)
     async with Store(tmp_path) as opened:
         await opened.write(Changes(reports=[report(1, "b")], alarms=[alarm(1, "b")]))
         for at in range(2, 9):
-            changes = Changes(reports=[report(at)], alarms=[alarm(at)], requests={f"{at}": ("", b"")})
-            await opened.write(changes)
+            one = Changes(reports=[report(at)], alarms=[alarm(at)], requests={f"{at}": ("", b"")})
+            await opened.write(one)
         assert [one.report_id for one in (await listed(opened)).reports] == ["a.8", "a.7", "a.6", "b.1"]
         assert await after(opened, 0) == ([1, 6, 7, 8], 8)
         assert await opened.answered("5") is None and await opened.answered("6") is not None

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.rpc.errors import CorruptData, InvalidInput
 from meshcast.services.drift.alarms import QUIET_WINDOWS, Judgement
+from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.comparison import Autoencoder, Comparison, WatchOptions
 from meshcast.services.drift.derived import Encoded, derived_reference, encoded_columns
 from meshcast.services.drift.references import subject_of, training_rows
-from meshcast.services.drift.store import Changes
 from meshcast.services.drift.subject import STREAMS_MAX, Subject
 from meshcast.services.drift.subject_state import save_observed, save_reference, subject_from_parts
 from meshcast.services.drift.watched import FeatureOption
