@@ -3,7 +3,7 @@
 Prints JSON. References and windows of seven kinds of features are taken in by chunks, so that sketches are merged, and
 compared with Kolmogorov-Smirnov, stability index and Wasserstein distance of the raw values. A window is as its
 reference, or shifted a little, much, or out of the reference's range. With 1,000,000 rows and five seeds it takes about
-five minutes on one core.
+two minutes on one core.
 
     OMP_NUM_THREADS=1 python bench/drift_sketches.py > drift_sketches.json
     python bench/drift_sketches.py --short
