@@ -169,7 +169,9 @@ def make_report(
     tests = tests_of(layout, reference, window)
     p_values = np.stack([tests[name].p_value for name in _TESTS])
     if main is None:
-        verdict = verdict_of_window(p_values, joint, false_alarm_chance, window.rows)
+        judged = p_values.copy()
+        judged[_TESTS.index("nulls"), reference.nulls + window.nulls == 0] = np.nan  # there is nothing to test
+        verdict = verdict_of_window(judged, joint, false_alarm_chance, window.rows)
         shares = blame
     else:
         verdict = verdict_of_evidence(comparison, main)

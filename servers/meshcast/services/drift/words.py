@@ -222,13 +222,14 @@ def alarm_sentence(subject: str, level: Level, drifted: Sequence[tuple[str, str]
         drifted: (name, what moved), those to blame first.
         joint: as in `summary`.
     """
+    how = "drifts, too little to matter" if level == Level.NONE else f"drifts, level {level.name}"
     if drifted:
         name, what = drifted[0]
         rest = len(drifted) - 1
         more = f", and {counted(rest, 'more feature')} moved" if rest else ""
-        return f"{subject} drifts, level {level.name}: “{_short(name)}” has {what}{more}."
+        return f"{subject} {how}: “{_short(name)}” has {what}{more}."
     about = f" in {listed(joint)}" if joint else ""
-    return f"{subject} drifts, level {level.name}: no feature by itself, but all together{about}."
+    return f"{subject} {how}: no feature by itself, but all together{about}."
 
 
 def listed(texts: Sequence[str]) -> str:

@@ -148,6 +148,7 @@ def test_the_summary_reads_as_a_paragraph() -> None:
 def test_an_alarm_is_one_sentence() -> None:
     one = alarm_sentence("shop", Level.LOW, [("age", "mean 3 to 4"), ("b", "")], [])
     assert one == "shop drifts, level LOW: “age” has mean 3 to 4, and 1 more feature moved."
+    assert "drifts, too little to matter:" in alarm_sentence("shop", Level.NONE, [("age", "mean 3 to 4")], [])
     assert "all together in spreads" in alarm_sentence("shop", Level.LOW, [], ["spreads"])
 
 
