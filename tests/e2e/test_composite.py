@@ -1,4 +1,4 @@
-"""Composite answers of a whole mesh: three services behind the gateway, with all of them and with one gone."""
+"""Composite answers of a whole mesh: four services behind the gateway, with all of them and with one gone."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from meshcast.api.analyzer.v1 import analyzer_pb2
+from meshcast.api.drift.v1 import drift_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.client import Content, GrowthQuestion, MeshClient, PlannedPost
 from meshcast.rpc import NotReady, Precondition, from_item, mesh_errors, prediction_id
 
 ANALYZER = "meshcast.api.analyzer.v1.AnalyzerService"
-THREE = [pb.PART_ENGAGEMENT, pb.PART_GROWTH, pb.PART_CONTENT]
+FOUR = [pb.PART_ENGAGEMENT, pb.PART_GROWTH, pb.PART_CONTENT, pb.PART_DRIFT]
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A predictor, a forecaster, an analyzer and a gateway before them."""
+    """A predictor, a forecaster, an analyzer, a drift service and a gateway before them."""
 
     predictor: Any
     forecaster: Any
     analyzer: Any
+    drift: Any
     gateway: Any
 
 
@@ -37,11 +40,26 @@ def mesh(mesh_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mes
         mesh_of.predictor(folder) as predictor,
         mesh_of.forecaster(folder) as forecaster,
         mesh_of.analyzer(folder) as analyzer,
+        mesh_of.drift(folder) as drift,
         mesh_of.gateway(
-            folder, predictor.address, forecasters=[forecaster.address], analyzers=[analyzer.address]
+            folder,
+            predictor.address,
+            forecasters=[forecaster.address],
+            analyzers=[analyzer.address],
+            drifts=[drift.address],
         ) as gateway,
     ):
-        yield Mesh(predictor, forecaster, analyzer, gateway)
+        yield Mesh(predictor, forecaster, analyzer, drift, gateway)
+
+
+def drift_question() -> drift_pb2.DetectDataDriftRequest:
+    """A question that every drift service answers, since the reference comes along."""
+
+    def rows(shift: float) -> drift_pb2.Observations:
+        values = np.random.default_rng(5).normal(shift, 1, 300)
+        return drift_pb2.Observations(rows=300, numeric=[drift_pb2.NumericColumn(name="income", values=values)])
+
+    return drift_pb2.DetectDataDriftRequest(reference=rows(0), observations=rows(1))
 
 
 def whole(mesh_of: Any, **fields: Any) -> pb.PredictComprehensiveRequest:
@@ -49,6 +67,7 @@ def whole(mesh_of: Any, **fields: Any) -> pb.PredictComprehensiveRequest:
         engagement=mesh_of.question(),
         growth=mesh_of.growth_question(horizon_days=7),
         content=mesh_of.content_question(),
+        drift=drift_question(),
         **fields,
     )
 
@@ -60,16 +79,18 @@ async def answered(asked: Any, request: pb.PredictComprehensiveRequest) -> tuple
     return {part.part: part for part in parts}, last
 
 
-async def test_three_services_answer_one_question_under_its_one_id(mesh: Mesh, mesh_of: Any) -> None:
+async def test_four_services_answer_one_question_under_its_one_id(mesh: Mesh, mesh_of: Any) -> None:
     async with mesh_of.peer(mesh.gateway.address) as asked:
         parts, last = await answered(asked, whole(mesh_of, request_id="whole-3"))
         routed = await asked.mesh.RoutePrediction(
             pb.RoutePredictionRequest(content=mesh_of.content_question()), timeout=10
         )
-    assert (list(last.summary.answered), list(last.summary.failed)) == (THREE, [pb.PART_DRIFT])
+    assert (list(last.summary.answered), list(last.summary.failed)) == (FOUR, [])
     content = parts[pb.PART_CONTENT].content
-    ids = {parts[part].receipt.gateway.endpoint: part for part in THREE}
-    assert ids == {mesh.predictor.address: THREE[0], mesh.forecaster.address: THREE[1], mesh.analyzer.address: THREE[2]}
+    ids = [parts[part].receipt.gateway.endpoint for part in FOUR]
+    assert ids == [mesh.predictor.address, mesh.forecaster.address, mesh.analyzer.address, mesh.drift.address]
+    report = parts[pb.PART_DRIFT].drift.report
+    assert report.is_drift and report.features[0].name == "income"
     assert content.receipt.prediction_id == prediction_id("whole-3")
     assert parts[pb.PART_GROWTH].growth.receipt.prediction_id == prediction_id("whole-3")
     for judgement in (content.judgement, routed.content.judgement):

@@ -19,7 +19,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 POSTS = 300
-SERVICES = ["analyzer", "forecaster", "predictor"]
+SERVICES = ["analyzer", "drift", "forecaster", "predictor"]
 PROCESSES = (*SERVICES, "gateway")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from meshcast.api.analyzer.v1.analyzer_pb2_grpc import add_AnalyzerServiceServicer_to_server
 from meshcast.runtime import ServiceSpec
 from meshcast.services.analyzer.embedder import EMBEDDER
+from meshcast.services.analyzer.features import EXTRAS
 from meshcast.services.analyzer.service import AnalyzerServicer
 from meshcast.services.analyzer.signature import SIGNATURE
 
@@ -22,4 +23,5 @@ SERVICE = ServiceSpec(
     train="meshcast.services.analyzer.publish:train_file",
     example="meshcast.services.analyzer.example:EXAMPLE",
     also=(EMBEDDER,),
+    observed={"extras": EXTRAS, "above_median": ("above_median",), "viral": ("viral",)},
 )

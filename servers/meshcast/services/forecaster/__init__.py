@@ -20,4 +20,5 @@ SERVICE = ServiceSpec(
     shipped=Path(__file__).parent / "repository",
     train="meshcast.services.forecaster.publish:train_file",
     example="meshcast.services.forecaster.example:EXAMPLE",
+    observed={},  # its questions and answers are series, of which no row of numbers tells
 )
