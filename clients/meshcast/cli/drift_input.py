@@ -175,6 +175,10 @@ class Chunks:
     def __next__(self) -> Observations:
         try:
             part = next(self._chunks)
+        except StopIteration:
+            if self._rows.progress is not None:
+                self._rows.progress(self._rows.rows, self._rows.rows)  # a file that is read has an end
+            raise
         except MeshError as error:
             raise with_ways(error) from error
         self._rows.saw(part)
