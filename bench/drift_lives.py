@@ -251,7 +251,14 @@ def summary(lives: list[Life]) -> dict[str, Any]:
 
 def _bets(layout: Layout, tally: Tally, group: GroupName) -> Bets:
     failure = FAILURE * GROUP_WEIGHTS[group]
-    return Bets.of(tally.counts, layout.bins, layout.ordered, singletons=layout.singletons, failure=failure)
+    return Bets.of(
+        tally.counts,
+        layout.bins,
+        layout.ordered,
+        singletons=layout.singletons,
+        inflation=layout.inflation,
+        failure=failure,
+    )
 
 
 def _log_threshold(group: str) -> float:

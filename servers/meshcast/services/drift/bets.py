@@ -12,6 +12,10 @@ Chernoff and Savage 1958) and their squares (spread), each up and down; the shar
 the shares of 16 stretches and of both tails, up. Of categories: the share of each, up and down, and that of unseen
 ones, up. Of both: the share of nulls, up and down. Each bet is run at two or three stakes.
 
+Rows that depend on those before them are worth less. Where blocks of the reference's rows vary more than independent
+rows would (`dependence`), it counts as so many rows fewer, and g is raised to a power as much smaller: for normal means
+that makes good the larger variance. It is an estimate, not a guarantee, and it takes a reference in its order.
+
 Sources: Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting (JRSS B 2024); Shin, Ramdas
 and Rinaldo, E-detectors: a nonparametric framework for sequential change detection (2023).
 """
@@ -52,10 +56,11 @@ class Bets:
         direction: shape (B,), 1 for bets on more or higher, -1 for less or lower.
         score: shape (B,), 0 for location, 1 for spread, -1 for shares.
         digest: 16 bytes, of the reference's counts and the method.
+        inflation: shape (F,), rows to an independent one.
         kind: shape (F,), int64, features that were counted alike in the reference share tables; -1: no scores.
         kinds: shape (U,), int64, one feature of each kind.
         reference: shape (U, S), float64, its counts in the reference.
-        tables: shape (U, S, K), as `ScoreBets.tables`.
+        tables: shape (U, S, K), as `ScoreBets.tables`, by inflation.
         scores: shape (U, S, 2), as `ScoreBets.scores`.
     """
 
@@ -68,6 +73,7 @@ class Bets:
     direction: Floats
     score: Floats
     digest: bytes
+    inflation: Floats
     kind: Ints
     kinds: Ints
     reference: Floats
@@ -91,6 +97,7 @@ class Bets:
         ordered: NDArray[np.bool_],
         *,
         singletons: Ints | None = None,
+        inflation: Floats | None = None,
         failure: float = FAILURE,
     ) -> "Bets":
         """Bets against a reference.
@@ -102,12 +109,15 @@ class Bets:
             ordered: shape (F,), bool, True where slots are ordered: numbers.
             singletons: shape (F,), categories that the reference has once, those without a slot of their own among
                 them. Unset: those with one.
+            inflation: shape (F,), rows to an independent one, as `inflations` has it. Unset: 1.
             failure: chance, over the draw of the reference, that any bound fails.
         """
         features, slots = counts.shape
-        kinds, kind = kinds_of(counts, bins, ordered)
-        on_scores = score_bets(counts[kinds].astype(np.float64), bins[kinds], features, failure)
-        on_shares = share_bets(counts, bins, ordered, singletons, failure)
+        inflation = np.ones(features) if inflation is None else inflation
+        kinds, kind = kinds_of(counts, bins, ordered, inflation)
+        inflated = inflation[kinds, None]
+        on_scores = score_bets(counts[kinds] / inflated, bins[kinds], features, failure)
+        on_shares = share_bets(counts, bins, ordered, singletons, inflation, failure)
         with_scores = np.flatnonzero(kind >= 0)
         which, column = np.nonzero(on_scores.is_useful[kind[with_scores]])
         scored = with_scores[which]
@@ -131,11 +141,12 @@ class Bets:
             upper=facts["upper"],
             direction=facts["direction"],
             score=facts["score"],
-            digest=_digest(counts, bins, ordered, singletons, failure),
+            digest=_digest(counts, bins, ordered, singletons, inflation, failure),
+            inflation=inflation,
             kind=kind,
             kinds=kinds,
             reference=counts[kinds].astype(np.float64),
-            tables=on_scores.tables,
+            tables=on_scores.tables / inflated[:, :, None],
             scores=on_scores.scores,
             _centre=facts["centre"],
             _spread=facts["spread"],
@@ -144,8 +155,8 @@ class Bets:
             _shared=place[len(scored) :],
             _from=on_shares.feature * (slots + 1) + on_shares.start,
             _upto=on_shares.feature * (slots + 1) + on_shares.stop,
-            _log_hit=on_shares.log_hit,
-            _log_miss=on_shares.log_miss,
+            _log_hit=on_shares.log_hit / inflation[on_shares.feature],
+            _log_miss=on_shares.log_miss / inflation[on_shares.feature],
         )
 
     def log_increments(self, counts: Ints) -> Floats:
@@ -230,10 +241,11 @@ def _digest(
     bins: NDArray[np.integer],
     ordered: NDArray[np.bool_],
     singletons: Ints | None,
+    inflation: Floats,
     failure: float,
 ) -> bytes:
     once = np.zeros(0) if singletons is None else singletons
-    parts = (counts, bins.astype("<i8"), ordered, once.astype("<i8"), np.array([failure]))
+    parts = (counts, bins.astype("<i8"), ordered, once.astype("<i8"), inflation, np.array([failure]))
     seen = hashlib.blake2b(_METHOD + repr(counts.shape).encode(), digest_size=16)
     for part in parts:
         seen.update(np.ascontiguousarray(part).tobytes())

@@ -55,9 +55,10 @@ def smallest_shift_sd(
     stake, needed = (np.full((len(edges), 3), np.inf) for _ in range(2))
     for at, feature in enumerate(bets.kinds):
         its = np.flatnonzero(is_location & (bets.feature == feature))
-        stake[at, : len(its)] = bets.stake[its]
+        stake[at, : len(its)] = bets.stake[its] / bets.inflation[feature]
         needed[at, : len(its)] = np.log(windows_to_false_alarm * bets.features) - bets.log_weight[its]
     rows = float(WINDOWS * window_rows)
+    inflation = bets.inflation[bets.kinds, None]
 
     def outcome(shift: Floats) -> tuple[NDArray[np.bool_], Floats]:
         """Whether a shift is found, and how far the mean of the scores moves, in their standard deviations."""
@@ -68,7 +69,7 @@ def smallest_shift_sd(
         mean = np.einsum("us,usk->uk", shares, logs) + null[:, None] * logs[:, -2]
         square = np.einsum("us,usk->uk", shares, logs**2) + null[:, None] * logs[:, -2] ** 2
         moved = (shares * bets.scores[:, :, 0]).sum(axis=1)
-        spread = np.sqrt(np.maximum(square - mean**2, 0) * rows + (stake * rows) ** 2 / bets.rows)
+        spread = np.sqrt(inflation * (np.maximum(square - mean**2, 0) * rows + (stake * rows) ** 2 / bets.rows))
         with np.errstate(invalid="ignore"):
             is_found = (mean * rows - _SURE * spread >= needed).any(axis=1)
         return is_found, moved

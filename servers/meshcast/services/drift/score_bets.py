@@ -42,8 +42,10 @@ class ScoreBets(NamedTuple):
     is_useful: NDArray[np.bool_]
 
 
-def kinds_of(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """The first feature of each kind of ordered features that were counted alike, and each feature's kind.
+def kinds_of(
+    counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], inflation: Floats
+) -> tuple[Ints, Ints]:
+    """The first feature of each kind of ordered features that are treated alike, and each feature's kind.
 
     Returns:
         Shape (U,), positions of features; and shape (F,), -1 for features that are not ordered or have one slot.
@@ -52,7 +54,7 @@ def kinds_of(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_]
     kind = np.full(len(counts), -1, dtype=np.int64)
     firsts: list[int] = []
     for at in np.flatnonzero(ordered & (bins > 1)):
-        key = counts[at].tobytes() + int(bins[at]).to_bytes(4, "little")
+        key = counts[at].tobytes() + int(bins[at]).to_bytes(4, "little") + inflation[at].tobytes()
         if key not in known:
             known[key] = len(firsts)
             firsts.append(int(at))
@@ -64,7 +66,7 @@ def score_bets(counts: Floats, bins: NDArray[np.integer], features: int, failure
     """Bets on scores for each kind of feature.
 
     Args:
-        counts: shape (U, S), float64, of the reference.
+        counts: shape (U, S), float64, of the reference, in independent rows.
         bins: shape (U,), value slots.
         features: that share the chance of failure.
         failure: chance that any bound of any feature fails; bounds share it as bets share the money.

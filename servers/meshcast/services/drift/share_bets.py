@@ -51,7 +51,12 @@ class _Wanted(NamedTuple):
 
 
 def share_bets(
-    counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], singletons: Ints | None, failure: float
+    counts: Ints,
+    bins: NDArray[np.integer],
+    ordered: NDArray[np.bool_],
+    singletons: Ints | None,
+    inflation: Floats,
+    failure: float,
 ) -> ShareBets:
     """Bets on shares that are worth having, at each stake.
 
@@ -60,6 +65,7 @@ def share_bets(
         bins: shape (F,), value slots.
         ordered: shape (F,), bool.
         singletons: shape (F,), categories that the reference has once; None: those with a slot.
+        inflation: shape (F,), rows of the reference to an independent one.
         failure: chance that any bound of any feature fails; bounds share it as bets share the money.
     """
     features, slots = counts.shape
@@ -69,6 +75,7 @@ def share_bets(
     hits = cumulated[wanted.feature, wanted.stop] - cumulated[wanted.feature, wanted.start]
     rare = _rare(counts, bins, ordered, singletons)[wanted.feature]
     hits = np.where(wanted.start == slots - 1, np.minimum(rare, rows), hits)
+    rows, hits = rows / inflation[wanted.feature], hits / inflation[wanted.feature]
     chance = failure / max(features, 1) * wanted.weight
     bound = np.where(wanted.is_up, share_above(hits, rows, chance), share_below(hits, rows, chance))
     direction = np.where(wanted.is_up, 1.0, -1.0)
