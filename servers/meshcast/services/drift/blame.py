@@ -27,7 +27,8 @@ def blame(bets: Bets, counts: NDArray[np.int64]) -> Floats:
         Shape (F,), float64, adding up to 1; all 0 where nothing moved beyond chance.
     """
     rows = np.maximum(counts.sum(axis=1), 1).astype(np.float64)[bets.feature]
-    return _shares(bets.largest(bets.excesses(counts) / rows - _NOISE / np.sqrt(rows)))
+    noise = _NOISE * np.sqrt(bets.inflation[bets.feature] / rows)
+    return _shares(bets.largest(bets.excesses(counts) / rows - noise))
 
 
 def blame_since_onset(bets: Bets, restarts: Restarts) -> Floats:
