@@ -12,17 +12,10 @@ from meshcast.client.calls import Progress
 from meshcast.client.content_features import ContentFeatures, ContentLanguage, ContentSentiment
 from meshcast.client.content_patterns import Claim, ClaimKind, ContentPatterns, Topic
 from meshcast.client.content_questions import Content, ContentLike, ContentOutcome, ContentsLike, OutcomesLike
-from meshcast.client.drift_answers import (
-    DriftAlarm,
-    DriftSeverity,
-    LossVerdict,
-    ObservedChunk,
-    PerformanceDrift,
-    Reference,
-    ReferenceFeature,
-    SeverityPart,
-)
+from meshcast.client.drift_answers import DriftAlarm, DriftSeverity, ObservedChunk, SeverityPart
+from meshcast.client.drift_losses import LossVerdict, PerformanceDrift
 from meshcast.client.drift_questions import DriftOptions, LossDetector, RowsLike
+from meshcast.client.drift_references import Reference, ReferenceFeature
 from meshcast.client.drift_reports import (
     QUANTILES,
     SEVERITIES,

@@ -1,21 +1,16 @@
-"""Answers of the drift service as values, less its reports: references, observed chunks, alarms, losses, severities."""
+"""Answers of the drift service as values: observed chunks, alarms, and how bad a drift is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
-from meshcast.api.type.v1 import receipt_pb2
-from meshcast.client.drift_questions import DETECTORS, DriftOptions, LossDetector
 from meshcast.client.drift_reports import (
     DriftOnset,
-    FeatureFacts,
-    FeatureKind,
-    FeatureRole,
     Severity,
     moment,
     severity_of,
@@ -28,21 +23,8 @@ AlarmKind = Literal["raised", "worsened", "resolved"]
 """What an alarm says."""
 AlarmSource = Literal["data", "performance"]
 """What an alarm is about."""
-AutoencoderState = Literal["absent", "training", "ready"]
-"""What became of a subject's autoencoder."""
 
 _ALARM_KINDS: Mapping[int, AlarmKind] = {pb.ALARM_KIND_WORSENED: "worsened", pb.ALARM_KIND_RESOLVED: "resolved"}
-_STATES: Mapping[int, AutoencoderState] = {
-    pb.AUTOENCODER_STATE_TRAINING: "training",
-    pb.AUTOENCODER_STATE_READY: "ready",
-}
-_DETECTORS: Mapping[int, LossDetector] = {
-    pb.LOSS_DETECTOR_SHIRYAEV_ROBERTS: "shiryaev_roberts",
-    pb.LOSS_DETECTOR_ADWIN: "adwin",
-    pb.LOSS_DETECTOR_PAGE_HINKLEY: "page_hinkley",
-    pb.LOSS_DETECTOR_DDM: "ddm",
-}
-assert len(_DETECTORS) == len(DETECTORS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,94 +81,6 @@ class DriftAlarm:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceFeature:
-    """One feature of a reference."""
-
-    name: str
-    """Name of its column."""
-    kind: FeatureKind
-    """Its kind."""
-    role: FeatureRole
-    """Its role."""
-    importance: float
-    """Its weight."""
-    facts: FeatureFacts
-    """Facts of its values."""
-    smallest_shift_sd: float | None
-    """Smallest shift of its mean, in its standard deviations, that is found within 6 windows in about 9 of 10 cases;
-    None for categories and constants."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reference:
-    """A subject's reference and where the subject stands.
-
-    Attributes:
-        subject: its name.
-        version: counts up with each reference of the subject, from 1.
-        set_at: when it was set.
-        rows: rows of the reference.
-        features: in the order of their columns, derived ones last.
-        options: how the subject is watched; nothing is None.
-        autoencoder: what became of it.
-        autoencoder_why: why it is absent, with the way out; empty otherwise.
-        autoencoder_version: version of the model that was trained on the reference; 0 until it is ready.
-        observed_rows: rows observed since.
-        windows: windows closed since.
-        recent_rows: newest rows that are held and could become the reference.
-        state_bytes: bytes of the subject's state.
-        alarm: the data alarm that stands; None where none does.
-        notes: what a reader should know.
-        receipt: how the answer came about.
-    """
-
-    subject: str
-    version: int
-    set_at: datetime | None
-    rows: int
-    features: tuple[ReferenceFeature, ...]
-    options: DriftOptions
-    autoencoder: AutoencoderState
-    autoencoder_why: str
-    autoencoder_version: int
-    observed_rows: int
-    windows: int
-    recent_rows: int
-    state_bytes: int
-    alarm: DriftAlarm | None
-    notes: tuple[str, ...]
-    receipt: Receipt = field(default_factory=lambda: Receipt(receipt_pb2.Receipt()))
-
-    @classmethod
-    def of(cls, message: pb.ReferenceDescription, receipt: receipt_pb2.Receipt | None = None) -> "Reference":
-        """The value of a message."""
-        options = message.options
-        return cls(
-            subject=message.subject,
-            version=message.version,
-            set_at=moment(message, "set_time"),
-            rows=message.rows,
-            features=tuple(map(_feature, message.features)),
-            options=DriftOptions(
-                false_alarms_a_year=options.false_alarms_a_year,
-                window_rows=options.window_rows,
-                window_duration=timedelta(microseconds=options.window_duration.ToMicroseconds()),
-                trains_autoencoder=options.trains_autoencoder,
-            ),
-            autoencoder=_STATES.get(message.autoencoder.state, "absent"),
-            autoencoder_why=message.autoencoder.why,
-            autoencoder_version=message.autoencoder.model_version,
-            observed_rows=message.observed_rows,
-            windows=message.windows,
-            recent_rows=message.recent_rows,
-            state_bytes=message.state_bytes,
-            alarm=DriftAlarm.of(message.alarm) if message.HasField("alarm") else None,
-            notes=tuple(message.notes),
-            receipt=Receipt(receipt if receipt is not None else receipt_pb2.Receipt()),
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ObservedChunk:
     """The answer to one chunk of rows.
@@ -238,76 +132,6 @@ class ObservedChunk:
             windows_closed=response.windows_closed,
             alarms=tuple(map(DriftAlarm.of, response.alarms)),
             row_errors=unpacked_errors(response.row_errors, len(rows)),
-            receipt=Receipt(response.receipt),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossVerdict:
-    """What one detector found in losses.
-
-    Attributes:
-        detector: which.
-        alarms: positions of alarms, counted from the first loss.
-        onset: estimated position of the first loss of the rise, of the last alarm; None for comparators.
-        log_evidence: evidence now, natural logarithm; None for comparators.
-        log_threshold: level at which an alarm is raised; None for comparators.
-    """
-
-    detector: LossDetector
-    alarms: tuple[int, ...]
-    onset: int | None
-    log_evidence: float | None
-    log_threshold: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PerformanceDrift:
-    """Whether losses have risen.
-
-    Attributes:
-        is_drift: whether they have: an alarm was raised in this call or stands.
-        severity: level of the rise.
-        severity_score: the same as a number, 0 to 1.
-        verdicts: of each detector, the one that decides first.
-        baseline: mean loss that is taken as normal; None while it is being learnt.
-        baseline_upper: upper bound of it that the evidence is against.
-        recent: mean of the last losses, at most 1,000.
-        losses: losses counted since the beginning, those of the warm-up among them.
-        summary: one paragraph for a person.
-        advice: what to do, most important first.
-        notes: what a reader should know.
-        receipt: how it came about.
-    """
-
-    is_drift: bool
-    severity: Severity
-    severity_score: float
-    verdicts: tuple[LossVerdict, ...]
-    baseline: float | None
-    baseline_upper: float | None
-    recent: float | None
-    losses: int
-    summary: str
-    advice: tuple[str, ...]
-    notes: tuple[str, ...]
-    receipt: Receipt
-
-    @classmethod
-    def of(cls, response: pb.DetectPerformanceDriftResponse) -> "PerformanceDrift":
-        """The value of a message."""
-        return cls(
-            is_drift=response.is_drift,
-            severity=severity_of(response.severity),
-            severity_score=response.severity_score,
-            verdicts=tuple(map(_verdict, response.verdicts)),
-            baseline=response.baseline if response.HasField("baseline") else None,
-            baseline_upper=response.baseline_upper if response.HasField("baseline_upper") else None,
-            recent=response.recent if response.HasField("recent") else None,
-            losses=response.losses,
-            summary=response.summary,
-            advice=tuple(response.advice),
-            notes=tuple(response.notes),
             receipt=Receipt(response.receipt),
         )
 
@@ -397,25 +221,3 @@ def unpacked_errors(data: bytes, rows: int) -> NDArray[np.float32] | None:
         return unpack_floats(data, (rows,), "row_errors")
     except InvalidInput as wrong:
         raise Internal(f"the server answered {rows} rows with other row errors: {wrong}") from wrong
-
-
-def _feature(message: pb.ReferenceFeature) -> ReferenceFeature:
-    roles: Mapping[int, FeatureRole] = {pb.FEATURE_ROLE_OUTPUT: "output", pb.FEATURE_ROLE_DERIVED: "derived"}
-    return ReferenceFeature(
-        name=message.name,
-        kind="categorical" if message.kind == pb.FEATURE_KIND_CATEGORICAL else "numeric",
-        role=roles.get(message.role, "input"),
-        importance=message.importance,
-        facts=FeatureFacts.of(message.facts),
-        smallest_shift_sd=message.smallest_shift_sd if message.HasField("smallest_shift_sd") else None,
-    )
-
-
-def _verdict(message: pb.LossVerdict) -> LossVerdict:
-    return LossVerdict(
-        detector=_DETECTORS.get(message.detector, "shiryaev_roberts"),
-        alarms=tuple(message.alarms),
-        onset=message.onset if message.HasField("onset") else None,
-        log_evidence=message.log_evidence if message.HasField("log_evidence") else None,
-        log_threshold=message.log_threshold if message.HasField("log_threshold") else None,
-    )

@@ -24,7 +24,7 @@ truths and texts are categories."""
 LossDetector = Literal["shiryaev_roberts", "adwin", "page_hinkley", "ddm"]
 """A way to watch losses."""
 
-DETECTORS: Mapping[str, pb.LossDetector.ValueType] = {
+DETECTORS: Mapping[LossDetector, pb.LossDetector.ValueType] = {
     "shiryaev_roberts": pb.LOSS_DETECTOR_SHIRYAEV_ROBERTS,
     "adwin": pb.LOSS_DETECTOR_ADWIN,
     "page_hinkley": pb.LOSS_DETECTOR_PAGE_HINKLEY,

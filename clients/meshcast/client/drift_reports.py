@@ -219,8 +219,8 @@ class FeatureDrift:
         """The value of a message."""
         return cls(
             name=message.name,
-            kind=_KINDS.get(message.kind, "numeric"),
-            role=_ROLES.get(message.role, "input"),
+            kind=kind_of(message.kind),
+            role=role_of(message.role),
             importance=message.importance,
             is_drifted=message.is_drifted,
             blame=message.blame,
@@ -371,6 +371,16 @@ def severity_of(level: int) -> Severity:
     """A level by its number in the contract; one that is not known is the mildest."""
     at = level - pb.SEVERITY_NONE
     return SEVERITIES[at] if 0 <= at < len(SEVERITIES) else "none"
+
+
+def kind_of(kind: int) -> FeatureKind:
+    """A kind by its number in the contract."""
+    return _KINDS.get(kind, "numeric")
+
+
+def role_of(role: int) -> FeatureRole:
+    """A role by its number in the contract."""
+    return _ROLES.get(role, "input")
 
 
 def moment(message: Any, name: str) -> datetime | None:

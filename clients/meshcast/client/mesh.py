@@ -12,6 +12,7 @@ from meshcast.client.chunks import GatheredQuestions
 from meshcast.client.coalesce import Coalescer
 from meshcast.client.content_chunks import GatheredContents
 from meshcast.client.drift_calls import DriftCalls
+from meshcast.client.drift_history_calls import DriftHistoryCalls
 from meshcast.client.embedder_calls import EmbedderCalls
 from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
@@ -19,7 +20,9 @@ from meshcast.client.predictor_calls import PredictorCalls
 from meshcast.rpc import ChannelSettings, NotFound, ServingStatus, TlsSettings
 
 
-class MeshClient(PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, DriftCalls, GatewayCalls):
+class MeshClient(
+    PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, DriftCalls, DriftHistoryCalls, GatewayCalls
+):
     """A client of the mesh, or of one service, for asyncio. Belongs to the event loop it is first used on.
 
     Every call has a deadline and raises the error class that the server raised (see `meshcast.rpc.MeshError`).

@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.client.calls import STREAM_TIMEOUT_S, WINDOW, Progress
-from meshcast.client.drift_answers import DriftAlarm, DriftSeverity, ObservedChunk, PerformanceDrift, Reference
-from meshcast.client.drift_calls import PATIENCE_S, REPORT_TIMEOUT_S
+from meshcast.client.drift_answers import DriftAlarm, DriftSeverity, ObservedChunk
+from meshcast.client.drift_calls import REPORT_TIMEOUT_S
+from meshcast.client.drift_history_calls import PATIENCE_S
+from meshcast.client.drift_losses import PerformanceDrift
 from meshcast.client.drift_questions import CHUNK_ROWS, DriftOptions, LossDetector, RowsLike
+from meshcast.client.drift_references import Reference
 from meshcast.client.drift_reports import DriftReport, Severity
 from meshcast.client.priority import Priority
 from meshcast.client.sync_calls import SyncCalls, Told
