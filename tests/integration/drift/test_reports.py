@@ -201,3 +201,18 @@ async def test_rows_with_other_columns_are_refused_by_their_names(drift: Any, ki
             "observations.x2",
             "observations.other",
         }
+
+
+async def test_the_autoencoder_has_its_say_about_rows_of_its_subject(drift: Any, kit: Any, drift_example: Any) -> None:
+    usual = drift_example(400)
+    numeric = {**usual.numeric, "recent_median": usual.numeric["recent_median"][::-1].copy() + np.float32(4)}
+    odd = type(usual)(400, numeric, {})
+    p_values = []
+    for rows, wants in ((usual, False), (odd, False), (odd, True)):
+        report = await drift.detect(
+            subject="predictor", observations=pack_observations(rows), features_max=1, wants_row_errors=wants
+        )
+        tests = {test.name: test for test in report.joint_tests}
+        assert tests["autoencoder_error"].is_present and tests["autoencoder_code"].is_present
+        p_values.append(tests["autoencoder_error"].p_value)
+    assert p_values[0] > 0.001 > p_values[1] and p_values[2] < 0.001

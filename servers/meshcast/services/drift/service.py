@@ -30,8 +30,9 @@ from meshcast.services.drift.answers import chunk_answer, reference_message
 from meshcast.services.drift.comparators import Comparators
 from meshcast.services.drift.comparing import given_comparison, given_reference, require_columns
 from meshcast.services.drift.comparison import Comparison, Reference
-from meshcast.services.drift.derived import Encoded
+from meshcast.services.drift.derived import Encoded, sampled
 from meshcast.services.drift.encoder import VALUES_INLINE, Encoder, Ran
+from meshcast.services.drift.joint import ROWS_MAX
 from meshcast.services.drift.loss_answers import COMPARATORS, loss_update
 from meshcast.services.drift.loss_questions import performance_question
 from meshcast.services.drift.plots import need_matplotlib
@@ -46,7 +47,7 @@ from meshcast.services.drift.questions import (
     watch_question,
 )
 from meshcast.services.drift.report_answers import listed_report, stored
-from meshcast.services.drift.reporting import judged, reported
+from meshcast.services.drift.reporting import AutoencoderView, Reporter, judged
 from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.severity_answers import read_report, severity_answer
 from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, set_shipped
@@ -83,6 +84,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             context.model, self._pool, root / "autoencoders.json", default_deadline_s=context.default_deadline_s
         )
         self._comparing = Turns(context.model.name, "comparison")
+        self._reporter = Reporter()
         self._comparators = Comparators()
         self._subjects = Subjects(
             root,
@@ -236,8 +238,10 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             self._mesh.model.require(request.model_version)
         report_id, made_us = prediction_id(request.request_id), time.time_ns() // 1000
         async with deadline.enforced(where="the comparison", advice="send fewer rows or set a longer deadline"):
-            ran, compare = await self._comparison(question, request, deadline)
-            found = await self._comparing.take(lambda is_over: reported(compare(), question, report_id, made_us))
+            ran, view, compare = await self._comparison(question, request, deadline)
+            found = await self._comparing.take(
+                lambda is_over: self._reporter.report(compare(), question, report_id, made_us, view)
+            )
             if request.keeps and question.subject:
                 await self._subjects.keep_report(stored(found.kept))
         receipt = plain_receipt(deadline) if ran is None else receipt_of(ran.facts, deadline)
@@ -250,22 +254,35 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
     async def _comparison(
         self, question: DetectQuestion, request: pb.DetectDataDriftRequest, deadline: Deadline
-    ) -> tuple[Ran | None, Callable[[], Comparison]]:
-        """The rows' errors where they are wanted, and what makes the comparison, in the worker thread."""
+    ) -> tuple[Ran | None, AutoencoderView | None, Callable[[], Comparison]]:
+        """The rows' errors where they are wanted, the autoencoder's view, and what compares, in the worker thread."""
         rows, given = question.observations, question.reference
         if given is not None and rows is not None:
-            return None, lambda: given_comparison(given_reference(given, question.features, self._table), rows)
+            return None, None, lambda: given_comparison(given_reference(given, question.features, self._table), rows)
         if rows is None:
             found = await self._observed(question)
-            return None, lambda: found
+            return None, None, lambda: found
         reference = await self._reference(question.subject)
         require_columns(reference, rows)
-        ran = None
+        ran, priority = None, priority_class(request.priority)
         if request.wants_row_errors:
-            priority = priority_class(request.priority)
             version = request.model_version
             ran = await self._encoder.ask(rows, reference, version=version, deadline=deadline, priority=priority)
-        return ran, lambda: given_comparison(reference, rows)
+        self._encoder.of_call(deadline, priority, rows, ran)
+        view = await self._view(reference, rows, ran)
+        return ran, view, lambda: given_comparison(reference, rows)
+
+    async def _view(self, reference: Reference, rows: Observations, ran: Ran | None) -> AutoencoderView | None:
+        """What the reference's autoencoder makes of a window's rows, or of as many as the joint test looks at."""
+        if reference.autoencoder.state != "ready":
+            return None
+        some = rows if ran is not None else sampled(rows, ROWS_MAX)
+        encoded = await self._encoder.encode(some, reference)
+        if encoded is None:
+            return None
+        derived = (await self._subjects.view(reference.subject)).derived
+        made = next((one for one in derived if "autoencoder.error" in one.layout.names), None)
+        return None if made is None else AutoencoderView(made, encoded)
 
     async def _observed(self, question: DetectQuestion) -> Comparison:
         """What the subject observed of what was asked for, one row at least."""
