@@ -215,14 +215,28 @@ def _nulls_test(reference: Tally, window: Tally) -> FeatureTest:
 
 
 def _unseen_test(layout: Layout, reference: Tally, window: Tally) -> FeatureTest:
-    """Whether more rows have unseen categories than rare ones explain; the statistic is their number.
+    """Whether unseen categories are more than what rare ones explain; the statistic is their rows.
 
-    The chance of a row to have one is taken as (categories that the reference has once + 1) / (its rows + 1).
+    Where rows of both sides are dealt out at random, two things are unlikely, and the p-value is twice the smaller of
+    their chances: that a category that several rows have is met in the window alone (for any of all categories), and
+    that so many of the categories that one row has are the window's rather than the reference's. Where the names are
+    not held, a row's chance of an unseen category is taken as two standard errors above its estimate.
 
-    Source: Good, The Population Frequencies of Species (Biometrika 40, 1953).
+    Source: for the last, Good, The Population Frequencies of Species (Biometrika 40, 1953).
     """
     n, m, unseen = _valued(reference), _valued(window), window.unseen_rows.astype(np.float64)
-    chance = np.minimum((layout.singletons + 1) / (n + 1), 1.0)
-    p_value = np.where(unseen > 0, special.betainc(np.maximum(unseen, 1), m - unseen + 1, chance), 1.0)
     applies = ~layout.ordered & _both(reference, window)
+    p_value = np.ones(len(layout))
+    for at in np.flatnonzero(applies & (unseen > 0)).tolist():
+        share, once = m[at] / (n[at] + m[at]), float(layout.singletons[at])
+        names = window.unseen.get(layout.features[at].name)
+        if not names:
+            chance = min((once + 2 * np.sqrt(once + 1) + 1) / (n[at] + 1), 1.0)
+            p_value[at] = special.betainc(unseen[at], m[at] - unseen[at] + 1, chance)
+            continue
+        kinds = float(layout.bins[at]) + len(layout.known[at - len(layout.cuts)]) + len(names)
+        new_once = sum(rows == 1 for rows in names.values())
+        alone = kinds * share ** max(names.values())
+        rare = special.betainc(new_once, once + 1, share) if new_once else 1.0
+        p_value[at] = min(1.0, 2 * min(alone, rare))
     return FeatureTest(np.where(applies, unseen, np.nan), np.where(applies, p_value, np.nan))

@@ -210,3 +210,23 @@ def test_no_values_are_too_odd_to_be_compared(first: str, second: str) -> None:
         assert 0 <= found.kolmogorov_smirnov[0] <= 1 and 0 <= found.jensen_shannon[0] <= 1
         for test in tests_of(layout, reference, window).values():
             assert np.isnan(test.p_value[0]) or 0 <= test.p_value[0] <= 1
+
+
+def test_unseen_categories_of_a_clean_window_are_called_as_seldom_as_said() -> None:
+    rng = np.random.default_rng(5)
+    names = tuple(map(str, range(60)))
+    p_values = []
+    for _ in range(300):
+        codes = np.minimum(rng.geometric(0.25, 900), 60).astype(np.int32) - 1  # a long tail of rare ones
+        sides = [Observations(len(part), {}, {"c": CategoryColumn(part, names)}) for part in (codes[:500], codes[500:])]
+        p_values.append(tests_of(*tallied(*sides))["unseen"].p_value[0])
+    assert np.mean(np.array(p_values) <= 0.05) < 0.08
+    assert np.mean(np.array(p_values) <= 0.01) < 0.03
+
+
+def test_a_new_category_of_a_few_rows_is_odd() -> None:
+    steady = Observations(900, {}, {"c": CategoryColumn(np.arange(900, dtype=np.int32) % 4, tuple("abcd"))})
+    codes = np.arange(100, dtype=np.int32) % 4
+    codes[:4] = 4
+    window = Observations(100, {}, {"c": CategoryColumn(codes, (*"abcd", "new"))})
+    assert tests_of(*tallied(steady, window))["unseen"].p_value[0] < 0.01
