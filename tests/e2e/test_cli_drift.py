@@ -86,10 +86,9 @@ def test_rows_that_did_not_move_are_no_drift(cli: Cli, files: Path) -> None:
     assert shown.startswith("no drift: nothing in 3 features")
 
 
-def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path) -> None:
     words = ("drift", str(files / "reference.csv"), str(files / "turning.csv"), "--time", "at", "--window", "500")
-    told = json.loads(cli(*words, "--json", "--subject", "loans", "--html", "report.html", code=5).stdout)
+    told = json.loads(cli(*words, "--json", "--subject", "loans", code=5).stdout)
     over = told["over_windows"]
     assert over["windows"] == 16 and over["size"] == "500 rows"
     raised = over["alarms"][0]
@@ -98,7 +97,6 @@ def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path, tmp_path: Pa
     assert raised["observed_at"].startswith("2015-0")
     evidence = [point["evidence"]["log_value"] for point in over["evidence"]]
     assert len(evidence) >= 8 and max(evidence[8:]) > max(evidence[:8])
-    assert (tmp_path / "report.html").stat().st_size > 10_000
     shown = cli("alarms", "loans").stdout
     assert "raised" in shown and "income" in shown
     alarm = json.loads(cli("alarms", "loans", "--json").stdout.splitlines()[0])

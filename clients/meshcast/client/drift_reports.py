@@ -242,7 +242,8 @@ class JointTest:
     """One test of all features together.
 
     Attributes:
-        name: `kolmogorov_smirnov_max`, `energy`, `autoencoder_error`, `autoencoder_code` or `outputs`.
+        name: `kolmogorov_smirnov_max`, `share_max`, `energy`, `nearness`, `second_moments`, `outputs`,
+            `autoencoder_error` or `autoencoder_code`.
         is_present: False when it is not part of this report; `why` says why.
         why: why it is absent, with the way out.
         statistic: its statistic.
