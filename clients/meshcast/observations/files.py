@@ -199,18 +199,26 @@ def open_observations(
 
 
 def read_observations(
-    path: str | os.PathLike[str], choices: Choices = _NOTHING, *, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    choices: Choices = _NOTHING,
+    *,
+    kinds: Mapping[str, Kind] | None = None,
+    progress: Progress | None = None,
 ) -> Observations:
     """Reads a file whole; see `open_observations` for what becomes of its columns, and for files too large for memory.
 
-    >>> rows = read_observations("loans.csv", Choices(time="applied_at"))  # doctest: +SKIP
+    Of two files that are to be compared, read the second one with the kinds of the first: a column may look otherwise in
+    it, as codes of digits alone.
+
+    >>> reference = open_observations("last_year.csv")  # doctest: +SKIP
+    >>> rows = read_observations("today.csv", Choices(time="applied_at"), kinds=reference.kinds)  # doctest: +SKIP
 
     Raises:
         NotFound: there is no such file.
         InvalidInput: as `open_observations` and `ObservationFile.chunks`.
         Precondition: Parquet needs the extra `parquet`.
     """
-    return open_observations(path, choices).read(progress=progress)
+    return open_observations(path, choices, kinds=kinds).read(progress=progress)
 
 
 def _sample(file: RawFile) -> dict[str, RawColumn]:
