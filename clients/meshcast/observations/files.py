@@ -207,7 +207,7 @@ def read_observations(
 ) -> Observations:
     """Reads a file whole; see `open_observations` for what becomes of its columns, and for files too large for memory.
 
-    Of two files that are to be compared, read the second one with the kinds of the first: a column may look otherwise in
+    Of two files that are to be compared, read the second with the kinds of the first: a column may look otherwise in
     it, as codes of digits alone.
 
     >>> reference = open_observations("last_year.csv")  # doctest: +SKIP
