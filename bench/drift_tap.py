@@ -2,13 +2,14 @@
 
 Prints JSON. One drift service and three predictors run as processes of their own: without a tap, with the tap's default
 share, and with every row observed. Client, predictors and drift service share the machine. Each round measures all
-three in turns, there and back, the order turning from round to round; ratios are medians over rounds of the throughput
-with a tap by that without. The rows are made up, so they are not those of the shipped predictor's reference: an alarm
+three in turns, there and back, the order turning from round to round, each after a while of the same load, so that what
+was observed is counted while more is asked. Ratios are medians over rounds of the throughput with a tap by that
+without. The rows are made up, so they are not those of the shipped predictor's reference: an alarm
 stands, and windows are worth reports, which is the dearer case. What a row costs in processor time, the predictor's and
 the drift service's together, is told beside, since it depends less on what else the machine does.
 
     python bench/drift_tap.py
-    python bench/drift_tap.py --rounds 3 --seconds 0.5
+    python bench/drift_tap.py --rounds 1 --seconds 1
 """
 
 import argparse
@@ -32,7 +33,7 @@ from meshcast.rpc import run
 DRIFT = "meshcast.api.drift.v1.DriftService"
 SHARES = {"off": 0.0, "default": 0.1, "every_row": 1.0}
 CONCURRENCY = 8
-SETTLE_S = 2.5  # what was observed in a measurement is counted before the next one
+LEAD_S = 2.5  # of the same load before each measurement: longer than rows gather before they are sent
 RATIO_MIN = 0.95
 """Least throughput with the default share, by that without a tap."""
 
@@ -83,13 +84,13 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
             turn = names[number % len(names) :] + names[: number % len(names)]
             for name in (*turn, *reversed(turn)):  # what the machine does meanwhile falls on all alike
                 one = served[name]
-                await asyncio.sleep(SETTLE_S)
+                await streamed(one.mesh, posts, index, 256, LEAD_S)
                 before = one.cpu_s()
                 one.stream.append(await streamed(one.mesh, posts, index, 256, arguments.seconds))
-                await asyncio.sleep(SETTLE_S)
                 rows = max(8 * 256, int(arguments.seconds * 25_000) // 256 * 256)  # as `streamed` sends them
                 one.cpu_us.append((one.cpu_s() - before) / rows * 1e6)
                 ask = asking(one.mesh, history, posts)
+                await at_once(ask, CONCURRENCY, LEAD_S)
                 one.unary.append(await at_once(ask, CONCURRENCY, arguments.seconds))
         subject = (await told.describe_drift("predictor")).references[0]
         result: dict[str, Any] = {
@@ -119,8 +120,10 @@ def ratio(ours: list[float], base: list[float]) -> float:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds (default: 9)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each figure in a round (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, of about a minute each (default: 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="seconds of each figure in a round, about (default: 4)"
+    )
     parser.add_argument("--backend", default="onnxruntime/cpu/f32", help="back-end, or auto (default: onnxruntime)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meshcast-tap-") as folder:
