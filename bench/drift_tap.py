@@ -13,7 +13,6 @@ the drift service's together, is told beside, since it depends less on what else
 """
 
 import argparse
-import asyncio
 import json
 import os
 import statistics
@@ -121,9 +120,7 @@ def ratio(ours: list[float], base: list[float]) -> float:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, of about a minute each (default: 5)")
-    parser.add_argument(
-        "--seconds", type=float, default=4.0, help="seconds of each figure in a round, about (default: 4)"
-    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each figure, about (default: 4)")
     parser.add_argument("--backend", default="onnxruntime/cpu/f32", help="back-end, or auto (default: onnxruntime)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meshcast-tap-") as folder:
