@@ -230,3 +230,10 @@ def test_a_new_category_of_a_few_rows_is_odd() -> None:
     codes[:4] = 4
     window = Observations(100, {}, {"c": CategoryColumn(codes, (*"abcd", "new"))})
     assert tests_of(*tallied(steady, window))["unseen"].p_value[0] < 0.01
+
+
+def test_a_few_rows_that_left_a_constant_are_odd() -> None:
+    steady, left = np.full(10_000, 3.0), np.full(1_000, 3.0)
+    assert tests_of(*tallied(numbers(steady), numbers(left)))["kolmogorov_smirnov"].p_value[0] == 1
+    left[:5] = 4.0
+    assert tests_of(*tallied(numbers(steady), numbers(left)))["kolmogorov_smirnov"].p_value[0] < 1e-4
