@@ -92,7 +92,8 @@ class Reporter:
             answered = report_message(
                 report, comparison, report_id=report_id, made_us=made_us, features_max=question.features_max
             )
-            add_plots(answered, _plots(report, comparison, question.plots))
+            if question.plots:  # drawing imports matplotlib, which a process that draws nothing need not hold
+                add_plots(answered, _plots(report, comparison, question.plots))
         return Reported(answered, kept)
 
     def _report(self, comparison: Comparison, chance: float) -> Report:
