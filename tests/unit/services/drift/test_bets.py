@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
@@ -39,6 +39,7 @@ def expectations(bets: Bets, shares: NDArray[np.float64]) -> NDArray[np.float64]
     return np.asarray(shares @ np.array(each))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=2, max_size=10).filter(lambda v: sum(v) > 1), st.integers(0, 50))
 def test_under_the_counted_shares_no_bet_gains(values: list[int], nulls: int) -> None:
     for bets in (ordered(*values, nulls=nulls), categories(*values, nulls=nulls)):
@@ -131,6 +132,7 @@ def test_the_digest_tells_references_apart() -> None:
     assert categories(6, 5).digest != categories(6, 5, singletons=2).digest
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 40), st.floats(1e-6, 0.2))
 def test_bounds_of_shares_are_exact(hits: int, misses: int, failure: float) -> None:
     rows = hits + misses
