@@ -1,5 +1,7 @@
 """Dependence of rows on those before them: by how much it inflates the sampling error of means over a reference."""
 
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri
@@ -46,7 +48,7 @@ def inflations(observations: Observations) -> Floats:
     above = 1 + 2 * np.sqrt(2 / (blocks - 1))
     numeric = (_of_numbers(column) for column in observations.numeric.values())
     categorical = (_of_codes(column.codes) for column in observations.categorical.values())
-    for at, scores in enumerate((*numeric, *categorical)):
+    for at, scores in enumerate(chain(numeric, categorical)):
         ratio = max(_ratio(score, blocks) for score in scores)
         if ratio > noise:
             found[at] = min(ratio * above, INFLATION_MAX)

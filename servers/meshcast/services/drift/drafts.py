@@ -5,10 +5,11 @@ import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
-from meshcast.observations import CategoryColumn, Floats, Observations
-from meshcast.rpc.errors import InvalidInput, NotFound, Precondition
+from meshcast.observations import Floats, Observations
+from meshcast.rpc.errors import CorruptData, InvalidInput, NotFound, Precondition
 from meshcast.services.drift.changes import checked, checksum
 from meshcast.services.drift.packed_rows import rows_from_bytes
 
@@ -110,36 +111,67 @@ def rows_of_draft(connection: sqlite3.Connection, draft: str) -> Observations:
         NotFound: SUBJECT_UNKNOWN, there is no such draft.
         CorruptData: a part of it is damaged.
     """
-    query = "SELECT crc, data FROM draft_rows WHERE draft = ? ORDER BY number"
-    parts = [
-        rows_from_bytes(checked(data, crc, f"A chunk of the draft {draft!r}"))
-        for crc, data in connection.execute(query, (draft,))
-    ]
-    if not parts:
+    found = connection.execute("SELECT rows FROM drafts WHERE draft = ?", (draft,)).fetchone()
+    if found is None:
         raise NotFound(
             f"There is no draft {draft!r}; send its rows by ObserveStream with PURPOSE_REFERENCE first.",
             reason=error_reason_pb2.ERROR_REASON_SUBJECT_UNKNOWN,
             subject=draft,
         )
-    return _joined(parts)
+    whole = _Whole(int(found[0]))
+    query = "SELECT crc, data FROM draft_rows WHERE draft = ? ORDER BY number"
+    for crc, data in connection.execute(query, (draft,)):
+        whole.add(rows_from_bytes(checked(data, crc, f"A chunk of the draft {draft!r}")))
+    return whole.rows()
 
 
-def _joined(parts: list[Observations]) -> Observations:
-    """Parts of the same columns, end to end; a column that was joined is let go of, so that no two are held twice."""
-    numeric: dict[str, Floats] = {}
-    categorical: dict[str, CategoryColumn] = {}
-    rows = sum(part.rows for part in parts)
-    has_times = all(part.unix_us is not None for part in parts)
-    times = [part.unix_us for part in parts if part.unix_us is not None]
-    columns = [(dict(part.numeric), dict(part.categorical), part.rows) for part in parts]
-    first = columns[0]
-    parts.clear()
-    for name in list(first[0]):
-        numeric[name] = np.concatenate([numbers.pop(name) for numbers, _, _ in columns])
-    for name in list(first[1]):
-        alone = [Observations(count, {}, {name: names.pop(name)}) for _, names, count in columns]
-        categorical[name] = Observations.concat(alone).categorical[name]
-    return Observations(rows, numeric, categorical, np.concatenate(times) if has_times else None)
+class _Whole:
+    """Rows that are put end to end, chunk by chunk, so that none is held twice.
+
+    Args:
+        count: of rows there will be.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._at = count, 0
+        self._numeric: dict[str, Floats] = {}
+        self._categorical: dict[str, list[Observations]] = {}
+        self._times: NDArray[np.int64] | None = np.empty(count, np.int64)
+
+    def add(self, chunk: Observations) -> None:
+        """Takes the next rows.
+
+        Raises:
+            CorruptData: there are more than were announced.
+        """
+        at, stop = self._at, self._at + chunk.rows
+        if stop > self._count:
+            raise CorruptData("a draft has more rows than were counted")
+        for name, values in chunk.numeric.items():
+            column = self._numeric.get(name)
+            if column is None:
+                column = self._numeric[name] = np.empty(self._count, values.dtype)
+            elif column.dtype != values.dtype and column.dtype == np.float32:
+                column = self._numeric[name] = column.astype(np.float64)
+            column[at:stop] = values
+        for name, codes in chunk.categorical.items():
+            self._categorical.setdefault(name, []).append(Observations(chunk.rows, {}, {name: codes}))
+        if chunk.unix_us is None:
+            self._times = None
+        elif self._times is not None:
+            self._times[at:stop] = chunk.unix_us
+        self._at = stop
+
+    def rows(self) -> Observations:
+        """All of them.
+
+        Raises:
+            CorruptData: there are fewer than were announced.
+        """
+        if self._at != self._count:
+            raise CorruptData("a draft has fewer rows than were counted")
+        categorical = {name: Observations.concat(parts).categorical[name] for name, parts in self._categorical.items()}
+        return Observations(self._count, self._numeric, categorical, self._times)
 
 
 def _make_room(connection: sqlite3.Connection, now_us: int) -> None:

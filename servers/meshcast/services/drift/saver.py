@@ -5,9 +5,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+import structlog
+
+from meshcast.runtime.write_behind import Seldom
 from meshcast.services.drift.changes import Changes
 
 __all__ = ["PAUSE_S_MAX", "Saver"]
+
+log = structlog.get_logger()
 
 PAUSE_S_MAX = 0.2
 """Longest pause between two transactions while anything waits."""
@@ -35,6 +40,7 @@ class Saver:
         self._wanted = asyncio.Event()
         self._left = Changes()  # could not be written so far
         self._is_closing = False
+        self._seldom = Seldom()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="drift:saver")
@@ -76,6 +82,8 @@ class Saver:
                 self._left = Changes()
                 self._saved(changes)
         except Exception as error:  # whatever it is: those who wait must hear of it, and the next ones be served
+            if self._seldom.is_due():
+                log.error("what was counted is not on disk yet", waiting=len(waiting), why=str(error))
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
