@@ -183,7 +183,8 @@ def make_report(
     is_output = np.array([feature.role == "output" for feature in layout.features])
     found = overall(scores, importances, verdict.drifted, is_output)
     joint_tests = _joint_tests(comparison, joint, why_no_joint or "rows of this window are not held")
-    is_joint_only = verdict.is_drift and not verdict.drifted.any()
+    is_fading = main is not None and (comparison.log_value or 0.0) < comparison.log_threshold
+    is_joint_only = verdict.is_drift and not verdict.drifted.any() and not is_fading
     if is_joint_only:
         found = max(found, _JOINT_ONLY if main is None else _of_groups(comparison))
     level = level_of(found) if verdict.is_drift else Level.NONE
@@ -194,11 +195,10 @@ def make_report(
         _feature(at, told, main, verdict, float(shares[at]), float(sizes[at]), float(weights[at]), statistics, p_values)
         for at in order
     )
-    drifted = [(one.feature.name, one.what) for one in features if one.is_drifted]
     onsets = [one.onset_window for one in features if one.onset_window]
     onset = min(onsets) if onsets and verdict.is_drift else None
-    convincing = _convincing(joint_tests, groups, comparison, false_alarm_chance) if is_joint_only else []
-    subject = comparison.reference.subject
+    convincing = _convincing(joint_tests, groups, false_alarm_chance) if is_joint_only else []
+    summary, sentence = _in_words(comparison, verdict, level, features, convincing, onset)
     return Report(
         is_drift=verdict.is_drift,
         severity=level,
@@ -209,21 +209,8 @@ def make_report(
         log_threshold=comparison.log_threshold,
         p_value=verdict.p_value,
         onset_window=onset,
-        summary=words.summary(
-            level=level,
-            is_drift=verdict.is_drift,
-            is_too_small=main is None and window.rows < ROWS_MIN,
-            window_rows=window.rows,
-            reference_rows=reference.rows,
-            drifted=drifted,
-            features=len(layout),
-            joint=convincing,
-            onset_window=onset,
-            number_of_window=comparison.number,
-            p_value=verdict.p_value,
-            false_alarms_a_year=None if main is None else float(np.exp(-comparison.log_threshold)),
-        ),
-        sentence=words.alarm_sentence(subject or "The window", level, drifted, convincing) if verdict.is_drift else "",
+        summary=summary,
+        sentence=sentence,
         advice=tuple(
             words.overall_advice(
                 level,
@@ -231,11 +218,41 @@ def make_report(
                 by_feature=[one.advice for one in features if one.is_drifted and one.advice],
                 is_joint_only=is_joint_only,
                 has_outputs=bool(is_output.any()),
-                is_subject=bool(subject),
+                is_subject=bool(comparison.reference.subject),
             )
         ),
         notes=tuple(notes_of(comparison, told, joint, false_alarm_chance, is_alone=main is None)),
     )
+
+
+def _in_words(
+    comparison: Comparison,
+    verdict: Verdict,
+    level: Level,
+    features: tuple[FeatureDrift, ...],
+    convincing: list[str],
+    onset: int | None,
+) -> tuple[str, str]:
+    """The paragraph for a person, and the sentence of an alarm; that is empty where no drift is called."""
+    drifted = [(one.feature.name, one.what) for one in features if one.is_drifted]
+    is_alone = not comparison.groups
+    summary = words.summary(
+        level=level,
+        is_drift=verdict.is_drift,
+        is_too_small=is_alone and comparison.window.rows < ROWS_MIN,
+        window_rows=comparison.window.rows,
+        reference_rows=comparison.reference.tally.rows,
+        drifted=drifted,
+        features=len(features),
+        joint=convincing,
+        onset_window=onset,
+        number_of_window=comparison.number,
+        p_value=verdict.p_value,
+        false_alarms_a_year=None if is_alone else float(np.exp(-comparison.log_threshold)),
+    )
+    if not verdict.is_drift:
+        return summary, ""
+    return summary, words.alarm_sentence(comparison.reference.subject or "The window", level, drifted, convincing)
 
 
 def _of_groups(comparison: Comparison) -> float:
@@ -302,13 +319,12 @@ def _why_no_autoencoder(comparison: Comparison) -> str:
 def _convincing(
     tests: tuple[JointTest, ...],
     groups: Mapping[GroupName, GroupEvidence],
-    comparison: Comparison,
     chance: float,
 ) -> list[str]:
     """What the joint tests look at that found something, in words."""
     if groups:
-        best = max((test for test in tests if test.log_value is not None), key=lambda test: test.log_value or 0.0)
-        return [best.what]
+        found = [test for test in tests if test.log_value is not None and test.log_value > 0]
+        return [test.what for test in sorted(found, key=lambda test: -(test.log_value or 0.0))[:1]]
     sure = [test for test in tests if test.p_value is not None and test.p_value <= chance]
     least = sorted((test for test in tests if test.p_value is not None), key=lambda test: test.p_value or 0.0)
     return [test.what for test in (sure or least[:1])]

@@ -206,3 +206,4 @@ def test_evidence_over_windows_decides_for_a_subject() -> None:
 def test_an_alarm_that_stands_is_said_to_be_fading() -> None:
     found = over_windows([rows(500, 1)], standing=True)
     assert found.is_drift and any("still stands" in note for note in found.notes)
+    assert found.severity == Level.NONE and not any("No single feature" in text for text in found.advice)
