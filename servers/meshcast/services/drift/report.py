@@ -198,7 +198,7 @@ def make_report(
     onsets = [one.onset_window for one in features if one.onset_window]
     onset = min(onsets) if onsets and verdict.is_drift else None
     convincing = _convincing(joint_tests, groups, false_alarm_chance) if is_joint_only else []
-    summary, sentence = _in_words(comparison, verdict, level, features, convincing, onset)
+    summary, sentence = _in_words(comparison, verdict, level, features, convincing, onset, is_fading=is_fading)
     return Report(
         is_drift=verdict.is_drift,
         severity=level,
@@ -232,6 +232,8 @@ def _in_words(
     features: tuple[FeatureDrift, ...],
     convincing: list[str],
     onset: int | None,
+    *,
+    is_fading: bool,
 ) -> tuple[str, str]:
     """The paragraph for a person, and the sentence of an alarm; that is empty where no drift is called."""
     drifted = [(one.feature.name, one.what) for one in features if one.is_drifted]
@@ -240,6 +242,7 @@ def _in_words(
         level=level,
         is_drift=verdict.is_drift,
         is_too_small=is_alone and comparison.window.rows < ROWS_MIN,
+        is_fading=is_fading,
         window_rows=comparison.window.rows,
         reference_rows=comparison.reference.tally.rows,
         drifted=drifted,

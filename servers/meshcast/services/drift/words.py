@@ -156,6 +156,7 @@ def summary(
     level: Level,
     is_drift: bool,
     is_too_small: bool,
+    is_fading: bool,
     window_rows: int,
     reference_rows: int,
     drifted: Sequence[tuple[str, str]],
@@ -172,6 +173,7 @@ def summary(
         level: overall.
         is_drift: whether drift is called.
         is_too_small: whether the window has too few rows for a verdict.
+        is_fading: whether an alarm stands though the evidence is below its threshold again.
         window_rows: rows of the window.
         reference_rows: rows of the reference.
         drifted: (name, what moved) of the features that drift is called for, those to blame first.
@@ -195,6 +197,8 @@ def summary(
             else ""
         )
         return f"No drift is called{chance}: {sides}.{judged}"
+    if is_fading:
+        return f"An alarm stands, but its evidence is below the threshold again: {sides}."
     text = f"Drift of level {level.name}{chance}: {sides}."
     if level == Level.NONE:
         text = f"There is a drift, too small to matter{chance}: {sides}."

@@ -117,6 +117,7 @@ def told(**facts: Any) -> str:
         "level": Level.HIGH,
         "is_drift": True,
         "is_too_small": False,
+        "is_fading": False,
         "window_rows": 1_000,
         "reference_rows": 20_000,
         "drifted": [("age", "mean 3 to 4 (+1 sd)")],
@@ -138,6 +139,7 @@ def test_the_summary_reads_as_a_paragraph() -> None:
     assert told(p_value=None, onset_window=7, number_of_window=9).endswith("It began in window 7, 2 windows ago.")
     assert told(onset_window=9, number_of_window=9).endswith("It began in window 9, this one.")
     assert "too small to matter" in told(level=Level.NONE)
+    assert "below the threshold again" in told(level=Level.NONE, is_fading=True, p_value=None)
     assert "what did: spreads" in told(drifted=[], joint=["spreads"])
     quiet = told(is_drift=False, level=Level.NONE, p_value=None, false_alarms_a_year=0.5)
     assert quiet.startswith("No drift is called: 1,000 rows") and "0.5 false alarms a year" in quiet
