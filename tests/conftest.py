@@ -15,10 +15,15 @@ import grpc
 import pytest
 import structlog
 from google.protobuf.wrappers_pb2 import StringValue
+from hypothesis import HealthCheck, settings
 
 from meshcast.rpc import Precondition, RpcSettings, Server, ServingStatus, mesh_errors
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("meshcast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meshcast")
 
 Serve = Callable[..., Awaitable[Server]]
 Context = grpc.aio.ServicerContext[Any, Any]
