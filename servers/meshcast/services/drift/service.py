@@ -12,10 +12,10 @@ import grpc
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.api.drift.v1 import drift_pb2_grpc as pb_grpc
-from meshcast.api.type.v1 import error_reason_pb2, receipt_pb2
+from meshcast.api.type.v1 import receipt_pb2
 from meshcast.columns import pack_floats
 from meshcast.observations import Observations
-from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFound, Precondition, prediction_id, to_item
+from meshcast.rpc import CorruptData, Deadline, InvalidInput, MeshError, NotFound, prediction_id, to_item
 from meshcast.runtime import (
     LOW,
     ServiceContext,
@@ -28,16 +28,15 @@ from meshcast.runtime.turns import Turns
 from meshcast.services.drift.alarms import Judgement
 from meshcast.services.drift.answers import chunk_answer, reference_message
 from meshcast.services.drift.comparators import Comparators
-from meshcast.services.drift.comparing import given_comparison, given_reference, require_columns
+from meshcast.services.drift.comparing import require_columns
 from meshcast.services.drift.comparison import Comparison, Reference
-from meshcast.services.drift.derived import Encoded, sampled
+from meshcast.services.drift.derived import Encoded
 from meshcast.services.drift.encoder import VALUES_INLINE, Encoder, Ran
-from meshcast.services.drift.joint import ROWS_MAX
+from meshcast.services.drift.finding import Finder
 from meshcast.services.drift.loss_answers import COMPARATORS, loss_update
 from meshcast.services.drift.loss_questions import performance_question
 from meshcast.services.drift.plots import need_matplotlib
 from meshcast.services.drift.questions import (
-    DetectQuestion,
     chunk_question,
     detect_question,
     list_question,
@@ -47,7 +46,7 @@ from meshcast.services.drift.questions import (
     watch_question,
 )
 from meshcast.services.drift.report_answers import listed_report, stored
-from meshcast.services.drift.reporting import AutoencoderView, Reporter, judged
+from meshcast.services.drift.reporting import Reporter, judged
 from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.severity_answers import read_report, severity_answer
 from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, set_shipped
@@ -94,6 +93,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             repository=context.settings.repository,
             registry=context.registry,
         )
+        self._finder = Finder(self._subjects, self._encoder, self._table, self._reference)
         self._shipping, self._is_shipped = asyncio.Lock(), False
         self._stack = AsyncExitStack()
 
@@ -238,12 +238,13 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             self._mesh.model.require(request.model_version)
         report_id, made_us = prediction_id(request.request_id), time.time_ns() // 1000
         async with deadline.enforced(where="the comparison", advice="send fewer rows or set a longer deadline"):
-            ran, view, compare = await self._comparison(question, request, deadline)
+            asked = await self._finder.find(question, request, deadline)
             found = await self._comparing.take(
-                lambda is_over: self._reporter.report(compare(), question, report_id, made_us, view)
+                lambda is_over: self._reporter.report(asked.compare(), question, report_id, made_us, asked.view)
             )
             if request.keeps and question.subject:
                 await self._subjects.keep_report(stored(found.kept))
+        ran = asked.ran
         receipt = plain_receipt(deadline) if ran is None else receipt_of(ran.facts, deadline)
         receipt.prediction_id = report_id
         return pb.DetectDataDriftResponse(
@@ -251,56 +252,6 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             row_errors=b"" if ran is None else pack_floats(ran.encoded.error),
             receipt=receipt,
         )
-
-    async def _comparison(
-        self, question: DetectQuestion, request: pb.DetectDataDriftRequest, deadline: Deadline
-    ) -> tuple[Ran | None, AutoencoderView | None, Callable[[], Comparison]]:
-        """The rows' errors where they are wanted, the autoencoder's view, and what compares, in the worker thread."""
-        rows, given = question.observations, question.reference
-        if given is not None and rows is not None:
-            return None, None, lambda: given_comparison(given_reference(given, question.features, self._table), rows)
-        if rows is None:
-            found = await self._observed(question)
-            return None, None, lambda: found
-        reference = await self._reference(question.subject)
-        require_columns(reference, rows)
-        ran, priority = None, priority_class(request.priority)
-        if request.wants_row_errors:
-            version = request.model_version
-            ran = await self._encoder.ask(rows, reference, version=version, deadline=deadline, priority=priority)
-        self._encoder.of_call(deadline, priority, rows, ran)
-        view = await self._view(reference, rows, ran)
-        return ran, view, lambda: given_comparison(reference, rows)
-
-    async def _view(self, reference: Reference, rows: Observations, ran: Ran | None) -> AutoencoderView | None:
-        """What the reference's autoencoder makes of a window's rows, or of as many as the joint test looks at."""
-        if reference.autoencoder.state != "ready":
-            return None
-        some = rows if ran is not None else sampled(rows, ROWS_MAX)
-        encoded = await self._encoder.encode(some, reference)
-        if encoded is None:
-            return None
-        derived = (await self._subjects.view(reference.subject)).derived
-        made = next((one for one in derived if "autoencoder.error" in one.layout.names), None)
-        return None if made is None else AutoencoderView(made, encoded)
-
-    async def _observed(self, question: DetectQuestion) -> Comparison:
-        """What the subject observed of what was asked for, one row at least."""
-        subject = question.subject
-        if question.window == "last":
-            found = await self._subjects.last_window(subject)
-            why = "no window has closed since the reference was set: ask for `all`, or send the rows"
-        elif question.window == "range":
-            found = await self._subjects.in_range(subject, question.start_us, question.end_us)
-            why = "nothing that was observed in that span of time is held"
-        else:
-            found = await self._subjects.all_observed(subject)
-            why = "nothing was observed since the reference was set"
-        if found is None or not found.window.rows:
-            raise Precondition(
-                f"Subject {subject}: {why}.", reason=error_reason_pb2.ERROR_REASON_REPORT_UNKNOWN, subject=subject
-            )
-        return found
 
     async def AnalyzeDriftSeverity(
         self, request: pb.AnalyzeDriftSeverityRequest, context: Context
