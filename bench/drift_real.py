@@ -7,8 +7,8 @@ false alarm in two years; alarms and reports are the service's own.
 halves, each of which is watched against the other, and it is watched against itself. `favourites` is a subject of that
 one output, with windows of 1,000 and of 500 posts, and as they are by default, 1,000 posts or a day; `all_columns` adds
 retweets, the time of day, the weekday, the length of the text, links and the source. Posts of a day are alike
-(`autocorrelation` of log favourites, by distance in posts), which evidence does not allow for: windows of a few posts
-take a good week for a drift. And January 2015 is another month than those of 2014 (`kolmogorov_smirnov` by month).
+(`autocorrelation` of log favourites, by distance in posts), and no month is quite like another (`kolmogorov_smirnov` by
+month; January 2015 less than those of 2014).
 
 `car_loans`: `car_loan_drift.csv.xz` (NannyML's synthetic data, 50,000 rows of reference and of analysis). Its notes do
 not say what moves, so that is taken from the rows: `effects` holds each column's KS distance (total variation for
@@ -219,7 +219,14 @@ def car_loans(file: Path) -> dict[str, Any]:
     names = held.layout.names
     effects: dict[str, dict[str, float]] = {}
     singles: dict[str, dict[str, Any]] = {}
-    bets = Bets.of(held.tally.counts, held.layout.bins, held.layout.ordered)
+    layout = held.layout
+    bets = Bets.of(
+        held.tally.counts,
+        layout.bins,
+        layout.ordered,
+        singletons=layout.singletons,
+        inflation=layout.inflation,
+    )
     for part, rows in (("reference", reference), ("analysis", analysis)):
         for at in range(0, rows.rows, CHUNK):
             window = rows[at : at + CHUNK]
