@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self, TypeVar
 
 import grpc
+import structlog
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.api.drift.v1 import drift_pb2_grpc as pb_grpc
@@ -57,6 +58,8 @@ from meshcast.services.drift.watching import watch
 
 __all__ = ["DriftServicer"]
 
+log = structlog.get_logger()
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Result = TypeVar("Result")
 
@@ -99,7 +102,10 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._subjects)
-        await self._ship()
+        try:
+            await self._ship()
+        except MeshError as error:  # as where all subjects that may be are there: those are watched all the same
+            log.error("the shipped subject is missing", subject=SHIPPED_SUBJECT, why=error.message)
         return self
 
     async def __aexit__(self, *error: object) -> None:
