@@ -42,7 +42,7 @@ from meshcast.client.drift_reports import DriftReport
 from meshcast.client.priority import PRIORITIES, Priority
 from meshcast.client.stream import Call, Chunk
 from meshcast.observations import Observations, pack_observations
-from meshcast.rpc import InvalidInput
+from meshcast.rpc import DeadlineExceeded, InvalidInput, MeshError, NotReady, Overloaded
 
 Rows = RowsLike | Iterable[RowsLike] | AsyncIterable[RowsLike]
 """Rows at once, or any number of them part by part."""
@@ -73,7 +73,8 @@ class DriftCalls(Calls):
         Rows that are too many for one message, and those that come part by part, go as a stream of chunks first.
 
         ```python
-        reference = await mesh.set_reference("loans", read_observations("loans.csv"), importances={"income": 3})
+        file = open_observations("loans.csv")  # its `kinds` are those in which later files are read
+        reference = await mesh.set_reference("loans", file.read(), importances={"income": 3})
         print(reference.rows, [feature.smallest_shift_sd for feature in reference.features])
         ```
 
@@ -114,10 +115,15 @@ class DriftCalls(Calls):
         else:
             request.draft = f"draft-{self._ids.next()}"
             sent = self.observe(request.draft, rows, is_reference=True, progress=progress, timeout_s=timeout_s)
-            async with aclosing(sent) as answers:
-                async for answer in answers:
-                    if answer.error is not None:
-                        raise answer.error
+            try:
+                async with aclosing(sent) as answers:
+                    async for answer in answers:
+                        if answer.error is not None:
+                            raise answer.error
+            except MeshError as error:
+                if "stream_id" in error.facts and isinstance(error.__cause__, MeshError):
+                    raise error.__cause__ from None  # the draft is of this call alone: nobody could go on with it
+                raise
         call = self._open.drift.SetReference(request, timeout=max(1e-3, ends_at - time.monotonic()))
         response = await answer_to(call)
         return Reference.of(response.reference, response.receipt)
@@ -144,7 +150,7 @@ class DriftCalls(Calls):
         and no row is counted twice. Where the caller may stop early, close the generator (`contextlib.aclosing`).
 
         ```python
-        async for chunk in mesh.observe("loans", read_observations("today.csv")):
+        async for chunk in mesh.observe("loans", read_observations("today.csv", kinds=last_year.kinds)):
             for alarm in chunk.alarms:
                 print(alarm.text)
         ```
@@ -166,7 +172,9 @@ class DriftCalls(Calls):
 
         Raises:
             InvalidInput: an argument breaks a rule, or rows cannot be sent at all; those before are answered first.
-            MeshError: the stream failed for good. Refused chunks are no error here: see the chunks.
+            MeshError: the stream failed for good. Where it can be taken up again later, the message says how, and the
+                facts have the `stream_id` and the `rows` that were answered. Refused chunks are no error here: see the
+                chunks.
         """
         check_subject(subject)
         for name, value, most in (("chunk_rows", chunk_rows, CHUNK_ROWS_MAX), ("window", window, 256)):
@@ -192,9 +200,14 @@ class DriftCalls(Calls):
             progress=progress,
             rows_total=len(rows) if isinstance(rows, Observations) else None,
         )
-        async with aclosing(answers):
-            async for answer in answers:
-                yield answer
+        answered = 0
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    answered += len(answer)
+                    yield answer
+        except (NotReady, Overloaded, DeadlineExceeded) as error:
+            raise _to_be_taken_up(error, stream_id or prefix, answered) from error
 
     async def detect_data_drift(
         self,
@@ -335,6 +348,19 @@ class DriftCalls(Calls):
 
     def _open_observations(self, timeout_s: float) -> Call:
         return self._open.streaming_drift.ObserveStream(timeout=timeout_s)
+
+
+def _to_be_taken_up(error: MeshError, stream_id: str, answered: int) -> MeshError:
+    """The failure of a stream of rows, with the way to go on."""
+    facts: dict[str, str | int | float] = {**error.facts, "stream_id": stream_id, "rows": answered}
+    told = type(error)(
+        f"{error.message}; {answered:,} rows were answered: give the same rows again with stream_id={stream_id!r}, and "
+        "none is counted twice",
+        reason=error.reason,
+        **facts,
+    )
+    told.retry_after_s = error.retry_after_s
+    return told
 
 
 def _small(rows: Rows) -> pb.Observations | None:

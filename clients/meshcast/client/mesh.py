@@ -38,7 +38,7 @@ class MeshClient(
         print(forecast.days, forecast.median, forecast.intervals[0.8].upper)
         potential = await mesh.detect_viral_potential("We won the cup!")
         print(potential.probability, [(span.text, span.effect) for span in potential.spans])
-        report = await mesh.detect_data_drift(read_observations("today.csv"), subject="loans")
+        report = await mesh.detect_data_drift(read_observations("today.csv", kinds=last_year.kinds), subject="loans")
         print(report.summary, [(feature.name, feature.blame) for feature in report.drifted])
     ```
 

@@ -169,6 +169,21 @@ async def test_a_stream_that_is_taken_up_again_by_its_id_counts_nothing_twice(ad
     np.testing.assert_array_equal(counted(drift).numeric["x1"], np.arange(1, 91))
 
 
+async def test_a_stream_that_fails_for_good_says_how_to_go_on(address: str, drift: Drift) -> None:
+    drift.break_at = {3: 9}
+    async with MeshClient(address) as mesh:
+        with pytest.raises(NotReady, match=r"goes away; 30 rows were answered: .* stream_id='once/7'") as caught:
+            _ = [chunk async for chunk in mesh.observe("s", table(90), chunk_rows=10, window=1, request_id="once/7")]
+        assert (caught.value.facts["stream_id"], caught.value.facts["rows"]) == ("once/7", "30")
+        drift.break_at = {}
+        again = [chunk async for chunk in mesh.observe("s", table(90), chunk_rows=10, stream_id="once/7")]
+        assert [chunk.is_duplicate for chunk in again] == [True] * 4 + [False] * 5
+        drift.break_at = {0: 9}
+        with pytest.raises(NotReady, match=r"the server goes away$"):
+            await mesh.set_reference("s", iter([table(90)]))
+    np.testing.assert_array_equal(counted(drift).numeric["x1"][:90], np.arange(1, 91))
+
+
 async def test_parts_of_any_kind_are_sent_in_their_order(address: str, drift: Drift) -> None:
     parts = [table(30)[:7], table(30)[7:7], table(30)[7:]]
 
