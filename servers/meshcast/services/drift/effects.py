@@ -16,6 +16,7 @@ __all__ = ["Effects", "FeatureTest", "effects_of", "tests_of"]
 Vector = NDArray[np.float64]
 
 _CELL_MIN = 5.0  # expected rows under which chi-squared's approximation fails (Cochran 1954)
+_SURE_OF_SLOT = 3.0  # standard deviations of a category's rows among the reference's
 _NORMAL_MIN = 25.0  # variance of a count from which on the normal distribution stands for it
 
 
@@ -179,7 +180,12 @@ def _ks_test(layout: Layout, reference: Tally, window: Tally) -> FeatureTest:
 
 
 def _chi_squared(layout: Layout, reference: Tally, window: Tally) -> FeatureTest:
-    """Homogeneity of two samples of categories; those expected less than five times are taken together."""
+    """Homogeneity of two samples of categories; those expected less than five times are taken together.
+
+    The reference has picked which categories have a slot: those that it happened to have often enough. So a category is
+    taken alone only where its rows on both sides together would have got it a slot however they had been dealt out;
+    all others, unseen ones among them, are one.
+    """
     found = FeatureTest(np.full(len(layout), np.nan), np.full(len(layout), np.nan))
     asked = np.flatnonzero(~layout.ordered & _both(reference, window))
     if len(asked) == 0:
@@ -187,12 +193,25 @@ def _chi_squared(layout: Layout, reference: Tally, window: Tally) -> FeatureTest
     r, w = _grouped(layout, reference)[asked], _grouped(layout, window)[asked]
     share = (w.sum(axis=1) / (r.sum(axis=1) + w.sum(axis=1)))[:, None]
     rare = (r + w) * np.minimum(share, 1 - share) < _CELL_MIN
+    spread = np.sqrt((r + w) * share * (1 - share))
+    rare |= (r + w) * (1 - share) - _SURE_OF_SLOT * spread < _picked_from(layout, reference)[asked, None]
+    for row, at in enumerate(asked.tolist()):
+        rare[row, len(layout.categories[at - len(layout.cuts)]) :] = True
     r, w = (np.column_stack([np.where(rare, 0, c), np.where(rare, c, 0).sum(axis=1)]) for c in (r, w))
     both = r + w
     odd = np.divide((w - both * share) ** 2, both * share * (1 - share), out=np.zeros_like(both), where=both > 0)
     statistic, freedom = odd.sum(axis=1), (both > 0).sum(axis=1) - 1
     found.statistic[asked] = np.where(freedom > 0, statistic, 0.0)
     found.p_value[asked] = np.where(freedom > 0, special.chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    return found
+
+
+def _picked_from(layout: Layout, reference: Tally) -> Vector:
+    """Rows of the reference that a category needs for a slot of its own; shape (features,)."""
+    found = np.ones(len(layout))
+    for at, (names, rest) in enumerate(zip(layout.categories, layout.known, strict=True), len(layout.cuts)):
+        if len(rest):
+            found[at] = reference.counts[at, len(names) - 1]
     return found
 
 

@@ -237,3 +237,19 @@ def test_a_few_rows_that_left_a_constant_are_odd() -> None:
     assert tests_of(*tallied(numbers(steady), numbers(left)))["kolmogorov_smirnov"].p_value[0] == 1
     left[:5] = 4.0
     assert tests_of(*tallied(numbers(steady), numbers(left)))["kolmogorov_smirnov"].p_value[0] < 1e-4
+
+
+def test_slots_that_the_reference_picked_are_no_drift() -> None:
+    rng = np.random.default_rng(7)
+    names = tuple(map(str, range(1_000)))
+    shares = {"zipf": 1 / np.arange(1.0, 1_001), "even": np.ones(1_000)}
+    for kind, weights in shares.items():
+        p_values = []
+        for _ in range(40):
+            codes = rng.choice(1_000, 3_000, p=weights / weights.sum()).astype(np.int32)
+            parts = [
+                Observations(len(one), {}, {"c": CategoryColumn(one, names)}) for one in (codes[:2_000], codes[2_000:])
+            ]
+            p_values.append(tests_of(*tallied(*parts))["chi_squared"].p_value[0])
+        assert np.mean(np.array(p_values) <= 0.05) <= 0.15, kind
+        assert min(p_values) > 1e-4, kind
