@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.cli.drift_found import DriftFound, OverWindows, WindowPoint, document
 from meshcast.cli.drift_html import write_html
 from meshcast.cli.drift_input import SAMPLE_ROWS, Columns, Rows, WindowSize, importances_of, opened, window_size
@@ -21,7 +22,7 @@ from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import Connection, connect
 from meshcast.client import SEVERITIES, DriftAlarm, DriftOptions, DriftReport, MeshClient, ObservedChunk, Reference
 from meshcast.observations import Observations, pack_observations
-from meshcast.rpc import DeadlineExceeded, NotFound
+from meshcast.rpc import DeadlineExceeded, MeshError, NotFound, NotReady, Overloaded
 
 __all__ = ["FailOn", "drift"]
 
@@ -108,6 +109,10 @@ def drift(
             report, went = asyncio.run(asked.answered(connection, length if over else None, false_alarms, chance))
         except DeadlineExceeded as error:
             raise Problem(f"not answered within {timeout_s:g} s", way_out="--timeout gives more time") from error
+        except (NotReady, Overloaded) as error:
+            if "stream_id" in error.facts and isinstance(error.__cause__, MeshError):
+                raise error.__cause__ from None  # a stream that only Python can take up again
+            raise
     reference_rows, window_rows = asked.reference, asked.window
     assert reference_rows.sample is not None and window_rows.sample is not None
     found = DriftFound(
@@ -190,9 +195,9 @@ class _Asked:
             sent = client.observe(self._subject, self.window.chunks(), timeout_s=self._left_s())
             async with aclosing(sent) as answers:
                 async for answer in answers:
-                    self._check(answer, reference)
+                    await self._check(client, answer, reference)
                     self._progress.update(bar, completed=self.window.rows, total=self.window.rows)
-        return await client.detect_data_drift(
+        report = await client.detect_data_drift(
             window if fits else None,
             subject=self._subject,
             everything=not fits,
@@ -200,6 +205,9 @@ class _Asked:
             keeps=self._is_named,
             timeout_s=self._left_s(),
         )
+        if report.reference_version != reference.version or report.window.rows != self.window.rows:
+            raise self._shared()
+        return report
 
     async def _over(
         self, client: MeshClient, size: WindowSize, false_alarms: float | None
@@ -223,7 +231,7 @@ class _Asked:
         answers = client.observe(self._subject, table, chunk_rows=step, window=1, timeout_s=self._left_s())
         async with aclosing(answers):
             async for answer in answers:
-                self._check(answer, reference)
+                await self._check(client, answer, reference)
                 windows += answer.windows_closed
                 alarms += answer.alarms
                 self._progress.advance(bar, len(answer))
@@ -239,6 +247,9 @@ class _Asked:
                 way_out="a smaller --window; without it and --time the file is one window",
             )
         report = await self._told(client, alarms)
+        held = await self._held(client)
+        if held.version != reference.version or held.observed_rows != table.rows:
+            raise self._shared()
         went = OverWindows(windows=windows, size=_shown(size, reference), alarms=tuple(alarms), points=tuple(points))
         self._keep_since(table, went, rows)
         return report, went
@@ -294,17 +305,24 @@ class _Asked:
         try:
             return await client.detect_data_drift(subject=self._subject, timeout_s=self._left_s())
         except NotFound as error:
-            raise self._replaced() from error
+            raise self._shared() from error
 
-    def _check(self, answer: ObservedChunk, reference: Reference) -> None:
+    async def _check(self, client: MeshClient, answer: ObservedChunk, reference: Reference) -> None:
         if answer.error is not None:
+            if (await self._held(client)).version != reference.version:
+                raise self._shared() from answer.error  # rows of other columns than the new reference's
             raise answer.error
         if answer.reference_version != reference.version:
-            raise self._replaced()
+            raise self._shared()
 
-    def _replaced(self) -> Problem:
+    async def _held(self, client: MeshClient) -> pb.ReferenceDescription:
+        """The subject's reference as it is now, whosever it is."""
+        return (await client.describe_drift(self._subject, timeout_s=self._left_s())).references[0]
+
+    def _shared(self) -> Problem:
+        """Two comparisons under one name: the later one's windows may hold rows of the earlier one."""
         return Problem(
-            f"the reference of {self._subject!r} was replaced meanwhile: another comparison runs",
+            f"another comparison uses {self._subject!r}: its reference was replaced, or rows of others came to it",
             exit_code=ExitCode.REFUSED,
             way_out="again when it is done, or --subject NAME for one of your own",
         )

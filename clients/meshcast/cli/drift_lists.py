@@ -65,6 +65,7 @@ def alarms(
                 )
             ) as watched,
         ):
+            await client.describe_drift(timeout_s=timeout_s)  # an address where nobody is is no server that went away
             async for alarm in watched:
                 if as_json:
                     print(json.dumps(plain(alarm), ensure_ascii=False), flush=True)
