@@ -200,11 +200,10 @@ def joint_text(test: JointTest) -> tuple[str, str]:
     name = _NAMES.get(test.name, test.name.replace("_", " "))
     if not test.is_present:
         return name, f"absent: {test.why}"
-    told = f"{number(test.statistic)}"
-    if test.p_value is not None:
-        told += f", p {p_text(test.p_value)}"
-    if test.evidence is not None:
-        told += f", evidence {evidence_text(test.evidence)} powers of ten from an alarm"
+    if test.evidence is not None:  # which alone judges it: there is no statistic of one window
+        told = f"evidence {evidence_text(test.evidence)} powers of ten from an alarm"
+    else:
+        told = number(test.statistic) if test.p_value is None else f"{number(test.statistic)}, p {p_text(test.p_value)}"
     return name, f"{told} ({test.what})" if test.what else told
 
 

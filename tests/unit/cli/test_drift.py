@@ -76,6 +76,9 @@ def report(*, is_drift: bool = True) -> DriftReport:
         )
     message.features.add(name="energy.distance", role=pb.FEATURE_ROLE_DERIVED, is_drifted=True)
     message.joint_tests.add(name="energy", is_present=True, statistic=0.3, p_value=0.002, what="rows as a whole")
+    message.joint_tests.add(
+        name="outputs", is_present=True, evidence=pb.Evidence(log_value=-1.0, log_threshold=np.log(10) - 1.0)
+    )
     message.joint_tests.add(name="autoencoder_error", why="pip install 'meshcast[train]'")
     return DriftReport.of(message)
 
@@ -145,7 +148,13 @@ def test_what_moved_is_told_with_those_to_blame_first() -> None:
     places = [shown.index(text) for text in ("town (output)", "income", "children")]
     assert places == sorted(places)
     assert "energy.distance" not in shown
-    for text in ("30 %", "moved by 0.6", "energy distance: 0.3, p 0.002", "absent: pip install 'meshcast[train]'"):
+    for text in (
+        "30 %",
+        "moved by 0.6",
+        "energy distance: 0.3, p 0.002",
+        "outputs: evidence -1.0",
+        "absent: pip install 'meshcast[train]'",
+    ):
         assert text in shown
     for text in ("- Check the model.", "note: column 'id' is not looked at", "note: a note of the service"):
         assert text in shown
