@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -175,17 +176,24 @@ class DriftFeed:
         self._why = ""
 
     async def _set_reference(self, stub: pb_grpc.DriftServiceStub) -> None:
-        """Makes the collected rows the reference; the rows that follow are watched."""
+        """Makes the collected rows the reference, where there is none by now; the rows that follow are watched."""
+        self._collected, collected = None, self._collected
+        try:
+            with mesh_errors():
+                await stub.DescribeModel(pb.DescribeModelRequest(subject=self.subject), timeout=ANSWER_S)
+            return  # of another replica, or of somebody: what was counted against it is not thrown away
+        except NotFound:
+            pass
         outputs = [pb.FeatureOptions(name=name, role=pb.FEATURE_ROLE_OUTPUT) for name in self.tap.columns.output_names]
         request = pb.SetReferenceRequest(subject=self.subject, draft=self._draft, features=outputs)
         with mesh_errors():
             await stub.SetReference(request, timeout=REFERENCE_S)
-        log.info("the first rows are the reference", subject=self.subject, rows=self._collected)
-        self._collected = None
+        log.info("the first rows are the reference", subject=self.subject, rows=collected)
 
     @property
     def _draft(self) -> str:
-        return f"{self.subject}.tap"
+        # Of the subject and its columns: rows of a model with other columns, collected before, would refuse these.
+        return f"{self.subject[:50]}.tap-{zlib.crc32(repr(self.tap.columns.names).encode()):08x}"
 
     def _tell(self, error: MeshError) -> None:
         """Logs why rows are not observed, once for each reason in a row."""

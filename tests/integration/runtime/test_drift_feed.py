@@ -54,6 +54,11 @@ class Drift(pb_grpc.DriftServiceServicer):
             self.rows.setdefault(request.subject, []).extend(table.numeric["y"].tolist())
             yield pb.ObserveStreamResponse(sequence=request.sequence, rows=table.rows)
 
+    async def DescribeModel(self, request: pb.DescribeModelRequest, context: Any) -> pb.DescribeModelResponse:
+        if not self.has_reference:
+            raise NotFound("no such subject")
+        return pb.DescribeModelResponse(references=[pb.ReferenceDescription(subject=request.subject)])
+
     async def SetReference(self, request: pb.SetReferenceRequest, context: Any) -> pb.SetReferenceResponse:
         self.references.append(request)
         self.has_reference = True
@@ -145,14 +150,29 @@ async def test_the_first_rows_become_the_reference_where_that_is_asked_for(bench
     await mesh.until(lambda: mesh.feed.lost == 2)
     for rows in (4, 4):
         mesh.run(rows)
-        await mesh.until(lambda: len(mesh.drift.rows.get("m.tap", [])) == mesh.rows - 2)
+        await mesh.until(lambda: sum(map(len, mesh.drift.rows.values())) == mesh.rows - 2)
     await mesh.until(lambda: mesh.drift.references)
     (reference,) = mesh.drift.references
-    assert (reference.subject, reference.draft) == ("m", "m.tap")
+    assert reference.subject == "m" and reference.draft.startswith("m.tap-")
     assert [(one.name, one.role) for one in reference.features] == [("y", pb.FEATURE_ROLE_OUTPUT)]
     mesh.run(3)
     await mesh.until(lambda: mesh.feed.observed == 3)
-    assert mesh.drift.rows == {"m.tap": list(range(2, 10)), "m": [10.0, 11.0, 12.0]}
+    assert mesh.drift.rows == {reference.draft: list(range(2, 10)), "m": [10.0, 11.0, 12.0]}
+
+
+async def test_a_reference_that_came_meanwhile_is_kept(bench: Any) -> None:
+    mesh = await bench(reference_rows=6)
+    mesh.drift.has_reference = False
+    mesh.run(2)
+    await mesh.until(lambda: mesh.feed.lost == 2)
+    mesh.run(4)
+    await mesh.until(lambda: mesh.drift.rows)
+    mesh.drift.has_reference = True  # of another replica
+    mesh.run(4)
+    await mesh.until(lambda: sum(map(len, mesh.drift.rows.values())) == 8)
+    mesh.run(3)
+    await mesh.until(lambda: mesh.feed.observed == 3)
+    assert not mesh.drift.references and mesh.drift.rows["m"] == [10.0, 11.0, 12.0]
 
 
 async def test_a_refusal_is_counted_and_tried_again_later(bench: Any) -> None:
