@@ -256,6 +256,7 @@ def _bets(layout: Layout, tally: Tally, group: GroupName) -> Bets:
         layout.bins,
         layout.ordered,
         singletons=layout.singletons,
+        others=layout.others,
         inflation=layout.inflation,
         failure=failure,
     )

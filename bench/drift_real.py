@@ -225,6 +225,7 @@ def car_loans(file: Path) -> dict[str, Any]:
         layout.bins,
         layout.ordered,
         singletons=layout.singletons,
+        others=layout.others,
         inflation=layout.inflation,
     )
     for part, rows in (("reference", reference), ("analysis", analysis)):

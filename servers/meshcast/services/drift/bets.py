@@ -39,7 +39,7 @@ FAILURE = 0.01
 """Chance, over the draw of the reference, that any of the bounds fails."""
 
 _FEATURES_AT_ONCE = 64  # of different kinds, whose tables are gathered for a product: 1.5 MB
-_METHOD = b"bets 1"  # goes into the digest: evidence of another method is of no use
+_METHOD = b"bets 2"  # goes into the digest: evidence of another method is of no use
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +97,7 @@ class Bets:
         ordered: NDArray[np.bool_],
         *,
         singletons: Ints | None = None,
+        others: Ints | None = None,
         inflation: Floats | None = None,
         failure: float = FAILURE,
     ) -> "Bets":
@@ -109,6 +110,7 @@ class Bets:
             ordered: shape (F,), bool, True where slots are ordered: numbers.
             singletons: shape (F,), categories that the reference has once, those without a slot of their own among
                 them. Unset: those with one.
+            others: shape (F,), categories without a slot of their own, which share the last value slot. Unset: none.
             inflation: shape (F,), rows to an independent one, as `inflations` has it. Unset: 1.
             failure: chance, over the draw of the reference, that any bound fails.
         """
@@ -117,7 +119,7 @@ class Bets:
         kinds, kind = kinds_of(counts, bins, ordered, inflation)
         inflated = inflation[kinds, None]
         on_scores = score_bets(counts[kinds] / inflated, bins[kinds], features, failure)
-        on_shares = share_bets(counts, bins, ordered, singletons, inflation, failure)
+        on_shares = share_bets(counts, bins, ordered, singletons, others, inflation, failure)
         with_scores = np.flatnonzero(kind >= 0)
         which, column = np.nonzero(on_scores.is_useful[kind[with_scores]])
         scored = with_scores[which]
@@ -141,7 +143,7 @@ class Bets:
             upper=facts["upper"],
             direction=facts["direction"],
             score=facts["score"],
-            digest=_digest(counts, bins, ordered, singletons, inflation, failure),
+            digest=_digest(counts, bins, ordered, singletons, others, inflation, failure),
             inflation=inflation,
             kind=kind,
             kinds=kinds,
@@ -241,11 +243,20 @@ def _digest(
     bins: NDArray[np.integer],
     ordered: NDArray[np.bool_],
     singletons: Ints | None,
+    others: Ints | None,
     inflation: Floats,
     failure: float,
 ) -> bytes:
-    once = np.zeros(0) if singletons is None else singletons
-    parts = (counts, bins.astype("<i8"), ordered, once.astype("<i8"), inflation, np.array([failure]))
+    once, rest = (np.zeros(0) if one is None else one for one in (singletons, others))
+    parts = (
+        counts,
+        bins.astype("<i8"),
+        ordered,
+        once.astype("<i8"),
+        rest.astype("<i8"),
+        inflation,
+        np.array([failure]),
+    )
     seen = hashlib.blake2b(_METHOD + repr(counts.shape).encode(), digest_size=16)
     for part in parts:
         seen.update(np.ascontiguousarray(part).tobytes())

@@ -46,6 +46,7 @@ class Group:
             layout.bins,
             layout.ordered,
             singletons=layout.singletons,
+            others=layout.others,
             inflation=layout.inflation,
             failure=FAILURE * GROUP_WEIGHTS[name],
         )

@@ -58,6 +58,7 @@ class Layout:
         categories: of each categorical feature the categories with a slot of their own, most frequent first.
         known: of each categorical feature the hashes of the reference's other categories, ascending, uint64.
         singletons: shape (features,), int64, categories that the reference has once; 0 for numeric features.
+        others: shape (features,), int64, categories without a slot of their own, which share the last one in use.
         inflation: shape (features,), float64, rows of the reference to an independent one, as `inflations` has it.
         ranks: shape (r,), float64, where the reference's quantile functions are held; widths: what each stands for.
         bins: shape (features,), int32, value slots in use of each feature.
@@ -82,6 +83,7 @@ class Layout:
     ) -> None:
         self.features, self.rows, self.cuts, self.categories, self.known = features, rows, cuts, categories, known
         self.singletons, self.inflation = singletons, inflation
+        self.others: NDArray[np.int64] = np.array([0] * len(cuts) + [len(rest) for rest in known], dtype=np.int64)
         self.rank_points = rank_points
         self.ranks, self.widths = ranks_of(rank_points)
         self.bins: NDArray[np.int32] = np.array(

@@ -119,7 +119,12 @@ class Reporter:
             self._bets.move_to_end(id(tally))
             return self._bets[id(tally)][1]
         bets = Bets.of(
-            tally.counts, layout.bins, layout.ordered, singletons=layout.singletons, inflation=layout.inflation
+            tally.counts,
+            layout.bins,
+            layout.ordered,
+            singletons=layout.singletons,
+            others=layout.others,
+            inflation=layout.inflation,
         )
         if reference.subject:
             self._bets[id(tally)] = tally, bets

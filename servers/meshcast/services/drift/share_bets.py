@@ -20,6 +20,8 @@ _STAKES = {0.09: 0.6, 0.27: 0.4}  # in standard deviations of the indicator, wit
 _CUTS_AT = np.arange(1, 8) / 8
 _STRETCHES_MAX = 16
 _TAIL = 1 / 128
+_PICKED = 2.0  # standard errors by which each category without a slot may be rarer in the reference than it is
+_ROUNDS = 6  # of making a bound and its chance agree: each takes what is off to about its logarithm
 
 
 class ShareBets(NamedTuple):
@@ -43,11 +45,15 @@ class ShareBets(NamedTuple):
 
 
 class _Wanted(NamedTuple):
+    """Shares to bet on, each shape (n,): `is_one`: of one category; `is_rest`: of those without a slot of their own."""
+
     feature: Ints
     start: Ints
     stop: Ints
     is_up: NDArray[np.bool_]
     weight: Floats
+    is_one: NDArray[np.bool_]
+    is_rest: NDArray[np.bool_]
 
 
 def share_bets(
@@ -55,29 +61,45 @@ def share_bets(
     bins: NDArray[np.integer],
     ordered: NDArray[np.bool_],
     singletons: Ints | None,
+    others: Ints | None,
     inflation: Floats,
     failure: float,
 ) -> ShareBets:
     """Bets on shares that are worth having, at each stake.
+
+    Which categories the reference has, and which of them have a slot, is chance, too. Any number of categories might
+    have been seen in place of those that were. So the chance that the bound below a category's share fails is in
+    proportion to that bound: however many categories there are, such chances add up to no more than is allowed. A
+    category that was seen once is not bet to be rarer then. Those without a slot are those that the reference happened
+    to have least, less all that it happened not to have: they are bet to be more alone, and each may have been two
+    standard errors more.
 
     Args:
         counts: shape (F, S), int64, of the reference; slot S - 2 counts nulls, S - 1 unseen categories.
         bins: shape (F,), value slots.
         ordered: shape (F,), bool.
         singletons: shape (F,), categories that the reference has once; None: those with a slot.
+        others: shape (F,), categories without a slot of their own, which share the last one; None: there are none.
         inflation: shape (F,), rows of the reference to an independent one.
         failure: chance that any bound of any feature fails; bounds share it as bets share the money.
     """
     features, slots = counts.shape
-    wanted = _wanted(counts, bins, ordered)
+    others = np.zeros(features, dtype=np.int64) if others is None else others
+    wanted = _wanted(counts, bins, ordered, others)
     cumulated = np.concatenate([np.zeros((features, 1)), np.cumsum(counts, axis=1)], axis=1)
     rows = cumulated[wanted.feature, -1]
     hits = cumulated[wanted.feature, wanted.stop] - cumulated[wanted.feature, wanted.start]
     rare = _rare(counts, bins, ordered, singletons)[wanted.feature]
     hits = np.where(wanted.start == slots - 1, np.minimum(rare, rows), hits)
     rows, hits = rows / inflation[wanted.feature], hits / inflation[wanted.feature]
-    chance = failure / max(features, 1) * wanted.weight
-    bound = np.where(wanted.is_up, share_above(hits, rows, chance), share_below(hits, rows, chance))
+    picked = hits + _PICKED * np.sqrt(hits * others[wanted.feature])
+    may_be = np.where(wanted.is_rest, np.minimum(picked, rows), hits)
+    each = failure / max(features, 1)
+    chance = each * wanted.weight
+    bound = np.where(wanted.is_up, share_above(may_be, rows, chance), share_below(hits, rows, chance))
+    one = wanted.is_one & ~wanted.is_up
+    for _ in range(_ROUNDS):
+        bound[one] = share_below(hits[one], rows[one], each * _CATEGORIES_DOWN * np.minimum(bound, hits / rows)[one])
     direction = np.where(wanted.is_up, 1.0, -1.0)
     spread = np.sqrt(np.maximum(bound * (1 - bound), USELESS**2))
     worst = np.where(wanted.is_up, bound, 1 - bound)  # what a row can lose for each unit of stake
@@ -103,7 +125,7 @@ def share_bets(
     return ShareBets(feature, start, stop, joined.pop("log_hit"), joined.pop("log_miss"), joined)
 
 
-def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_]) -> _Wanted:
+def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], others: Ints) -> _Wanted:
     """The shares that are bet on, with their money."""
     slots = counts.shape[1]
     found: list[tuple[int, Ints, Ints, bool, float]] = []
@@ -115,8 +137,9 @@ def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_])
         null, values = np.array([slots - 2]), int(bins[at])
         bet(at, null, null + 1, _NULLS_UP, _NULLS_DOWN)
         if not ordered[at]:
-            each = np.arange(values)
-            bet(at, each, each + 1, _CATEGORIES_UP, _CATEGORIES_DOWN)
+            each, own = np.arange(values), np.arange(values - bool(others[at]))
+            bet(at, each, each + 1, _CATEGORIES_UP)
+            bet(at, own, own + 1, 0.0, _CATEGORIES_DOWN)
             bet(at, null + 1, null + 2, _UNSEEN)
         elif values > 1:
             cumulated = np.cumsum(counts[at, :values])
@@ -132,12 +155,18 @@ def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_])
             bet(at, np.array([0, high]), np.array([low, values]), _TAILS)
     lengths = [len(start) for _, start, *_ in found]
     none = [np.zeros(0, dtype=np.int64)]
+    feature = np.repeat(np.array([one[0] for one in found], dtype=np.int64), lengths)
+    start = np.concatenate(none + [one[1] for one in found])
+    is_category = ~ordered[feature] & (start < slots - 2)
+    is_rest = is_category & (start == bins[feature] - 1) & (others[feature] > 0)
     return _Wanted(
-        np.repeat(np.array([one[0] for one in found], dtype=np.int64), lengths),
-        np.concatenate(none + [one[1] for one in found]),
+        feature,
+        start,
         np.concatenate(none + [one[2] for one in found]),
         np.repeat(np.array([one[3] for one in found], dtype=np.bool_), lengths),
         np.repeat(np.array([one[4] / max(len(one[1]), 1) for one in found], dtype=np.float64), lengths),
+        is_category & ~is_rest,
+        is_rest,
     )
 
 

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
+from meshcast.observations import CategoryColumn, Observations
 from meshcast.services.drift.bets import Bets
 from meshcast.services.drift.bounds import share_above, share_below, upper_means
+from meshcast.services.drift.layout import Layout
 
 Ints = NDArray[np.int64]
 
@@ -155,3 +157,25 @@ def test_bounds_of_means_fail_as_often_as_they_may(sign: int, power: int) -> Non
 def test_bounds_of_indicators_agree_with_those_of_shares() -> None:
     scores, counts = np.array([[0.0, 1.0]]), np.array([[970.0, 30.0]])
     assert upper_means(scores, counts, np.array([1e-4]))[0] == pytest.approx(beta.isf(1e-4, 31, 970), rel=0.01)
+
+
+@pytest.mark.parametrize("weights", [np.ones(300), 1 / np.arange(1.0, 3_001)], ids=["even", "zipf"])
+@pytest.mark.parametrize("rows", [4, 1_000])
+def test_categories_that_the_reference_happened_to_have_are_nothing_to_win_from(
+    weights: NDArray[np.float64], rows: int
+) -> None:
+    rng = np.random.default_rng(3)
+    names, shares = tuple(map(str, range(len(weights)))), weights / weights.sum()
+    for _ in range(10):
+        codes = rng.choice(len(weights), rows, p=shares).astype(np.int32)
+        reference = Observations(rows, {}, {"c": CategoryColumn(codes, names)})
+        layout = Layout.of(reference)
+        bets = Bets.of(
+            layout.tally(reference).counts, layout.bins, NO, singletons=layout.singletons, others=layout.others
+        )
+        own, seen = [int(name) for name in layout.categories[0]], np.unique(codes)
+        truth = np.zeros(layout.slots)
+        truth[: len(own)] = shares[own]
+        truth[layout.bins[0] - 1] += shares[np.setdiff1d(seen, own)].sum()
+        truth[-1] = 1 - shares[seen].sum()
+        assert max(truth @ np.exp([bets.log_increments(row[None]) for row in np.eye(layout.slots, dtype=int)])) <= 1
