@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from meshcast.cli.keeper import Part
 from meshcast.cli.problem import ExitCode, Problem
-from meshcast.cli.settings import CliSettings
+from meshcast.cli.settings import CliSettings, servers_setting
 from meshcast.cli.state import StateFolder
 
 __all__ = ["SERVICE_GROUP", "MeshPlan", "check_ports", "installed_services", "plan"]
@@ -93,7 +93,8 @@ def plan(
         if free_ports or name in ports or not endpoints:
             endpoints = [ports.get(name, 0)]
         numbers_of[name] = [port or _free_pair(bind) for port in endpoints]
-    tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if DRIFT in numbers_of else {}
+    says_where = servers_setting("tap", "drift", settings.path) is not None  # which a variable would overrule
+    tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if DRIFT in numbers_of and not says_where else {}
     for name, numbers in numbers_of.items():
         route = settings.gateway.routes.get(name)
         grpc_services = route.services if route is not None and route.services else _grpc_services(installed[name])

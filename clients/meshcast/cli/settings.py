@@ -24,6 +24,7 @@ __all__ = [
     "log_to_stderr",
     "read_settings",
     "repository_folder",
+    "servers_setting",
     "state_folder",
 ]
 
@@ -132,16 +133,22 @@ def _settings_file(config: Path | None) -> Path | None:
     return config if config is not None else (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
 
 
-def _runtime_setting(key: str, config: Path | None, environ: Mapping[str, str]) -> str:
-    """A key of a table that is the servers' own: they check it, and importing them here would cost more than this."""
-    variable = environ.get(f"MESHCAST_RUNTIME_{key.upper()}")
-    path = _settings_file(config)
-    if variable or path is None:
-        return variable or ""
+def servers_setting(table: str, key: str, path: Path | None) -> str | None:
+    """What a settings file says in a table that is the servers' own; None where it says nothing.
+
+    They check it, and importing them here would cost more than this.
+    """
     try:
-        return str(tomllib.loads(path.read_text("utf-8")).get("runtime", {}).get(key, ""))
-    except (OSError, ValueError, AttributeError):
-        return ""  # read_settings says what is wrong with the file
+        found = {} if path is None else tomllib.loads(path.read_text("utf-8")).get(table, {})
+        return str(found[key]) if key in found else None
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None  # read_settings says what is wrong with the file
+
+
+def _runtime_setting(key: str, config: Path | None, environ: Mapping[str, str]) -> str:
+    return (
+        environ.get(f"MESHCAST_RUNTIME_{key.upper()}") or servers_setting("runtime", key, _settings_file(config)) or ""
+    )
 
 
 def log_to_stderr() -> None:

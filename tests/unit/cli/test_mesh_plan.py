@@ -73,8 +73,8 @@ def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
 
 
 def test_every_other_service_is_told_where_drift_is(tmp_path: Path) -> None:
-    def taps(**options: Any) -> dict[str, str | None]:
-        mesh = planned(tmp_path, **options)
+    def taps(text: str = "", **options: Any) -> dict[str, str | None]:
+        mesh = planned(tmp_path, text, **options)
         return {part.name: part.environ.get("MESHCAST_TAP_DRIFT") for part in (*mesh.services, mesh.gateway)}
 
     here = dict.fromkeys(("analyzer", "forecaster", "predictor"), "127.0.0.1:9304")
@@ -82,6 +82,9 @@ def test_every_other_service_is_told_where_drift_is(tmp_path: Path) -> None:
     assert taps(only=["predictor"]) == {"predictor": None, "gateway": None}
     elsewhere = {"MESHCAST_TAP_DRIFT": "far:8104"}
     assert taps(only=["predictor", "drift"], environ=elsewhere)["predictor"] == "far:8104"
+    for place in ("far:8104", ""):  # the file's word holds
+        assert taps(f'[tap]\ndrift = "{place}"\n')["predictor"] is None
+    assert taps("[tap]\nshare = 0.5\n")["predictor"] == "127.0.0.1:8104"
 
 
 @pytest.mark.parametrize("free_ports", [False, True])
