@@ -38,6 +38,15 @@ async def test_a_chunk_is_not_counted_twice_within_a_stream(drift: Any, kit: Any
     assert (await drift.describe()).observed_rows == 100
 
 
+async def test_many_streams_at_once_lose_nothing(drift: Any, kit: Any) -> None:
+    await drift.set_reference(kit.rows())
+    chunks = {s: [kit.chunk(kit.rows(5, at), at, stream_id=f"s{s}") for at in range(40)] for s in range(10)}
+    answers = await asyncio.gather(*(drift.observe(*of) for of in chunks.values()))
+    assert {answer.status.code for of in answers for answer in of} == {0}
+    assert not any(answer.is_duplicate for of in answers for answer in of)
+    assert (await drift.describe()).observed_rows == 10 * 40 * 5
+
+
 async def test_a_bad_chunk_is_answered_in_its_place_and_the_stream_goes_on(drift: Any, kit: Any) -> None:
     await drift.set_reference(kit.rows())
     sound = kit.rows(20, 1)

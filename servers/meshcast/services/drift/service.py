@@ -67,6 +67,9 @@ CHUNKS_AT_ONCE, CHUNK_BYTES_AT_ONCE = 32, 24 << 20
 """Chunks of one stream under way, and their bytes: those that wait for the disk share a transaction, so that the more
 there are of small ones, the faster they go."""
 
+STREAMED_AT_ONCE = 128
+"""Chunks of all streams under way: half of the calls that may wait. More streams wait for each other."""
+
 PAGE_BYTES_MAX = 2 << 20
 """Bytes of whole reports after which a page ends: a stock client takes 4 MiB, and one may have a third of that."""
 
@@ -97,6 +100,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             registry=context.registry,
         )
         self._finder = Finder(self._subjects, self._encoder, self._table, self._reference)
+        self._streamed = asyncio.Semaphore(STREAMED_AT_ONCE)
         self._shipping, self._is_shipped = asyncio.Lock(), False
         self._stack = AsyncExitStack()
 
@@ -171,7 +175,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
 
         async def answer(request: pb.ObserveStreamRequest) -> pb.ObserveStreamResponse:
             try:
-                return await self._chunk(request, self._deadline(context), line)
+                return await self._chunk(request, context, line)
             finally:
                 hold.done(request.ByteSize())
 
@@ -183,29 +187,41 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             draining=self._mesh.draining,
         )
 
-    async def _chunk(
-        self, request: pb.ObserveStreamRequest, deadline: Deadline, line: Line
-    ) -> pb.ObserveStreamResponse:
+    async def _chunk(self, request: pb.ObserveStreamRequest, context: Context, line: Line) -> pb.ObserveStreamResponse:
         """The answer to one chunk; a fault of the chunk is in the answer, so that the stream goes on."""
+        stream = (request.subject, str(request.purpose), request.stream_id)
         try:
             async with line.place() as place:
-                answer = await self._sound_chunk(request, deadline, place)
+                try:
+                    async with self._streamed:
+                        answer = await self._sound_chunk(
+                            request,
+                            self._deadline(context),
+                            place,
+                            lambda: place.require_none_refused(stream, request.sequence),
+                        )
+                except Exception as error:
+                    if request.stream_id:
+                        place.refuse(stream, request.sequence, error)
+                    raise
         except MeshError as error:
             answer = pb.ObserveStreamResponse(
-                rows=max(0, request.observations.rows), status=to_item(error), receipt=plain_receipt(deadline)
+                rows=max(0, request.observations.rows),
+                status=to_item(error),
+                receipt=plain_receipt(self._deadline(context)),
             )
         answer.sequence = request.sequence
         return answer
 
     async def _sound_chunk(
-        self, request: pb.ObserveStreamRequest, deadline: Deadline, place: Place
+        self, request: pb.ObserveStreamRequest, deadline: Deadline, place: Place, check: Callable[[], None]
     ) -> pb.ObserveStreamResponse:
         question = await self._aside(lambda: chunk_question(request, self._table), request.ByteSize())
         rows = question.observations
         if question.is_draft:
             await place.turn()
             collected = await self._subjects.collect(
-                question.subject, rows, stream_id=request.stream_id, sequence=request.sequence
+                question.subject, rows, stream_id=request.stream_id, sequence=request.sequence, check=check
             )
             answer = chunk_answer(collected, None)
             answer.receipt.CopyFrom(plain_receipt(deadline))
@@ -226,7 +242,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         self._encoder.of_call(deadline, priority, rows, ran)
         await place.turn()
         observed = await self._subjects.observe(
-            question.subject, rows, stream_id=request.stream_id, sequence=request.sequence
+            question.subject, rows, stream_id=request.stream_id, sequence=request.sequence, check=check
         )
         answer = chunk_answer(observed, None if ran is None else ran.encoded.error)
         answer.receipt.CopyFrom(self._receipt(deadline, request.request_id, ran))

@@ -1,4 +1,8 @@
-"""Streams: chunks that are prepared side by side are let through in their order, and hold bounded memory."""
+"""Streams: chunks that are prepared side by side are let through in their order, and hold bounded memory.
+
+None is let through behind one that was refused for a while: it would be the last that is stored of its stream, and the
+refused one, when it comes again, would be taken for one that was counted.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,17 +11,26 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from meshcast.rpc.errors import DeadlineExceeded, Internal, MeshError, NotReady
+
 __all__ = ["Hold", "Line"]
 
 Item = TypeVar("Item", bound=Message)
 
+Stream = tuple[str, ...]
+"""What tells the streams of one call apart, such as subject and stream id."""
+
+RETRY_AFTER_S = 0.5
+
 
 class Line:
-    """A line in which the chunks of one stream stand, in the order in which they came; from one event loop."""
+    """A line in which the chunks of one call stand, in the order in which they came; from one event loop."""
 
     def __init__(self) -> None:
         self._last = asyncio.Event()
         self._last.set()
+        self._count = 0
+        self._refused: dict[Stream, tuple[int, int]] = {}  # sequence and number of the first one that was refused
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator["Place"]:
@@ -28,9 +41,10 @@ class Line:
         """
         before, mine = self._last, asyncio.Event()
         self._last = mine
+        self._count += 1
         try:
             try:
-                yield Place(before, mine)
+                yield Place(before, mine, self._count, self._refused)
             except Exception:
                 await before.wait()
                 raise
@@ -41,14 +55,46 @@ class Line:
 class Place:
     """Where a chunk stands."""
 
-    def __init__(self, before: asyncio.Event, mine: asyncio.Event) -> None:
-        self._before, self._mine = before, mine
+    def __init__(
+        self, before: asyncio.Event, mine: asyncio.Event, number: int, refused: dict[Stream, tuple[int, int]]
+    ) -> None:
+        self._before, self._mine, self._number, self._refused = before, mine, number, refused
 
     async def turn(self) -> None:
         """Waits for its turn, and lets the next one follow: what the caller enters next, without waiting for anything
         else before, is entered in the order of the line."""
         await self._before.wait()
         self._mine.set()
+
+    def refuse(self, stream: Stream, sequence: int, error: Exception) -> None:
+        """Says that the chunk was not counted; those behind it of its stream are not either, where it may come again.
+
+        Args:
+            stream: of the chunk.
+            sequence: of the chunk.
+            error: why. What is the chunk's own fault holds nobody up.
+        """
+        passes = (
+            not isinstance(error, MeshError) or error.is_retryable or isinstance(error, DeadlineExceeded | Internal)
+        )
+        if passes and (stream not in self._refused or sequence < self._refused[stream][0]):
+            self._refused[stream] = sequence, self._number
+
+    def require_none_refused(self, stream: Stream, sequence: int) -> None:
+        """Checks, in the order in which chunks are counted, that none before it waits to come again.
+
+        Raises:
+            NotReady: one does.
+        """
+        refused, number = self._refused.get(stream, (sequence, self._number))
+        if self._number <= number:
+            return
+        if sequence > refused:
+            raise NotReady(
+                f"Chunk {refused} before this one could not be counted; send it and those behind it again.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        del self._refused[stream]
 
 
 class Hold:

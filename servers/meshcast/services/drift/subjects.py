@@ -150,9 +150,17 @@ class Subjects:
         return await self.view(subject)
 
     async def collect(
-        self, draft: str, observations: Observations, *, stream_id: str = "", sequence: int = 0
+        self,
+        draft: str,
+        observations: Observations,
+        *,
+        stream_id: str = "",
+        sequence: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> Observed:
         """Collects rows of a draft on disk; a chunk whose sequence is not above the stream's last is not taken again.
+
+        Args and errors as in `observe`, and besides:
 
         Raises:
             InvalidInput: other columns than the draft's first chunk.
@@ -164,6 +172,7 @@ class Subjects:
 
         with self._held.admitted():
             async with self._draft_locks.setdefault(draft, asyncio.Lock()):
+                check()
                 data = await asyncio.to_thread(rows_to_bytes, observations)
                 chunk = drafts.chunk_of(
                     draft, observations, data, stream_id=stream_id, sequence=sequence, now_us=self._now_us()
@@ -174,7 +183,13 @@ class Subjects:
     # Observations
 
     async def observe(
-        self, subject: str, observations: Observations, *, stream_id: str = "", sequence: int = 0
+        self,
+        subject: str,
+        observations: Observations,
+        *,
+        stream_id: str = "",
+        sequence: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> Observed:
         """Counts a chunk of rows; what is returned is on disk.
 
@@ -186,6 +201,7 @@ class Subjects:
             observations: the rows.
             stream_id: of the caller's stream; empty: nothing is known of chunks that were counted before.
             sequence: of the chunk, ascending within the stream.
+            check: raises where the chunk must not be counted; called once all chunks before it were, or were refused.
 
         Raises:
             NotFound: SUBJECT_UNKNOWN.
@@ -196,6 +212,7 @@ class Subjects:
         entry = self._held.entry(subject)
         with self._held.admitted():
             async with entry.lock:
+                check()
                 held = await self._held.loaded(entry)
                 version, epoch = held.reference.version, entry.epoch
                 is_duplicate = held.is_duplicate(stream_id, sequence)

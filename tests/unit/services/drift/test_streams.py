@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
+from meshcast.rpc.errors import InvalidInput, MeshError, NotReady, Overloaded
 from meshcast.services.drift.streams import Hold, Line
 
 
@@ -61,6 +62,50 @@ async def test_a_cancelled_chunk_lets_the_next_one_go() -> None:
     first.cancel()
     await asyncio.wait([first, second])
     assert first.cancelled() and passed == ["b"]
+
+
+async def test_none_is_counted_behind_one_that_was_refused_until_that_comes_again() -> None:
+    line, counted = Line(), list[int]()
+
+    async def chunk(sequence: int, error: MeshError | None = None, stream: str = "s") -> None:
+        async with line.place() as place:
+            try:
+                await place.turn()
+                place.require_none_refused((stream,), sequence)
+                if error is not None:
+                    raise error
+            except MeshError as wrong:
+                place.refuse((stream,), sequence, wrong)
+                raise
+        counted.append(sequence)
+
+    await chunk(1)
+    with pytest.raises(Overloaded):
+        await chunk(2, Overloaded("full"))
+    for sequence in (3, 4):
+        with pytest.raises(NotReady, match="Chunk 2 before this one"):
+            await chunk(sequence)
+    await chunk(9, stream="another")
+    with pytest.raises(Overloaded):
+        await chunk(2, Overloaded("still full"))
+    with pytest.raises(NotReady):
+        await chunk(3)
+    for sequence in (2, 3, 4):
+        await chunk(sequence)
+    with pytest.raises(InvalidInput):
+        await chunk(5, InvalidInput("its own fault"))
+    await chunk(6)
+    assert counted == [1, 9, 2, 3, 4, 6]
+
+
+async def test_what_came_before_the_refused_one_is_counted_however_late() -> None:
+    line = Line()
+    async with line.place() as first, line.place() as second:
+        second.refuse(("s",), 2, Overloaded("full"))
+        first.require_none_refused(("s",), 1)
+        async with line.place() as third:
+            with pytest.raises(NotReady):
+                third.require_none_refused(("s",), 3)
 
 
 async def test_messages_are_read_while_those_under_way_leave_room() -> None:

@@ -102,7 +102,8 @@ class DriftServiceServicer:
     def ObserveStream(self, request_iterator, context):
         """Observes chunks of rows. One answer a chunk, in the order of the chunks, once the chunk's effect is on disk; a bad chunk is
         answered as such and the stream goes on. A chunk whose number is not above the last one stored of its stream id is not counted
-        again, so a caller whose stream broke sends what was not answered once more.
+        again, so a caller whose stream broke sends what was not answered once more. Behind a chunk that was refused for a reason that
+        passes, such as UNAVAILABLE, no chunk of its stream id is counted in this call until that one comes again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,8 @@ class DriftServiceStub:
     ObserveStream: _aio.StreamStreamMultiCallable[_drift_pb2.ObserveStreamRequest, _drift_pb2.ObserveStreamResponse]
     """Observes chunks of rows. One answer a chunk, in the order of the chunks, once the chunk's effect is on disk; a bad chunk is
     answered as such and the stream goes on. A chunk whose number is not above the last one stored of its stream id is not counted
-    again, so a caller whose stream broke sends what was not answered once more.
+    again, so a caller whose stream broke sends what was not answered once more. Behind a chunk that was refused for a reason that
+    passes, such as UNAVAILABLE, no chunk of its stream id is counted in this call until that one comes again.
     """
     DetectDataDrift: _aio.UnaryUnaryMultiCallable[_drift_pb2.DetectDataDriftRequest, _drift_pb2.DetectDataDriftResponse]
     """Compares a window with a reference and reports: effects, evidence, blame, onset, severity, and plots on request. Reference
@@ -79,7 +80,8 @@ class DriftServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_drift_pb2.ObserveStreamResponse]:
         """Observes chunks of rows. One answer a chunk, in the order of the chunks, once the chunk's effect is on disk; a bad chunk is
         answered as such and the stream goes on. A chunk whose number is not above the last one stored of its stream id is not counted
-        again, so a caller whose stream broke sends what was not answered once more.
+        again, so a caller whose stream broke sends what was not answered once more. Behind a chunk that was refused for a reason that
+        passes, such as UNAVAILABLE, no chunk of its stream id is counted in this call until that one comes again.
         """
 
     @_abc_1.abstractmethod
