@@ -89,12 +89,13 @@ async def serving(
         settings, connect=connect, health=health, sources=sources, own_metadata=own_metadata
     ) as backends:
         await backends.wait_first_contact(settings.first_contact_s)
+        routed = RoutedServices(backends)
         server = Server(
             rpc,
             services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
             service_names=[GATEWAY_SERVICE, *backends.by_service],
             health=health,
-            generic_handlers=[RoutedServices(backends)],
+            generic_handlers=[routed],
             tls=tls,
             descriptions=backends.contracts.descriptions,
             access=(logs or LogSettings()).access,
@@ -102,7 +103,7 @@ async def serving(
         )
         servicer = GatewayServicer(backends, draining=server.draining, default_deadline_s=rpc.default_deadline_s)
         async with server:
-            ending = asyncio.create_task(_end_watches(server, backends), name="end-watches")
+            ending = asyncio.create_task(_end_watches(server, backends, routed), name="end-watches")
             try:
                 yield server
             finally:
@@ -111,10 +112,11 @@ async def serving(
                 await asyncio.gather(ending, return_exceptions=True)
 
 
-async def _end_watches(server: Server, backends: Backends) -> None:
-    """Wakes the mesh's watchers when the drain begins, so that they end."""
+async def _end_watches(server: Server, backends: Backends, routed: RoutedServices) -> None:
+    """Wakes the watchers of the mesh and of its services when the drain begins, so that they end."""
     await server.draining.wait()
     backends.wake()
+    routed.ending.set()
 
 
 async def serve(loaded: Mapping[str, Any]) -> None:

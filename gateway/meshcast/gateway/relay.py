@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import grpc.aio
 
-from meshcast.rpc import Cancelled, FirstStatus, send
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+from meshcast.rpc import Cancelled, FirstStatus, NotReady, send
 
 from .forwarding import Context, pass_head
 from .wire import ReceiptFragment
@@ -113,6 +114,30 @@ async def relay_down(
     except grpc.aio.AioRpcError as error:
         return status.restored(error) or error
     return None
+
+
+async def until(ending: asyncio.Event, relay: Coroutine[Any, Any, None]) -> None:
+    """Runs the relay of a stream that would never end by itself, until `ending` is set.
+
+    Raises:
+        NotReady: DRAINING, when it is.
+    """
+    running = asyncio.create_task(relay, name="relay-watch")
+    ended = asyncio.create_task(ending.wait(), name="relay-end")
+    try:
+        await asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            raise watch_again()
+        await running
+    finally:
+        running.cancel()
+        ended.cancel()
+        await asyncio.gather(running, ended, return_exceptions=True)
+
+
+def watch_again() -> NotReady:
+    """How an endless stream ends when the gateway drains."""
+    return NotReady("the gateway is draining; watch again", reason=ErrorReason.ERROR_REASON_DRAINING, retry_after_s=1.0)
 
 
 async def _relay_up(call: Any, read: Callable[[], Awaitable[Any]], pace: Pace, first: Any) -> None:

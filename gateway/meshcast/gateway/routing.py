@@ -15,7 +15,7 @@ from .backends import Backend, Backends, best
 from .contracts import MethodContract, MethodKind
 from .forwarding import Context, callers_metadata, fail_as, pass_head, pass_trailers
 from .hop import Hop, ask, first_hop
-from .relay import Pace, relay_both, relay_down
+from .relay import Pace, relay_both, relay_down, until
 from .wire import read_string_field
 
 _OURS = "meshcast.api."
@@ -26,6 +26,7 @@ _MODEL_FIELDS = {f"/{_OIP}/RepositoryModelLoad": 2, f"/{_OIP}/RepositoryModelUnl
 _MODELLESS = frozenset(f"/{_OIP}/{name}" for name in ("ServerLive", "ServerReady", "ServerMetadata"))
 # Their answers are lists, so that those of all routes can be put end to end: protobuf adds repeated fields up on parse.
 _LISTS = frozenset((f"/{_OIP}/RepositoryIndex",))
+_ENDLESS = "Watch"  # what a stream's name begins with in our contracts if it goes on until somebody ends it
 
 
 class RoutedServices(grpc.GenericRpcHandler):
@@ -36,9 +37,13 @@ class RoutedServices(grpc.GenericRpcHandler):
 
     Args:
         backends: the routes.
+
+    Attributes:
+        ending: to be set when the gateway drains: endless streams then end, and their callers may watch again.
     """
 
     def __init__(self, backends: Backends) -> None:
+        self.ending = asyncio.Event()
         self._backends = backends
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         self._revision = backends.contracts.revision
@@ -62,10 +67,10 @@ class RoutedServices(grpc.GenericRpcHandler):
             # Nothing says what the method is. On the wire every kind is a stream both ways, and the backend itself
             # refuses what it does not serve. Not kept: callers choose the name.
             contract = MethodContract(method, MethodKind.BIDI_STREAM, service.startswith(_OURS))
-            return RoutedMethod(self._backends, contract, backends, is_kept=False).handler()
+            return RoutedMethod(self._backends, contract, backends, is_kept=False, ending=self.ending).handler()
         if method not in known:
             return None
-        handler = RoutedMethod(self._backends, known[method], backends, is_kept=True).handler()
+        handler = RoutedMethod(self._backends, known[method], backends, is_kept=True, ending=self.ending).handler()
         self._handlers[method] = handler
         return handler
 
@@ -78,10 +83,17 @@ class RoutedMethod:
         contract: of the method.
         backends: routes that serve it, in the order of the route table.
         is_kept: whether its calls are kept ready on the replicas.
+        ending: set when endless streams must end.
     """
 
     def __init__(
-        self, mesh: Backends, contract: MethodContract, backends: tuple[Backend, ...], *, is_kept: bool
+        self,
+        mesh: Backends,
+        contract: MethodContract,
+        backends: tuple[Backend, ...],
+        *,
+        is_kept: bool,
+        ending: asyncio.Event,
     ) -> None:
         self._settings = mesh.settings
         self._own_metadata = mesh.own_metadata
@@ -95,6 +107,8 @@ class RoutedMethod:
         self._is_list = len(backends) > 1 and contract.path in _LISTS
         self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS | _LISTS
         self._changes_models = contract.path in _MODEL_FIELDS
+        is_endless = self._service.startswith(_OURS) and contract.path.rpartition("/")[2].startswith(_ENDLESS)
+        self._ending = ending if is_endless else None
 
     def handler(self) -> grpc.RpcMethodHandler[bytes, bytes]:
         """grpc's handler over encoded messages."""
@@ -155,7 +169,8 @@ class RoutedMethod:
 
     async def server_stream(self, request: bytes, context: Context) -> None:
         """One message up, many down."""
-        await self._stream(context, self._backend(request), context.write, request=request)
+        relay = self._stream(context, self._backend(request), context.write, request=request)
+        await (relay if self._ending is None else until(self._ending, relay))
 
     async def client_stream(self, requests: Any, context: Context) -> bytes:
         """Many messages up, one down."""

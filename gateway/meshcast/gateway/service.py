@@ -15,13 +15,13 @@ import grpc.aio
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import receipt_pb2
-from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Deadline, InvalidInput, NotReady, to_item
+from meshcast.rpc import Deadline, InvalidInput, to_item
 
 from .backends import Backend, Backends, state_of
 from .fanout import Fanout
 from .forwarding import Context, Metadata, callers_metadata, fail_as
 from .parts import BY_FIELD
+from .relay import watch_again
 from .replica import Replica
 
 _WATCH_INTERVAL_MS = (200, 60_000)  # as WatchMeshRequest documents it
@@ -133,11 +133,7 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         async with aclosing(self._backends.changes(interval_ms / 1e3)) as changes:
             async for _ in changes:
                 if self._draining.is_set():
-                    raise NotReady(
-                        "the gateway is draining; watch again",
-                        reason=ErrorReason.ERROR_REASON_DRAINING,
-                        retry_after_s=1.0,
-                    )
+                    raise watch_again()
                 started = time.perf_counter()
                 yield pb.WatchMeshResponse(health=self.mesh_health(), receipt=_own_receipt(started))
 

@@ -28,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
     *("endpoints", "watch", "models", "contracts", "close"),
-    *("relay-up", "list", "fanout", "part", "questions", "question", "end-watches"),
+    *("relay-up", "relay-watch", "relay-end", "list", "fanout", "part", "questions", "question", "end-watches"),
 }
 
 

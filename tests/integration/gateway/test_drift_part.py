@@ -11,7 +11,7 @@ import pytest
 from meshcast.api.drift.v1 import drift_pb2
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2
-from meshcast.rpc import NotFound, from_item
+from meshcast.rpc import NotFound, NotReady, from_item, mesh_errors
 
 BOTH = [pb.PART_ENGAGEMENT, pb.PART_DRIFT]
 
@@ -82,3 +82,17 @@ async def test_alarms_pass_as_they_come_and_a_watch_may_last(run_drift: Any, run
             watch.cancel()
             await drift.script.cancelled.wait()
     assert drift.script.seconds_left[0] > 29 * 86_400
+
+
+async def test_a_watch_ends_with_the_drain_and_does_not_hold_it(run_drift: Any, run_gateway: Any) -> None:
+    async with run_drift() as drift, run_gateway(drifts=[drift.address]) as gateway:
+        watch = gateway.drift.WatchDrift(drift_pb2.WatchDriftRequest())
+        drift.script.alarms.put_nowait(1)
+        async with asyncio.timeout(30):
+            await watch.read()
+            draining = asyncio.create_task(gateway.server.drain(), name="test-drain")
+            with pytest.raises(NotReady, match="watch again") as caught, mesh_errors(watch):
+                await watch.read()
+            await draining
+            await drift.script.cancelled.wait()
+    assert caught.value.retry_after_s is not None
