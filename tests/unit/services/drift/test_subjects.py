@@ -149,6 +149,23 @@ async def test_large_chunks_are_counted_whole_even_when_the_caller_goes_away(
     assert (await opened.observe("s", rows(5_000, 1), stream_id="t", sequence=1)).is_duplicate
 
 
+@pytest.mark.parametrize("narrow", [{"window_rows": 1}, {"window_us": 1_000_000}])
+async def test_narrow_windows_leave_other_subjects_their_turn(
+    opened: Subjects, monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any]
+) -> None:
+    await set_reference(opened, options=replace(OPTIONS, **narrow))
+    subject = await opened._look("s", lambda one: one)
+    closed, observe = list[int](), subject.observe
+
+    def counted(*arguments: Any) -> int:
+        closed.append(observe(*arguments))
+        return closed[-1]
+
+    monkeypatch.setattr(subject, "observe", counted)
+    assert (await opened.observe("s", rows(60, 1))).windows_closed >= 59
+    assert max(closed) <= held.WINDOWS_AT_ONCE + 1 and sum(closed) >= 59
+
+
 async def test_a_failure_in_mid_chunk_leaves_what_is_on_disk(opened: Subjects, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held, "PIECE_VALUES", 768)
     await opened.observe("s", rows(100, 1), stream_id="t", sequence=1)
