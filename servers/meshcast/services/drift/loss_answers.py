@@ -80,7 +80,9 @@ def loss_update(
     raised, told = _alarms(question, watch, alarms, level, _told(state), now_us)
     answer = _answer(question, watch, alarms, before, comparators, is_drift, level, score)
     answer.notes.extend(_notes(question, watch, was is not None))
-    return LossUpdate(state=_Standing(watch, told).to_bytes(), alarms=raised, answer=answer.SerializeToString())
+    is_asked = not len(question.losses) and not question.resets
+    kept = None if is_asked else _Standing(watch, told).to_bytes()
+    return LossUpdate(state=kept, alarms=raised, answer=answer.SerializeToString())
 
 
 def _told(state: bytes | None) -> Level:

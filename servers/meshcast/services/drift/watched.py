@@ -105,11 +105,11 @@ class LossUpdate:
     """What new losses made of a (subject, metric).
 
     Attributes:
-        state: its new state.
+        state: its new state; None where nothing was to be moved.
         alarms: that were raised; ids, report ids and versions are filled in by the subjects.
         answer: what a retry of the same request is answered with.
     """
 
-    state: bytes
+    state: bytes | None
     alarms: tuple[Alarm, ...]
     answer: bytes

@@ -98,3 +98,13 @@ def test_a_damaged_state_is_told_and_can_be_begun_anew(state: bytes) -> None:
         update(losses(0.1, 10), state)
     _, answer = update(losses(0.1, 10), state, resets=True)
     assert answer.losses == 10
+
+
+def test_asking_where_a_metric_stands_moves_nothing() -> None:
+    made, _ = update(losses(0.1, 100))
+    for state in (None, made.state):
+        asked, answer = update([], state)
+        assert asked.state is None and not asked.alarms
+        assert answer.losses == (100 if state else 0)
+    again, _ = update([], made.state, resets=True)
+    assert again.state is not None

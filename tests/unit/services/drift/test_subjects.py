@@ -23,7 +23,7 @@ from meshcast.rpc.errors import (
     Overloaded,
     Precondition,
 )
-from meshcast.services.drift import held
+from meshcast.services.drift import held, loss_states
 from meshcast.services.drift.alarms import Alarm, Judgement
 from meshcast.services.drift.comparison import Comparison, Reference, WatchOptions
 from meshcast.services.drift.settings import DriftSettings
@@ -323,6 +323,55 @@ async def test_losses_of_a_request_count_once(opened: Subjects) -> None:
         await opened.losses("s", "error", more, request_id="r", digest="other")
     found, _ = await opened.alarms(0)
     assert [(one.alarm_id, one.reference_version) for one in found] == [(1, 1), (2, 1), (3, 1)]
+
+
+async def test_losses_that_could_not_be_written_count_once_all_the_same(
+    opened: Subjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more(state: bytes | None) -> LossUpdate:
+        alarm = Alarm(subject="s", kind="raised", source="performance", raised_us=1, severity=2, text="rise")
+        now = int(state or b"0") + 1
+        return LossUpdate(state=b"%d" % now, alarms=(alarm,), answer=b"%d" % now)
+
+    async def fail(changes: Any) -> None:
+        raise Precondition("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(opened._held._saver, "_write", fail)
+        for request in "pqq":
+            with pytest.raises(Precondition, match="full"):
+                await opened.losses("s", "error", more, request_id=request, digest="x")
+    answers = [await opened.losses("s", "error", more, request_id=request, digest="x") for request in "pqr"]
+    assert answers == [b"1", b"2", b"3"]
+    assert [alarm.alarm_id for alarm in (await opened.alarms(0))[0]] == [1, 2, 3]
+
+
+async def test_damaged_losses_can_be_begun_anew(opened: Subjects, tmp_path: Path) -> None:
+    seen: list[bytes | None] = []
+
+    def more(state: bytes | None) -> LossUpdate:
+        seen.append(state)
+        return LossUpdate(state=b"sound", alarms=(), answer=b"")
+
+    for _ in range(2):
+        await opened.losses("s", "error", more)
+        with closing(sqlite3.connect(tmp_path / "drift.sqlite")) as connection, connection:
+            connection.execute("UPDATE losses SET state = x'00'")
+    assert seen == [None, b""]
+
+
+async def test_a_question_about_losses_keeps_nothing_and_many_metrics_are_refused(
+    opened: Subjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_states, "METRICS_MAX", 1)
+    asked, kept = LossUpdate(state=None, alarms=(), answer=b"none"), LossUpdate(state=b"x", alarms=(), answer=b"")
+    for metric in "abc":
+        assert await opened.losses("s", metric, lambda _: asked) == b"none"
+    await opened.losses("s", "a", lambda _: kept)
+    with pytest.raises(Precondition, match="resets"):
+        await opened.losses("s", "b", lambda _: kept)
+    assert await opened.losses("s", "b", lambda _: asked) == b"none"
+    await opened.losses("s", "a", lambda _: kept)
 
 
 async def test_reports_are_kept_and_found(opened: Subjects) -> None:
