@@ -39,7 +39,7 @@ FAILURE = 0.01
 """Chance, over the draw of the reference, that any of the bounds fails."""
 
 _FEATURES_AT_ONCE = 64  # of different kinds, whose tables are gathered for a product: 1.5 MB
-_METHOD = b"bets 2"  # goes into the digest: evidence of another method is of no use
+_METHOD = b"bets 3"  # goes into the digest: evidence of another method is of no use
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

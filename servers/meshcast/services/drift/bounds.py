@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainccinv, ndtri
 
-__all__ = ["share_above", "share_below", "upper_means"]
+__all__ = ["share_above", "share_below", "unseen_above", "upper_means"]
 
 Floats = NDArray[np.float64]
 
 _HALVINGS = 64
+_TILTS = (0.02, 0.06, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # small ones suit many rare categories, large ones a few usual
 
 
 def upper_means(scores: Floats, counts: Floats, failure: Floats) -> Floats:
@@ -68,3 +69,25 @@ def share_above(hits: Floats, rows: Floats, failure: Floats) -> Floats:
 def share_below(hits: Floats, rows: Floats, failure: Floats) -> Floats:
     """Lower bounds of shares, as `share_above`; 0 where no row is a hit."""
     return 1 - share_above(rows - hits, rows, failure)
+
+
+def unseen_above(times: Floats, numbers: Floats, rows: Floats, failure: Floats) -> Floats:
+    """Upper bounds of the share of rows whose category was not met, whatever categories there are.
+
+    A category of which x rows are expected is met r times with the chances of a Poisson variable. So, for any x and any
+    tilt t between 0 and 1, what is exp(t x) where r = 0 and 1 - t^r elsewhere is 1 on average, and so is the product
+    over all categories. By Markov's inequality, t times the rows expected of those that were not met is at most
+    log(1 / failure), and -log(1 - t^r) for each that was.
+
+    Args:
+        times: shape (n, kinds), float64, at least 1: how often categories were met.
+        numbers: shape (n, kinds), float64: how many categories were met so often.
+        rows: shape (n,), float64, at least 1.
+        failure: shape (n,), chance that the true share lies above.
+
+    Returns:
+        Shape (n,), float64, at most 1.
+    """
+    cost = np.log(len(_TILTS) / failure)
+    found = [((numbers * -np.log1p(-(tilt**times))).sum(axis=1) + cost) / tilt for tilt in _TILTS]
+    return np.asarray(np.minimum(np.min(found, axis=0) / rows, 1.0))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from meshcast.services.drift.bounds import share_above, share_below
+from meshcast.services.drift.bounds import share_above, share_below, unseen_above
 from meshcast.services.drift.score_bets import LOSS_MAX, USELESS
 
 __all__ = ["ShareBets", "share_bets"]
@@ -89,14 +89,17 @@ def share_bets(
     cumulated = np.concatenate([np.zeros((features, 1)), np.cumsum(counts, axis=1)], axis=1)
     rows = cumulated[wanted.feature, -1]
     hits = cumulated[wanted.feature, wanted.stop] - cumulated[wanted.feature, wanted.start]
-    rare = _rare(counts, bins, ordered, singletons)[wanted.feature]
-    hits = np.where(wanted.start == slots - 1, np.minimum(rare, rows), hits)
+    is_unseen = wanted.start == slots - 1
+    its = wanted.feature[is_unseen]
+    times, numbers = _met(counts[its], bins[its], None if singletons is None else singletons[its], others[its])
+    hits[is_unseen] = np.minimum((numbers * (times == 1)).sum(axis=1), rows[is_unseen])  # Good, Biometrika 40, 1953
     rows, hits = rows / inflation[wanted.feature], hits / inflation[wanted.feature]
     picked = hits + _PICKED * np.sqrt(hits * others[wanted.feature])
     may_be = np.where(wanted.is_rest, np.minimum(picked, rows), hits)
     each = failure / max(features, 1)
     chance = each * wanted.weight
     bound = np.where(wanted.is_up, share_above(may_be, rows, chance), share_below(hits, rows, chance))
+    bound[is_unseen] = unseen_above(times, numbers / inflation[its, None], rows[is_unseen], chance[is_unseen])
     one = wanted.is_one & ~wanted.is_up
     for _ in range(_ROUNDS):
         bound[one] = share_below(hits[one], rows[one], each * _CATEGORIES_DOWN * np.minimum(bound, hits / rows)[one])
@@ -170,15 +173,14 @@ def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_],
     )
 
 
-def _rare(
-    counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_], singletons: Ints | None
-) -> NDArray[np.int64]:
-    """Categories that the reference has once or twice; shape (F,).
+def _met(counts: Ints, bins: NDArray[np.integer], singletons: Ints | None, others: Ints) -> tuple[Floats, Floats]:
+    """How often categories were met in the reference, and how many so often, as `unseen_above` takes them.
 
-    The share of rows that are unseen is estimated by those seen once, whose error has the variance of once and two
-    times twice (Good 1953): seldom more than that of as many hits as are returned. Of categories without a slot of
-    their own only those seen once are known: as many are taken to be seen twice.
+    Of categories without a slot of their own only those met once are known: the others may have been met twice.
     """
-    values = (np.arange(counts.shape[1]) < bins[:, None]) & ~ordered[:, None]
-    once, twice = (((counts == times) & values).sum(axis=1) for times in (1, 2))
-    return np.asarray(once + twice if singletons is None else singletons + twice + np.maximum(singletons - once, 0))
+    own = (np.arange(counts.shape[1]) < (bins - (others > 0))[:, None]) & (counts > 0)
+    once = ((counts == 1) & own).sum(axis=1)
+    more = np.zeros_like(once) if singletons is None else np.maximum(singletons - once, 0)
+    beside = np.stack([more, np.maximum(others - more, 0)], axis=1)
+    times = np.concatenate([np.where(own, counts, 1), np.broadcast_to([1, 2], beside.shape)], axis=1)
+    return times.astype(np.float64), np.concatenate([own, beside], axis=1).astype(np.float64)

@@ -9,7 +9,7 @@ from scipy.stats import beta, binom
 
 from meshcast.observations import CategoryColumn, Observations
 from meshcast.services.drift.bets import Bets
-from meshcast.services.drift.bounds import share_above, share_below, upper_means
+from meshcast.services.drift.bounds import share_above, share_below, unseen_above, upper_means
 from meshcast.services.drift.layout import Layout
 
 Ints = NDArray[np.int64]
@@ -179,3 +179,16 @@ def test_categories_that_the_reference_happened_to_have_are_nothing_to_win_from(
         truth[layout.bins[0] - 1] += shares[np.setdiff1d(seen, own)].sum()
         truth[-1] = 1 - shares[seen].sum()
         assert max(truth @ np.exp([bets.log_increments(row[None]) for row in np.eye(layout.slots, dtype=int)])) <= 1
+
+
+@pytest.mark.parametrize("weights", [np.ones(20), np.ones(200), 1 / np.arange(1.0, 201)], ids=["20", "200", "zipf"])
+def test_the_share_of_what_was_not_met_is_seldom_above_its_bound(weights: NDArray[np.float64]) -> None:
+    shares, failure = weights / weights.sum(), 0.002
+    for rows in (30, 300):
+        met = np.random.default_rng(4).multinomial(rows, shares, 4_000)
+        each = np.full(len(met), float(rows)), np.full(len(met), failure)
+        bound = unseen_above(np.maximum(met, 1.0), (met > 0).astype(np.float64), *each)
+        assert (((met == 0) @ shares) > bound).mean() <= failure
+        assert (bound >= 0).all() and (bound <= 1).all()
+    few = unseen_above(np.full((1, 4), 2_500.0), np.ones((1, 4)), np.array([1e4]), np.array([1e-5]))
+    assert 1.1e-3 < few[0] < 1.6e-3
