@@ -46,8 +46,9 @@ async def test_the_same_request_is_not_counted_again(drift: Any) -> None:
     answers = [await watched(drift, losses_f32=losses(0.1, 700), request_id="one") for _ in range(2)]
     assert [answer.losses for answer in answers] == [700, 700]
     assert (await watched(drift)).losses == 700
-    with pytest.raises(AlreadyExists):
-        await watched(drift, losses_f32=losses(0.1, 701), request_id="one")
+    for other in ({"losses_f32": losses(0.1, 701)}, {"resets": True}, {"loss_max": 2.0}, {"baseline": 0.1}):
+        with pytest.raises(AlreadyExists):
+            await watched(drift, **{"losses_f32": losses(0.1, 700), "request_id": "one", **other})
 
 
 async def test_losses_survive_the_process(start: Any) -> None:

@@ -1,5 +1,6 @@
 """Questions about losses: what DetectPerformanceDrift is asked, and the rules on its fields."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,14 @@ class PerformanceQuestion:
     losses_to_false_alarm: float
     comparators: tuple[pb.LossDetector.ValueType, ...]
     resets: bool
+
+    @property
+    def digest(self) -> str:
+        """Tells whether two requests ask the same of the same losses."""
+        wanted = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "losses"}
+        digest = hashlib.blake2b(repr(wanted).encode("utf-8", "surrogatepass"), digest_size=16)
+        digest.update(self.losses.tobytes())
+        return digest.hexdigest()
 
 
 def performance_question(request: pb.DetectPerformanceDriftRequest) -> PerformanceQuestion:

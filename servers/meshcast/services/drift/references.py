@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -88,17 +88,23 @@ def training_rows(rows: Observations) -> Observations:
     return sampled(rows, _bounded(rows, TRAINING_ROWS_MAX, _TRAINING_BYTES_MAX))
 
 
-def digest_of(source: Observations | str | int) -> str:
-    """Tells whether a request with the same id sets the same reference."""
+def digest_of(
+    subject: str, source: Observations | str | int, features: Mapping[str, FeatureOption], options: WatchOptions
+) -> str:
+    """Tells whether a request with the same id sets the same reference of the same subject, watched in the same way."""
+    wanted = subject, sorted((name, asdict(option)) for name, option in features.items()), asdict(options)
+    digest = hashlib.blake2b(repr(wanted).encode("utf-8", "surrogatepass"), digest_size=16)
     if not isinstance(source, Observations):
-        return f"{type(source).__name__} {source}"
-    digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr(source).encode())
+        return digest.hexdigest()
     for name, values in source.numeric.items():
         digest.update(f"{name}\0{values.dtype}\0".encode())
         digest.update(np.ascontiguousarray(values).data)
     for name, column in source.categorical.items():
         digest.update("\0".join((name, *column.names, "")).encode("utf-8", "surrogatepass"))
         digest.update(np.ascontiguousarray(column.codes).data)
+    if source.unix_us is not None:
+        digest.update(np.ascontiguousarray(source.unix_us).data)
     return digest.hexdigest()
 
 

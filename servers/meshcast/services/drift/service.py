@@ -1,7 +1,6 @@
 """The drift service: messages to tables and back; subjects, models, batching and drains are elsewhere."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -335,7 +334,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
                     question.metric,
                     update,
                     request_id=request.request_id,
-                    digest=hashlib.blake2b(question.losses.tobytes(), digest_size=16).hexdigest(),
+                    digest=question.digest,
                 )
             else:
                 answered = (await self._comparing.take(lambda is_over: update(None))).answer

@@ -21,7 +21,13 @@ from meshcast.services.drift.derived import DerivedReference, derived_reference,
 from meshcast.services.drift.held import Entry, HeldSubjects, to_its_end
 from meshcast.services.drift.layout import Feature
 from meshcast.services.drift.packed_rows import rows_from_bytes, rows_to_bytes
-from meshcast.services.drift.references import digest_of, numbered, subject_of, training_rows
+from meshcast.services.drift.references import (
+    REFERENCE_ROWS_MIN,
+    digest_of,
+    numbered,
+    subject_of,
+    training_rows,
+)
 from meshcast.services.drift.store import Store
 from meshcast.services.drift.subject import Subject
 from meshcast.services.drift.subject_state import TRAINING, save_autoencoder, save_reference
@@ -102,9 +108,12 @@ class References:
         """Makes rows the reference of a subject, as `Subjects.set_reference`."""
         request = None
         if request_id:
-            request = f"reference {request_id}", f"{name} {await asyncio.to_thread(digest_of, source)}"
+            digest = await asyncio.to_thread(digest_of, name, source, features, options)
+            request = f"reference {request_id}", digest
             if await self._was_set(*request):
                 return
+        if isinstance(source, int):
+            self._held.entry(name)  # a subject that has observed nothing yet is told apart from one too many
         self._require_room(name)
         async with self._turns.turn() as turn:
             rows, before = await self._rows(name, source)
@@ -150,7 +159,7 @@ class References:
         if answered is not None and answered[0] != digest:
             raise AlreadyExists(
                 f"The request {key.split(' ', 1)[1]!r} has set another reference; choose another request id.",
-                name=key,
+                name=key.split(" ", 1)[1],
             )
         return answered is not None
 
@@ -167,13 +176,23 @@ class References:
         if isinstance(source, Observations):
             return source, ()
         if isinstance(source, str):
-            return await self._store.read(lambda connection: drafts.rows_of_draft(connection, source)), ()
+            collected = await self._store.read(lambda connection: drafts.rows_of_draft(connection, source))
+            if collected.rows < REFERENCE_ROWS_MIN:
+                raise InvalidInput(
+                    f"the draft has {collected.rows} rows, a reference {REFERENCE_ROWS_MIN} or more", field="draft"
+                )
+            return collected, ()
         entry = self._held.entry(name)
         async with entry.lock:
             held = await self._held.loaded(entry)
             rows = await self._held.work(lambda: held.recent.newest(source))
-        if rows is None:
-            raise InvalidInput(f"{name} has observed no rows since its reference was set", field="recent_rows")
+        if rows is None or rows.rows < REFERENCE_ROWS_MIN:
+            count = "no" if rows is None else rows.rows
+            raise InvalidInput(
+                f"{name} has observed {count} rows since its reference was set, a reference has {REFERENCE_ROWS_MIN} "
+                "or more",
+                field="recent_rows",
+            )
         return rows, held.reference.layout.features
 
     async def _replace(

@@ -203,8 +203,15 @@ async def test_references_that_cannot_be_are_refused(opened: Subjects) -> None:
         await set_reference(opened, source=rows(1))
     with pytest.raises(InvalidInput, match="nobody"):
         await set_reference(opened, features={"nobody": FeatureOption()})
-    with pytest.raises(InvalidInput, match="observed no rows"):
-        await set_reference(opened, source=500)
+    for observed in ("no", "1"):
+        with pytest.raises(InvalidInput, match=f"observed {observed} rows") as caught:
+            await set_reference(opened, source=500)
+        assert caught.value.violations[0].field == "recent_rows"
+        await opened.observe("s", rows(1))
+    await opened.collect("small", rows(1))
+    with pytest.raises(InvalidInput) as caught:
+        await set_reference(opened, source="small")
+    assert caught.value.violations[0].field == "draft"
     for source in ("draft", 500):
         with pytest.raises(NotFound):
             await set_reference(opened, "new", source)
@@ -216,8 +223,17 @@ async def test_the_same_request_sets_a_reference_once(opened: Subjects) -> None:
     second = set_reference(opened, "n", rows(500, 1), request_id="r")
     views = await asyncio.gather(first, second)
     assert [view.reference.version for view in views] == [1, 1]
-    with pytest.raises(AlreadyExists, match="another request id"):
-        await set_reference(opened, "n", rows(500, 2), request_id="r")
+    others: list[dict[str, Any]] = [
+        {"source": rows(500, 2)},
+        {"source": replace(rows(500, 1), unix_us=None)},
+        {"options": replace(OPTIONS, window_rows=100)},
+        {"features": {"a": FeatureOption(importance=2.0)}},
+        {"name": "other"},
+    ]
+    for other in others:
+        with pytest.raises(AlreadyExists, match="another request id"):
+            await set_reference(opened, **{"name": "n", "source": rows(500, 1), "request_id": "r", **other})
+    assert (await opened.view("n")).reference.version == 1
 
 
 async def test_subjects_are_bounded(tmp_path: Path) -> None:
