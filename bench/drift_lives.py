@@ -42,7 +42,7 @@ from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.tally import Tally
 
 LIVES, LIVES_SHORT = 400, 20
-WINDOWS, WINDOWS_SHORT = 1_000, 25
+WINDOWS, WINDOWS_SHORT = 1_000, 101
 ROWS = 1_000
 REFERENCE = 10_000
 CHANCE = 0.05

@@ -71,6 +71,7 @@ SHIFTS = (
     Cell("correlation", 0, 0.5, 50),
     Cell("correlation", 0, 0.3, 200),
 )
+RUNS_SHORT = 6
 SIZES = (20, 50, 200, 500)
 ASKED = {  # the cells of the published table, and those that only change variances or correlations
     "gauss 0.1, 100 % of 50 rows", "gauss 0.1, 100 % of 200 rows", "gauss 0.3, 50 % of 50 rows",
@@ -140,11 +141,14 @@ class Digits:
 def main() -> None:
     """Runs the benchmark and prints its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="40 runs, to see that it runs")
+    parser.add_argument(
+        "--short", action="store_true", help=f"{RUNS_SHORT} runs of the cells with a target, to see that it runs"
+    )
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--without-outputs", action="store_true", help="ours sees the pixels only")
     options = parser.parse_args()
-    runs = 40 if options.short else options.runs
+    runs = RUNS_SHORT if options.short else options.runs
+    shifts = [cell for cell in SHIFTS if cell.name in ASKED or not options.short]
     digits = Digits()
     nulls = {
         rows: measured(digits, Cell("none", 0, 1.0, rows), NULLS * runs, not options.without_outputs) for rows in SIZES
@@ -154,7 +158,7 @@ def main() -> None:
         for rows, found in nulls.items()
     }
     cells: dict[str, Any] = {}
-    for cell in SHIFTS:
+    for cell in shifts:
         found = measured(digits, cell, runs, not options.without_outputs)
         power = {test: float((found[test] > thresholds[cell.rows][test]).mean()) for test in COMPARATORS}
         cells[cell.name] = called(found) | {test: round(share, 4) for test, share in power.items()}
@@ -188,7 +192,9 @@ def main() -> None:
             "short_of_best_max": {
                 "goal": SLACK,
                 "measured": max(cells[name]["short_of_best"] for name in ASKED),
-                "in_further_cells": max(one["short_of_best"] for name, one in cells.items() if name not in ASKED),
+                "in_further_cells": max(
+                    (one["short_of_best"] for name, one in cells.items() if name not in ASKED), default=None
+                ),
             },
             "false_alarms_of_500_rows": {"goal": FALSE_ALARMS_MAX, "measured": false_alarms["none, 500 rows"]},
             "false_alarms_at_any_size": {"goal": FALSE_ALARMS_MAX, "measured": max(false_alarms.values())},
