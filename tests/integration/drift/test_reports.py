@@ -11,6 +11,7 @@ from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.observations import pack_observations
 from meshcast.rpc import InvalidInput, NotFound, Precondition, mesh_errors, prediction_id
+from meshcast.services.drift import service
 
 HOUR_US = 3_600_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -126,7 +127,8 @@ async def test_plots_are_made_on_request_and_not_kept(drift: Any, kit: Any) -> N
     assert caught.value.violations[0].field == "plots[0]"
 
 
-async def test_reports_are_listed_by_pages_newest_first(drift: Any, kit: Any) -> None:
+async def test_reports_are_listed_by_pages_newest_first(drift: Any, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LISTED_AT_ONCE", 2)
     await drift.set_reference(kit.rows(1_000))
     ids = []
     for at in range(5):
@@ -135,7 +137,7 @@ async def test_reports_are_listed_by_pages_newest_first(drift: Any, kit: Any) ->
         ids.append(report.report_id)
     seen, token = [], ""
     while True:
-        request = pb.ListDriftReportsRequest(subject="a", page_size=2, page_token=token)
+        request = pb.ListDriftReportsRequest(subject="a", page_size=3, page_token=token)
         with mesh_errors():
             page = await drift.stub.ListDriftReports(request, timeout=kit.CALL_S)
         seen += [report.report_id for report in page.reports]
@@ -144,6 +146,9 @@ async def test_reports_are_listed_by_pages_newest_first(drift: Any, kit: Any) ->
         if not token:
             break
     assert seen == ids[::-1]
+    with mesh_errors():
+        whole = await drift.stub.ListDriftReports(pb.ListDriftReportsRequest(page_size=5), timeout=kit.CALL_S)
+    assert ([report.report_id for report in whole.reports], whole.next_page_token) == (seen, "")
     with mesh_errors():
         drifts = await drift.stub.ListDriftReports(pb.ListDriftReportsRequest(drift_only=True), timeout=kit.CALL_S)
     assert [report.report_id for report in drifts.reports] == [ids[3]]

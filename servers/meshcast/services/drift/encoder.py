@@ -13,6 +13,7 @@ import structlog
 from numpy.typing import NDArray
 
 from meshcast.api.type.v1 import error_reason_pb2
+from meshcast.columns import written_whole
 from meshcast.observations import Observations
 from meshcast.rpc import CorruptData, Deadline, MeshError, NotFound, NotReady, Precondition
 from meshcast.runtime import LOW, Model, RunFacts, VersionPolicy
@@ -71,6 +72,7 @@ class Encoder:
         self._model, self._pool, self._record = model, pool, record
         self._default_deadline_s = default_deadline_s
         self._bound: frozenset[int] = frozenset()
+        self._trained: set[int] = set()  # versions that were trained here, as far as is known
 
     async def ask(
         self, observations: Observations, reference: Reference, *, version: int, deadline: Deadline, priority: int
@@ -157,9 +159,15 @@ class Encoder:
             known = set(map(int, json.loads(self._record.read_text("utf-8"))))
         except (OSError, ValueError, TypeError):
             known = set()
+        known |= self._trained
         if missing := set(versions) - known - {SHIPPED_VERSION}:
             known |= missing
-            self._record.write_text(json.dumps(sorted(known)), "utf-8")
+            try:
+                with written_whole(self._record) as part:  # half of it would make them the user's own
+                    part.write_text(json.dumps(sorted(known)), "utf-8")
+            except OSError as error:
+                log.error("trained versions are remembered by this process alone", why=error.strerror)
+        self._trained = known
         return known
 
     def of_call(

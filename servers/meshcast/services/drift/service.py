@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -51,7 +52,7 @@ from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.severity_answers import read_report, severity_answer
 from meshcast.services.drift.shipped_subject import SHIPPED_SUBJECT, SHIPPED_VERSION, set_shipped
 from meshcast.services.drift.streams import Hold, Line, Place
-from meshcast.services.drift.subjects import Subjects
+from meshcast.services.drift.subjects import StoredReport, Subjects
 from meshcast.services.drift.watched import LossUpdate
 from meshcast.services.drift.watching import watch
 
@@ -71,6 +72,9 @@ STREAMED_AT_ONCE = 128
 
 PAGE_BYTES_MAX = 2 << 20
 """Bytes of whole reports after which a page ends: a stock client takes 4 MiB, and one may have a third of that."""
+
+LISTED_AT_ONCE = 16
+"""Stored reports that a list looks at in one go: one of 1,024 features takes half a megabyte."""
 
 LONG_S = 60.0
 """Budget at least of references and losses whose caller set none."""
@@ -298,13 +302,15 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         deadline, asked = self._deadline(context), list_question(request)
         answer = pb.ListDriftReportsResponse(receipt=plain_receipt(deadline))
         token, size = asked.page_token, 0
-        # Whole reports may be large: they are taken one by one, as many as fit into a message.
-        at_once = 1 if asked.full else asked.page_size
+        # Reports may be large: whole ones are taken one by one, as many as fit into a message.
+        at_once = 1 if asked.full else LISTED_AT_ONCE
         while len(answer.reports) < asked.page_size and size < PAGE_BYTES_MAX:
-            page = await self._subjects.reports(asked.which, page_size=at_once, page_token=token)
-            whole = [read_report(report.message) for report in page.reports]
-            answer.reports.extend(whole if asked.full else map(listed_report, whole))
-            size += sum(len(report.message) for report in page.reports) if asked.full else 0
+            wanted = min(at_once, asked.page_size - len(answer.reports))
+            page = await self._subjects.reports(asked.which, page_size=wanted, page_token=token)
+            read = sum(len(report.message) for report in page.reports)
+            listed = await self._aside(partial(_listed, page.reports, asked.full), read)
+            answer.reports.extend(listed)
+            size += read if asked.full else 0
             token = page.next_page_token
             if not token:
                 break
@@ -386,3 +392,9 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         receipt = receipt_of(ran.facts, deadline)
         receipt.prediction_id = prediction_id(request_id)
         return receipt
+
+
+def _listed(reports: Sequence[StoredReport], full: bool) -> list[pb.DriftReport]:
+    """Stored reports, whole or as a list tells them."""
+    whole = [read_report(report.message) for report in reports]
+    return whole if full else list(map(listed_report, whole))
