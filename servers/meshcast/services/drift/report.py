@@ -176,7 +176,7 @@ def make_report(
     else:
         verdict = verdict_of_evidence(comparison, main)
         shares = main.step.blame
-    sizes = effect_sizes(effects, layout.groups.max(axis=1) + 1, reference.rows, window.rows)
+    sizes = effect_sizes(effects, layout.groups.max(axis=1) + 1, layout.singletons, reference.rows, window.rows)
     importances = np.array([feature.importance for feature in layout.features])
     weights = relative_importance(importances)
     scores = sizes * weights * verdict.certainty
@@ -264,7 +264,13 @@ def _of_groups(comparison: Comparison) -> float:
     for group in comparison.groups:
         if group.name != "features":
             effects = effects_of(group.layout, group.reference, group.window)
-            sizes = effect_sizes(effects, group.layout.groups.max(axis=1) + 1, group.reference.rows, group.window.rows)
+            sizes = effect_sizes(
+                effects,
+                group.layout.groups.max(axis=1) + 1,
+                group.layout.singletons,
+                group.reference.rows,
+                group.window.rows,
+            )
             found = max(found, float(sizes[group.step.drifted].max(initial=0.0)))
     return found
 

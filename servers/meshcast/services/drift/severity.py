@@ -76,12 +76,16 @@ ANCHORS = Anchors()
 """The anchors in use."""
 
 
-def effect_sizes(effects: Effects, groups: NDArray[np.int64], reference_rows: int, window_rows: int) -> Vector:
+def effect_sizes(
+    effects: Effects, groups: NDArray[np.int64], singletons: NDArray[np.int64], reference_rows: int, window_rows: int
+) -> Vector:
     """How far each feature moved, 0 to 1: the largest of its measures, each x / (x + its anchor), chance off.
 
     Args:
         effects: of the window, F features.
         groups: shape (F,), groups that the stability index has of each; for categories those of total variation.
+        singletons: shape (F,), categories that the reference has once: as many of its rows' worth are likely to come
+            as categories that it has not (Good 1953), and are no drift.
         reference_rows: rows of the reference.
         window_rows: rows of the window.
 
@@ -93,18 +97,22 @@ def effect_sizes(effects: Effects, groups: NDArray[np.int64], reference_rows: in
     error = 1 / reference_rows + 1 / window_rows  # variance of a difference of two means, in the values' own
     is_ordered = ~np.isnan(effects.wasserstein)
     chance = groups - 1 + 2 * np.sqrt(2 * (groups - 1))  # of chi-squared: its mean and two standard deviations
-    apart = _beyond(effects.kolmogorov_smirnov, np.where(is_ordered, 1.85, 0.16 * groups + 1) * error)
+    missing = singletons / reference_rows
+    new = missing + 2 * np.sqrt(missing * error)
+    stability = effects.population_stability - chance * error - new * np.log(np.maximum(2 * singletons, 1))
+    moved = np.maximum(effects.kolmogorov_smirnov - new, 0)
+    apart = _beyond(moved, np.where(is_ordered, 1.85, 0.16 * groups + 1) * error)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = (
             (_beyond(effects.wasserstein_sd, 4 * error), ANCHORS.wasserstein_sd),
-            (np.maximum(effects.population_stability - chance * error, 0), ANCHORS.population_stability),
+            (np.maximum(stability, 0), ANCHORS.population_stability),
             (np.where(is_ordered, 0, apart), ANCHORS.total_variation),
             (
                 np.minimum(_beyond(np.abs(np.log(effects.spread_ratio)), 4 * error), _SPREAD_OF_KS * apart),
                 ANCHORS.spread,
             ),
             (_beyond(np.abs(effects.null_share), error / 4), ANCHORS.null_share),
-            (effects.unseen_share, ANCHORS.unseen_share),
+            (np.maximum(effects.unseen_share - new, 0), ANCHORS.unseen_share),
             # what has no standard deviation: a constant that became another
             (np.where(np.isnan(effects.wasserstein_sd) & is_ordered, apart, 0), ANCHORS.total_variation),
         )

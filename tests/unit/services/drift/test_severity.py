@@ -20,7 +20,7 @@ def sizes(reference: Observations, window: Observations) -> list[float]:
     layout = Layout.of(reference)
     tally = layout.tally(reference)
     effects = effects_of(layout, tally, layout.tally(window))
-    found = effect_sizes(effects, layout.groups.max(axis=1) + 1, reference.rows, window.rows)
+    found = effect_sizes(effects, layout.groups.max(axis=1) + 1, layout.singletons, reference.rows, window.rows)
     return [float(size) for size in found]
 
 
@@ -54,6 +54,16 @@ def test_a_spread_counts_by_its_ratio_and_a_wild_value_does_not() -> None:
     wild = normal(20_000, 1)
     wild.numeric["x"][0] = 1e6
     assert sizes(normal(20_000, 0), wild) < [0.14]
+
+
+@pytest.mark.parametrize("rows", [200, 5_000])
+def test_rare_categories_that_come_and_go_are_no_size(rows: int) -> None:
+    names, weights = tuple(map(str, range(1_000))), 1 / np.arange(1.0, 1_001)
+    codes = np.random.default_rng(2).choice(1_000, 2 * rows, p=weights / weights.sum()).astype(np.int32)
+    parts = [Observations(rows, {}, {"c": CategoryColumn(part, names)}) for part in (codes[:rows], codes[rows:])]
+    assert sizes(*parts) < [0.1]
+    codes[rows : rows + rows // 4] = 0
+    assert sizes(*parts) > [0.3]
 
 
 def test_unseen_categories_nulls_alone_and_constants_count() -> None:
