@@ -91,7 +91,7 @@ def run(seed: int, count: int, change: Change) -> dict[str, Any]:
     reference = world.rows(REFERENCE)
     layout = Layout.of(reference)
     tally = layout.tally(reference, sketches=False)
-    bets = Bets.of(tally.counts, layout.bins, layout.ordered)
+    bets = Bets.against(layout, tally)
     evidence = Evidence(bets, float(-np.log(BUDGET)))
     moved = rng.choice(COLUMNS, count, replace=False)
     begins, row = int(rng.integers(1, CLEAN_MAX + 1)) + 1, int(rng.integers(ROWS))

@@ -251,15 +251,7 @@ def summary(lives: list[Life]) -> dict[str, Any]:
 
 def _bets(layout: Layout, tally: Tally, group: GroupName) -> Bets:
     failure = FAILURE * GROUP_WEIGHTS[group]
-    return Bets.of(
-        tally.counts,
-        layout.bins,
-        layout.ordered,
-        singletons=layout.singletons,
-        others=layout.others,
-        inflation=layout.inflation,
-        failure=failure,
-    )
+    return Bets.against(layout, tally, failure=failure)
 
 
 def _log_threshold(group: str) -> float:

@@ -219,15 +219,7 @@ def car_loans(file: Path) -> dict[str, Any]:
     names = held.layout.names
     effects: dict[str, dict[str, float]] = {}
     singles: dict[str, dict[str, Any]] = {}
-    layout = held.layout
-    bets = Bets.of(
-        held.tally.counts,
-        layout.bins,
-        layout.ordered,
-        singletons=layout.singletons,
-        others=layout.others,
-        inflation=layout.inflation,
-    )
+    bets = Bets.against(held.layout, held.tally)
     for part, rows in (("reference", reference), ("analysis", analysis)):
         for at in range(0, rows.rows, CHUNK):
             window = rows[at : at + CHUNK]

@@ -142,14 +142,7 @@ def hold(rows: Observations) -> tuple[Reference, Bets, dict[str, float]]:
     laid = time.perf_counter()
     tally = layout.tally(rows)
     counted = time.perf_counter()
-    bets = Bets.of(
-        tally.counts,
-        layout.bins,
-        layout.ordered,
-        singletons=layout.singletons,
-        others=layout.others,
-        inflation=layout.inflation,
-    )
+    bets = Bets.against(layout, tally)
     seconds = {"layout": laid - begun, "tally": counted - laid, "bets": time.perf_counter() - counted}
     options = WatchOptions(false_alarms_a_year=1, window_rows=1_000, window_us=86_400_000_000, trains_autoencoder=False)
     sample = rows[:1_024]

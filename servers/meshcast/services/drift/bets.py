@@ -27,8 +27,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.services.drift.layout import Layout
 from meshcast.services.drift.score_bets import kinds_of, score_bets
 from meshcast.services.drift.share_bets import share_bets
+from meshcast.services.drift.tally import Tally
 
 __all__ = ["FAILURE", "Bets"]
 
@@ -159,6 +161,25 @@ class Bets:
             _upto=on_shares.feature * (slots + 1) + on_shares.stop,
             _log_hit=on_shares.log_hit / inflation[on_shares.feature],
             _log_miss=on_shares.log_miss / inflation[on_shares.feature],
+        )
+
+    @classmethod
+    def against(cls, layout: Layout, tally: Tally, *, failure: float = FAILURE) -> "Bets":
+        """Bets against a reference that was counted.
+
+        Args:
+            layout: of its columns.
+            tally: of its rows.
+            failure: as in `of`.
+        """
+        return cls.of(
+            tally.counts,
+            layout.bins,
+            layout.ordered,
+            singletons=layout.singletons,
+            others=layout.others,
+            inflation=layout.inflation,
+            failure=failure,
         )
 
     def log_increments(self, counts: Ints) -> Floats:

@@ -41,15 +41,7 @@ class Group:
     def __init__(self, name: GroupName, layout: Layout, reference: Tally, log_threshold: float) -> None:
         self.name, self.layout, self.reference = name, layout, reference
         self.log_weight = float(np.log(GROUP_WEIGHTS[name]))
-        self.bets = Bets.of(
-            reference.counts,
-            layout.bins,
-            layout.ordered,
-            singletons=layout.singletons,
-            others=layout.others,
-            inflation=layout.inflation,
-            failure=FAILURE * GROUP_WEIGHTS[name],
-        )
+        self.bets = Bets.against(layout, reference, failure=FAILURE * GROUP_WEIGHTS[name])
         self.evidence = Evidence(self.bets, log_threshold - self.log_weight)
         self._nothing = empty_tally(layout)  # is never added to
         self.window = self._nothing

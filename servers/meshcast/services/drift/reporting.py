@@ -118,14 +118,7 @@ class Reporter:
         if id(tally) in self._bets:
             self._bets.move_to_end(id(tally))
             return self._bets[id(tally)][1]
-        bets = Bets.of(
-            tally.counts,
-            layout.bins,
-            layout.ordered,
-            singletons=layout.singletons,
-            others=layout.others,
-            inflation=layout.inflation,
-        )
+        bets = Bets.against(layout, tally)
         if reference.subject:
             self._bets[id(tally)] = tally, bets
             while len(self._bets) > BETS_KEPT:
