@@ -406,8 +406,8 @@ class DriftOptions(_message.Message):
     WINDOW_DURATION_FIELD_NUMBER: _builtins.int
     TRAINS_AUTOENCODER_FIELD_NUMBER: _builtins.int
     false_alarms_a_year: _builtins.float
-    """Expected false alarms a year of everything that is tested on the subject together, more than 0, at most 365. Unset: the
-    server's setting.
+    """Expected false alarms a year of everything that is tested on the subject's rows together, more than 0, at most 365. Unset:
+    the server's setting.
     """
     window_rows: _builtins.int
     """Rows of a window, 1 to 1,000,000. 0: the server's setting."""

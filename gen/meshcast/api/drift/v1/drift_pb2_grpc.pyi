@@ -17,8 +17,8 @@ class DriftServiceStub:
 
     What is watched is a subject: a table or a model's inputs and outputs, by a name of the caller's choice. A subject has a
     reference; rows that are observed are counted in windows and in buckets of time, in constant memory. Evidence accumulates over
-    windows against the null "no further away than the reference's own sampling error", and everything that is tested on a subject
-    shares one budget of false alarms a year.
+    windows against the null "no further away than the reference's own sampling error", and everything that is tested on a subject's
+    rows shares one budget of false alarms a year. Losses have a rate of their own: in losses, as they come at any pace.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -58,8 +58,8 @@ class DriftServiceServicer(metaclass=_abc_1.ABCMeta):
 
     What is watched is a subject: a table or a model's inputs and outputs, by a name of the caller's choice. A subject has a
     reference; rows that are observed are counted in windows and in buckets of time, in constant memory. Evidence accumulates over
-    windows against the null "no further away than the reference's own sampling error", and everything that is tested on a subject
-    shares one budget of false alarms a year.
+    windows against the null "no further away than the reference's own sampling error", and everything that is tested on a subject's
+    rows shares one budget of false alarms a year. Losses have a rate of their own: in losses, as they come at any pace.
     """
 
     @_abc_1.abstractmethod
