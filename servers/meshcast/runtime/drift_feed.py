@@ -69,6 +69,8 @@ class DriftFeed:
         """Rows that the service has counted."""
         self.lost = 0
         """Rows that were sent, and refused or not answered."""
+        self.under_way = 0
+        """Rows that were sent, and may be answered yet."""
         self.is_connected = False
         self.tap = tap
         self.subject = subject
@@ -131,10 +133,14 @@ class DriftFeed:
                     await self.tap.arrived.wait()
                     await self._gather()
                     parts = self.tap.take(self._rows_max)
-                    rows = sum(map(len, parts))
-                    self.lost += rows  # until it is answered
-                    await self._send(call, parts)
-                    self.lost -= rows
+                    rows = self.under_way = sum(map(len, parts))
+                    try:
+                        await self._send(call, parts)
+                    except BaseException:
+                        self.lost += rows
+                        raise
+                    finally:
+                        self.under_way = 0
                     if self._collected is None:
                         self.observed += rows
                         continue

@@ -195,7 +195,8 @@ async def test_a_service_that_comes_back_is_fed_again(bench: Any) -> None:
     await mesh.serve()
     observed = mesh.feed.observed
     await mesh.until(lambda: mesh.run(1) or mesh.feed.observed > observed)
-    assert mesh.feed.observed + mesh.feed.lost + mesh.feed.tap.dropped + mesh.feed.tap.rows == mesh.rows
+    fates = (mesh.feed.observed, mesh.feed.lost, mesh.feed.under_way, mesh.feed.tap.dropped, mesh.feed.tap.rows)
+    assert sum(fates) == mesh.rows
 
 
 async def test_a_frozen_service_costs_the_rows_beyond_the_bound_and_no_time(bench: Any) -> None:
@@ -205,7 +206,10 @@ async def test_a_frozen_service_costs_the_rows_beyond_the_bound_and_no_time(benc
     await asyncio.wait_for(mesh.drift.asked.wait(), 20)
     for _ in range(5):
         mesh.run(4)
-    assert (mesh.feed.tap.rows, mesh.feed.tap.dropped, mesh.feed.lost) == (8, 12, 4)
+    assert (mesh.feed.tap.rows, mesh.feed.tap.dropped, mesh.feed.under_way, mesh.feed.lost) == (8, 12, 4, 0)
+    await mesh.stop()
+    await mesh.until(lambda: mesh.feed.lost == 4)
+    assert (mesh.feed.under_way, mesh.feed.tap.dropped) == (0, 20)
 
 
 @pytest.mark.parametrize(
