@@ -191,6 +191,7 @@ class Buckets:
             if tally.fingerprint != layout.fingerprint or odd_place or made._newest_us is None:
                 raise CorruptData(f"the time bucket {level} {start_us} is not one of this reference")
             made._held[level, start_us] = _Bucket(tally)
+        made._changed.update(parts)  # they are not among the closed ones yet
         made._drop()
         return made
 
