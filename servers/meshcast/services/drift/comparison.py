@@ -23,7 +23,7 @@ __all__ = [
 GroupName = Literal["features", "energy", "autoencoder"]
 
 GROUP_WEIGHTS: Mapping[GroupName, float] = {"features": 0.75, "energy": 0.05, "autoencoder": 0.10}
-"""Share of each group of columns in a subject's budget of false alarms; a tenth is kept for losses, whose rate is theirs."""
+"""Share of each group of columns in a subject's budget of false alarms; a tenth is kept for the losses."""
 
 AutoencoderState = Literal["absent", "training", "ready"]
 
