@@ -550,7 +550,7 @@ def drift(
 
 
 Subject = Annotated[
-    str, typer.Argument(metavar="[SUBJECT]", help="What is watched, by its name. Default: all.", show_default=False)
+    str, typer.Argument(metavar="SUBJECT", help="What is watched, by its name. Default: all.", show_default=False)
 ]
 
 

@@ -181,7 +181,8 @@ def _from_mesh(error: BaseException) -> Problem:
                 f"{tail[1]} takes no calls now: its health says NOT_SERVING", exit_code=code, way_out=way_out
             )
         if tail is not None:
-            return Problem(f"cannot reach {tail[1]}: {tail[2]}", exit_code=code, way_out=way_out)
+            cause = tail[2] if "(" in tail[2] else tail[2].removesuffix(")")  # the gateway quotes it in parentheses
+            return Problem(f"cannot reach {tail[1]}: {cause}", exit_code=code, way_out=way_out)
     elif error.reason == ErrorReason.ERROR_REASON_METHOD_UNKNOWN:
         way_out = "`meshcast up` starts a mesh that serves everything; --target names its gateway"
     elif error.reason == ErrorReason.ERROR_REASON_MODEL_STATE and "model" in error.facts:

@@ -105,6 +105,8 @@ def test_an_address_that_nobody_listens_on_is_named_without_grpcs_wrapping() -> 
     assert (
         translate(NotReady(GRPC_TEXT, reason=UNREACHABLE)).message == "cannot reach 127.0.0.1:8001: Connection refused"
     )
+    behind = f"drift at 127.0.0.1:8001 cannot be reached ({GRPC_TEXT})"  # as a gateway says it
+    assert translate(NotReady(behind, reason=UNREACHABLE)).message == "cannot reach 127.0.0.1:8001: Connection refused"
 
 
 def test_the_missing_extra_is_named_with_its_pip_line(capsys: pytest.CaptureFixture[str]) -> None:
