@@ -180,8 +180,7 @@ def make_report(
     importances = np.array([feature.importance for feature in layout.features])
     weights = relative_importance(importances)
     scores = sizes * weights * verdict.certainty
-    is_output = np.array([feature.role == "output" for feature in layout.features])
-    found = overall(scores, importances, verdict.drifted, is_output)
+    found = overall(scores, verdict.drifted)
     joint_tests = _joint_tests(comparison, joint, why_no_joint or "rows of this window are not held")
     is_fading = main is not None and (comparison.log_value or 0.0) < comparison.log_threshold
     is_joint_only = verdict.is_drift and not verdict.drifted.any() and not is_fading
@@ -217,7 +216,7 @@ def make_report(
                 is_drift=verdict.is_drift,
                 by_feature=[one.advice for one in features if one.is_drifted and one.advice],
                 is_joint_only=is_joint_only,
-                has_outputs=bool(is_output.any()),
+                has_outputs=any(feature.role == "output" for feature in layout.features),
                 is_subject=bool(comparison.reference.subject),
             )
         ),

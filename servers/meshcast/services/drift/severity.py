@@ -155,24 +155,15 @@ def level_of(score: float) -> Level:
     return next((level for cut, level in CUTS if score >= cut), Level.NONE)
 
 
-def overall(scores: Vector, importances: Vector, drifted: NDArray[np.bool_], is_output: NDArray[np.bool_]) -> float:
-    """Severity of all features together, 0 to 1: the worst score, halved unless all importance moved.
-
-    Among 64 inputs of equal weight one alone halves it nearly; all of them, or the only output, leave it as it is.
+def overall(scores: Vector, drifted: NDArray[np.bool_]) -> float:
+    """Severity of all features together, 0 to 1: that of the worst that drift is called for, so that one broken column
+    among many is as loud as it is by itself. Importances, which scores hold already, say what matters less.
 
     Args:
         scores: shape (F,), of each feature.
-        importances: shape (F,), their weights.
         drifted: shape (F,), features that drift is called for.
-        is_output: shape (F,), features that a model answers; inputs and outputs are looked at apart.
     """
-    found = 0.0
-    for side in (is_output, ~is_output):
-        weight = float(importances[side].sum())
-        if weight > 0 and (side & drifted).any():
-            moved = float(importances[side & drifted].sum()) / weight
-            found = max(found, float(scores[side & drifted].max()) * (1 + moved) / 2)
-    return found
+    return float(scores[drifted].max(initial=0.0))
 
 
 def _beyond(measure: Vector, variance: float | NDArray[np.floating]) -> Vector:

@@ -45,9 +45,8 @@ def severity_answer(report: pb.DriftReport, importances: Mapping[str, float]) ->
     effects = np.array([feature.effect for feature in features])
     certainty = np.array([feature.certainty for feature in features])
     drifted = np.array([feature.is_drifted for feature in features], dtype=np.bool_)
-    is_output = np.array([feature.role == pb.FEATURE_ROLE_OUTPUT for feature in features], dtype=np.bool_)
     scores = effects * relative * certainty
-    found = overall(scores, weights, drifted, is_output) if drifted.any() else report.severity_score
+    found = overall(scores, drifted) if drifted.any() else report.severity_score
     level = level_of(found) if report.is_drift else Level.NONE
     answer = pb.AnalyzeDriftSeverityResponse(
         report_id=report.report_id,
@@ -73,7 +72,7 @@ def severity_answer(report: pb.DriftReport, importances: Mapping[str, float]) ->
             is_drift=report.is_drift,
             by_feature=[part.advice for part in answer.parts if part.advice],
             is_joint_only=report.is_drift and not drifted.any(),
-            has_outputs=bool(is_output.any()),
+            has_outputs=any(feature.role == pb.FEATURE_ROLE_OUTPUT for feature in features),
             is_subject=bool(report.subject),
         )
     )

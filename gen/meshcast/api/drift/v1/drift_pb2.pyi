@@ -1131,7 +1131,7 @@ class DriftReport(_message.Message):
     is_drift: _builtins.bool
     """True when drift is called, at the rate of false alarms that was asked for."""
     severity: Global___Severity.ValueType
-    """Level overall."""
+    """Level overall: that of the worst feature that drift is called for; where only the joint tests call it, theirs."""
     severity_score: _builtins.float
     """Severity as a number, 0 to 1: what the level is cut from."""
     p_value: _builtins.float
