@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.client.questions import Columns
 from meshcast.client.stream import Chunk
+from meshcast.columns import is_gap
 from meshcast.observations import CategoryColumn, Floats, Observations, pack_observations
 from meshcast.rpc import InvalidInput
 
@@ -241,7 +242,7 @@ def _column(values: NDArray[Any], field: str) -> Floats | CategoryColumn:
     if values.dtype.kind not in "bOUT":
         raise InvalidInput(f"{field} must be numbers, truths or texts, is {values.dtype}", field=field)
     items = values.tolist()
-    gaps = [item is None or item != item for item in items]
+    gaps = [not isinstance(item, str) and is_gap(item) for item in items]  # an empty text is a category
     known = [item for item, gap in zip(items, gaps, strict=True) if not gap]
     if known and all(isinstance(item, int | float | np.number) and not isinstance(item, bool) for item in known):
         return np.array([math.nan if gap else item for item, gap in zip(items, gaps, strict=True)], dtype=np.float64)

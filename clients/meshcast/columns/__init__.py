@@ -14,7 +14,7 @@ from meshcast.columns.packing import (
 )
 from meshcast.columns.ranges import share_ranges
 from meshcast.columns.tables import TABLE_FORMS, TABLE_WAYS, RawTable, read_table
-from meshcast.columns.values import ColumnReader, Place, Raw, clock_of, short_text, show
+from meshcast.columns.values import ColumnReader, Place, Raw, clock_of, is_gap, short_text, show
 
 __all__ = [
     # packing
@@ -53,6 +53,7 @@ __all__ = [
     "Place",
     "Raw",
     "clock_of",
+    "is_gap",
     "short_text",
     "show",
 ]

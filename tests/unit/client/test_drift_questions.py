@@ -19,6 +19,8 @@ from meshcast.client.drift_reports import DriftReport, severity_of
 from meshcast.observations import CategoryColumn, Observations, unpack_observations
 from meshcast.rpc import InvalidInput
 
+NULLABLE: dict[str, list[Any]] = {"Int64": [1, None], "boolean": [True, None], "string": ["", None]}
+
 
 def test_columns_of_any_kind_become_a_table() -> None:
     found = observations_of(
@@ -53,6 +55,13 @@ def test_a_frame_is_taken_by_its_columns() -> None:
     assert found.names == ("x", "t", "k")
     assert found.categorical["t"].codes.tolist() == [0, -1]
     assert found.categorical["k"].names == ("u", "v")
+    nullable = {kind: pandas.Series(values, dtype=kind) for kind, values in NULLABLE.items()}
+    found = observations_of(pandas.DataFrame(nullable))
+    np.testing.assert_array_equal(found.numeric["Int64"], [1, np.nan])
+    assert {name: one.codes.tolist() for name, one in found.categorical.items()} == {
+        "boolean": [0, -1],
+        "string": [0, -1],
+    }
 
 
 @pytest.mark.parametrize(
