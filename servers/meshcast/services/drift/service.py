@@ -67,8 +67,8 @@ CHUNKS_AT_ONCE, CHUNK_BYTES_AT_ONCE = 32, 24 << 20
 """Chunks of one stream under way, and their bytes: those that wait for the disk share a transaction, so that the more
 there are of small ones, the faster they go."""
 
-STREAMED_AT_ONCE = 128
-"""Chunks of all streams under way: half of the calls that may wait. More streams wait for each other."""
+STREAMED_AT_ONCE, STREAMED_BYTES_AT_ONCE = 128, 32 << 20
+"""Chunks of all streams under way, half of the calls that may wait, and their bytes: streams wait for each other."""
 
 PAGE_BYTES_MAX = 2 << 20
 """Bytes of whole reports after which a page ends: a stock client takes 4 MiB, and one may have a third of that."""
@@ -103,7 +103,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             registry=context.registry,
         )
         self._finder = Finder(self._subjects, self._encoder, self._table, self._reference)
-        self._streamed = asyncio.Semaphore(STREAMED_AT_ONCE)
+        self._streamed, self._hold = asyncio.Semaphore(STREAMED_AT_ONCE), Hold(STREAMED_BYTES_AT_ONCE)
         self._shipping, self._is_shipped = asyncio.Lock(), False
         self._stack = AsyncExitStack()
 
@@ -174,7 +174,7 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         self, request_iterator: AsyncIterator[pb.ObserveStreamRequest], context: Context
     ) -> None:
         """Counts chunks of rows, a bounded number under way at once, and answers in their order, once on disk."""
-        line, hold = Line(), Hold(CHUNK_BYTES_AT_ONCE)
+        line, hold = Line(), Hold(CHUNK_BYTES_AT_ONCE, self._hold)
 
         async def answer(request: pb.ObserveStreamRequest) -> pb.ObserveStreamResponse:
             try:
@@ -182,13 +182,16 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
             finally:
                 hold.done(request.ByteSize())
 
-        await answer_in_order(
-            hold.items(request_iterator),
-            answer,
-            context.write,
-            window=CHUNKS_AT_ONCE,
-            draining=self._mesh.draining,
-        )
+        try:
+            await answer_in_order(
+                hold.items(request_iterator),
+                answer,
+                context.write,
+                window=CHUNKS_AT_ONCE,
+                draining=self._mesh.draining,
+            )
+        finally:
+            hold.close()
 
     async def _chunk(self, request: pb.ObserveStreamRequest, context: Context, line: Line) -> pb.ObserveStreamResponse:
         """The answer to one chunk; a fault of the chunk is in the answer, so that the stream goes on."""

@@ -98,14 +98,16 @@ class Place:
 
 
 class Hold:
-    """Bounds the bytes of a stream's messages that are under way: the next one is read once there is room.
+    """Bounds the bytes of messages that are under way: the next one is read once there is room.
 
     Args:
         bytes_max: under way at most, but for the last message that was read.
+        within: bounds those of several streams together; None: nothing does. `close` gives back what a stream that was
+            broken off still has there.
     """
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+    def __init__(self, bytes_max: int, within: "Hold | None" = None) -> None:
+        self._bytes_max, self._within = bytes_max, within
         self._bytes = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -113,18 +115,29 @@ class Hold:
     async def items(self, messages: AsyncIterator[Item]) -> AsyncIterator[Item]:
         """The messages, each counted until `done` is told its size."""
         async for message in messages:
-            self._bytes += message.ByteSize()
-            self._tell()
+            self._add(message.ByteSize())
             yield message
-            await self._has_room.wait()
+            await self.room()
+
+    async def room(self) -> None:
+        """Waits until there is room."""
+        await self._has_room.wait()
+        if self._within is not None:
+            await self._within.room()
 
     def done(self, size_bytes: int) -> None:
         """A message of this size is no longer under way."""
-        self._bytes -= size_bytes
-        self._tell()
+        self._add(-size_bytes)
 
-    def _tell(self) -> None:
+    def close(self) -> None:
+        """Nothing is under way any longer."""
+        self.done(self._bytes)
+
+    def _add(self, size_bytes: int) -> None:
+        self._bytes += size_bytes
         if self._bytes < self._bytes_max:
             self._has_room.set()
         else:
             self._has_room.clear()
+        if self._within is not None:
+            self._within._add(size_bytes)

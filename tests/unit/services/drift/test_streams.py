@@ -131,3 +131,33 @@ async def test_messages_are_read_while_those_under_way_leave_room() -> None:
     hold.done(size)
     hold.done(size)
     await task
+
+
+async def test_streams_share_the_room_of_all_and_give_it_back_when_they_break_off() -> None:
+    message = StringValue(value="x" * 10)
+    size = message.ByteSize()
+    whole = Hold(3 * size)
+    first, second = Hold(10 * size, whole), Hold(10 * size, whole)
+    read: dict[str, int] = {"first": 0, "second": 0}
+
+    async def reader(hold: Hold, name: str, count: int) -> None:
+        async def source() -> AsyncIterator[StringValue]:
+            for _ in range(count):
+                yield message
+
+        async for _ in hold.items(source()):
+            read[name] += 1
+
+    reading = asyncio.create_task(reader(first, "first", 4))
+    await settle()
+    other = asyncio.create_task(reader(second, "second", 2))
+    await settle()
+    assert read == {"first": 3, "second": 1}
+    second.done(size)
+    await settle()
+    assert read["second"] == 1
+    reading.cancel()
+    await asyncio.wait([reading])
+    first.close()
+    await other
+    assert read == {"first": 3, "second": 2}
