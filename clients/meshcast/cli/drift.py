@@ -192,7 +192,8 @@ class _Asked:
         fits = window is not None and _bytes(window) <= _CALL_BYTES
         if not fits:
             bar = self._progress.add_task("comparing", total=None)
-            sent = client.observe(self._subject, self.window.chunks(), timeout_s=self._left_s())
+            rows = self.window.chunks()
+            sent = client.observe(self._subject, rows, wants_refused=True, timeout_s=self._left_s())
             async with aclosing(sent) as answers:
                 async for answer in answers:
                     await self._check(client, answer, reference)
@@ -228,7 +229,9 @@ class _Asked:
         windows = asked = 0
         bar = self._progress.add_task("going through the windows", total=table.rows)
         step = max(1, min(rows, 65_536, -(-table.rows // _POINTS)))
-        answers = client.observe(self._subject, table, chunk_rows=step, window=1, timeout_s=self._left_s())
+        answers = client.observe(
+            self._subject, table, wants_refused=True, chunk_rows=step, window=1, timeout_s=self._left_s()
+        )
         async with aclosing(answers):
             async for answer in answers:
                 await self._check(client, answer, reference)

@@ -117,9 +117,8 @@ class DriftCalls(Calls):
             sent = self.observe(request.draft, rows, is_reference=True, progress=progress, timeout_s=timeout_s)
             try:
                 async with aclosing(sent) as answers:
-                    async for answer in answers:
-                        if answer.error is not None:
-                            raise answer.error
+                    async for _ in answers:
+                        pass
             except MeshError as error:
                 if "stream_id" in error.facts and isinstance(error.__cause__, MeshError):
                     raise error.__cause__ from None  # the draft is of this call alone: nobody could go on with it
@@ -136,6 +135,7 @@ class DriftCalls(Calls):
         stream_id: str | None = None,
         is_reference: bool = False,
         wants_row_errors: bool = False,
+        wants_refused: bool = False,
         chunk_rows: int = CHUNK_ROWS,
         window: int = WINDOW,
         progress: Progress | None = None,
@@ -147,7 +147,8 @@ class DriftCalls(Calls):
         """Sends rows that a subject observed, chunk by chunk, in order; an iterable is read as fast as it is answered.
 
         A chunk is answered once its effect is on disk. A stream that breaks is opened again and goes on where it was,
-        and no row is counted twice. Where the caller may stop early, close the generator (`contextlib.aclosing`).
+        and no row is counted twice. A chunk that is refused ends the stream with its error, so that no row is lost
+        silently. Where the caller may stop early, close the generator (`contextlib.aclosing`).
 
         ```python
         async for chunk in mesh.observe("loans", read_observations("today.csv", kinds=last_year.kinds)):
@@ -162,6 +163,7 @@ class DriftCalls(Calls):
                 counted are not counted again, provided that the rows are cut alike. None: one is made.
             is_reference: collect the rows for a reference instead of watching them.
             wants_row_errors: say how unusual each row is.
+            wants_refused: hand refused chunks over, with their `error`, and go on behind them instead of raising it.
             chunk_rows: rows of a chunk at most, up to 65,536; a chunk also ends where its message would be too large.
             window: chunks in flight at most.
             progress: told after each chunk.
@@ -172,9 +174,9 @@ class DriftCalls(Calls):
 
         Raises:
             InvalidInput: an argument breaks a rule, or rows cannot be sent at all; those before are answered first.
-            MeshError: the stream failed for good. Where it can be taken up again later, the message says how, and the
-                facts have the `stream_id` and the `rows` that were answered. Refused chunks are no error here: see the
-                chunks.
+            MeshError: a chunk was refused, as `NotFound` where the subject has no reference; up to `window` chunks
+                behind it may have been counted. Or the stream failed for good. Where it can be taken up again later,
+                the message says how, and the facts have the `stream_id` and the `rows` that were answered.
         """
         check_subject(subject)
         for name, value, most in (("chunk_rows", chunk_rows, CHUNK_ROWS_MAX), ("window", window, 256)):
@@ -204,6 +206,8 @@ class DriftCalls(Calls):
         try:
             async with aclosing(answers):
                 async for answer in answers:
+                    if answer.error is not None and not wants_refused:
+                        raise answer.error
                     answered += len(answer)
                     yield answer
         except (NotReady, Overloaded, DeadlineExceeded) as error:

@@ -202,10 +202,13 @@ async def test_parts_of_any_kind_are_sent_in_their_order(address: str, drift: Dr
             assert chunks[1].alarms[0].severity == "high"
 
 
-async def test_a_refused_chunk_is_told_and_the_stream_goes_on(address: str) -> None:
+async def test_a_refused_chunk_is_raised_or_handed_over_where_that_is_wanted(address: str) -> None:
     async with MeshClient(address) as mesh:
-        chunks = [chunk async for chunk in mesh.observe("unknown", table(30), chunk_rows=10)]
+        refused = mesh.observe("unknown", table(30), chunk_rows=10, wants_refused=True)
+        chunks = [chunk async for chunk in refused]
         assert [type(chunk.error) for chunk in chunks] == [NotFound] * 3
+        with pytest.raises(NotFound):
+            _ = [chunk async for chunk in mesh.observe("unknown", table(30), chunk_rows=10)]
         with pytest.raises(InvalidInput, match="subject"):
             await anext(mesh.observe("", table(1)))
         with pytest.raises(InvalidInput, match="chunk_rows"):
