@@ -15,7 +15,7 @@ from meshcast.api.drift.v1 import drift_pb2 as pb
 from meshcast.api.drift.v1 import drift_pb2_grpc as pb_grpc
 from meshcast.client import DriftOptions, MeshClient, SyncMeshClient
 from meshcast.observations import CategoryColumn, Observations, unpack_observations
-from meshcast.rpc import InvalidInput, NotFound, NotReady, RpcSettings, Server, to_item
+from meshcast.rpc import DeadlineExceeded, InvalidInput, NotFound, NotReady, RpcSettings, Server, to_item
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -113,6 +113,8 @@ class Drift(pb_grpc.DriftServiceServicer):
         yield pb.WatchDriftResponse(cursor=max(request.cursor, 0))
         for at in range(request.cursor + 1, request.cursor + 3):
             yield pb.WatchDriftResponse(cursor=at, alarm=pb.DriftAlarm(alarm_id=at, kind=pb.ALARM_KIND_RESOLVED))
+        if len(self.watches) == 2:
+            raise DeadlineExceeded("nothing stays for ever")  # as a gateway says where the caller set no deadline
         raise NotReady("the server drains", retry_after_s=0.01)
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.DescribeModelResponse:
@@ -316,6 +318,9 @@ async def test_a_watch_goes_on_behind_the_last_alarm(address: str, drift: Drift)
             seen = [(await anext(alarms)).alarm_id for _ in range(7)]
         assert seen == [*range(11, 18)]
         assert [one.cursor for one in drift.watches] == [10, 12, 14, 16]
+        drift.watches[:] = drift.watches[:1]
+        with pytest.raises(DeadlineExceeded):
+            _ = [alarm async for alarm in mesh.watch_drift("s", cursor=10, timeout_s=30)]
         with pytest.raises(NotReady):
             async with asyncio.timeout(10), MeshClient("127.0.0.1:1") as none:
                 await anext(none.watch_drift(patience_s=0.0))
