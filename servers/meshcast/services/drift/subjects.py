@@ -144,9 +144,12 @@ class Subjects:
             Precondition: it would be one subject too many.
             Overloaded: too much waits for the worker.
         """
-        await self._references.set(
-            subject, source, features=features, options=options, request_id=request_id, trained=trained
-        )
+        async with AsyncExitStack() as stack:
+            if isinstance(source, str):  # what is collected until it is used up would be lost with it
+                await stack.enter_async_context(self._draft_locks.setdefault(source, asyncio.Lock()))
+            await self._references.set(
+                subject, source, features=features, options=options, request_id=request_id, trained=trained
+            )
         return await self.view(subject)
 
     async def collect(

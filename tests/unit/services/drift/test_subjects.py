@@ -218,6 +218,16 @@ async def test_references_that_cannot_be_are_refused(opened: Subjects) -> None:
     assert (await opened.view("s")).reference.version == 1
 
 
+async def test_what_is_collected_while_a_draft_is_used_up_begins_the_next_one(opened: Subjects) -> None:
+    await opened.collect("d", rows(300, 1))
+    used = [set_reference(opened, name, "d") for name in "uv"]
+    answers: list[Any] = await asyncio.gather(*used, opened.collect("d", rows(20, 2)), return_exceptions=True)
+    first, second, _ = answers
+    assert first.reference.tally.rows == 300
+    assert isinstance(second, NotFound)
+    assert (await set_reference(opened, "w", "d")).reference.tally.rows == 20
+
+
 async def test_the_same_request_sets_a_reference_once(opened: Subjects) -> None:
     first = set_reference(opened, "n", rows(500, 1), request_id="r")
     second = set_reference(opened, "n", rows(500, 1), request_id="r")

@@ -884,7 +884,9 @@ class ObserveStreamResponse(_message.Message):
     """
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """What became of the chunk; only with code 0 was it counted."""
+        """What became of the chunk; only with code 0 was it counted. Where the store failed (FAILED_PRECONDITION) it may be counted later:
+        send it again under its stream id, so that it counts once.
+        """
 
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftAlarm]:
@@ -1416,6 +1418,7 @@ class Effects(_message.Message):
     SPREAD_RATIO_FIELD_NUMBER: _builtins.int
     NULL_SHARE_FIELD_NUMBER: _builtins.int
     UNSEEN_SHARE_FIELD_NUMBER: _builtins.int
+    INFINITE_SHARE_FIELD_NUMBER: _builtins.int
     kolmogorov_smirnov: _builtins.float
     """Largest distance between the two distribution functions, 0 to 1. Categories: total variation distance."""
     population_stability: _builtins.float
@@ -1434,6 +1437,8 @@ class Effects(_message.Message):
     """Share of nulls in the window less that in the reference."""
     unseen_share: _builtins.float
     """Share of rows in the window whose category the reference does not have."""
+    infinite_share: _builtins.float
+    """Share of infinite values in the window less that in the reference."""
     def __init__(
         self,
         *,
@@ -1446,10 +1451,11 @@ class Effects(_message.Message):
         spread_ratio: _builtins.float | None = ...,
         null_share: _builtins.float = ...,
         unseen_share: _builtins.float = ...,
+        infinite_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_shift_sd", b"_mean_shift_sd", "_spread_ratio", b"_spread_ratio", "_wasserstein", b"_wasserstein", "_wasserstein_sd", b"_wasserstein_sd", "mean_shift_sd", b"mean_shift_sd", "spread_ratio", b"spread_ratio", "wasserstein", b"wasserstein", "wasserstein_sd", b"wasserstein_sd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_shift_sd", b"_mean_shift_sd", "_spread_ratio", b"_spread_ratio", "_wasserstein", b"_wasserstein", "_wasserstein_sd", b"_wasserstein_sd", "jensen_shannon", b"jensen_shannon", "kolmogorov_smirnov", b"kolmogorov_smirnov", "mean_shift_sd", b"mean_shift_sd", "null_share", b"null_share", "population_stability", b"population_stability", "spread_ratio", b"spread_ratio", "unseen_share", b"unseen_share", "wasserstein", b"wasserstein", "wasserstein_sd", b"wasserstein_sd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_shift_sd", b"_mean_shift_sd", "_spread_ratio", b"_spread_ratio", "_wasserstein", b"_wasserstein", "_wasserstein_sd", b"_wasserstein_sd", "infinite_share", b"infinite_share", "jensen_shannon", b"jensen_shannon", "kolmogorov_smirnov", b"kolmogorov_smirnov", "mean_shift_sd", b"mean_shift_sd", "null_share", b"null_share", "population_stability", b"population_stability", "spread_ratio", b"spread_ratio", "unseen_share", b"unseen_share", "wasserstein", b"wasserstein", "wasserstein_sd", b"wasserstein_sd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean_shift_sd: _TypeAlias = _typing.Literal["mean_shift_sd"]  # noqa: Y015
     _WhichOneofArgType__mean_shift_sd: _TypeAlias = _typing.Literal["_mean_shift_sd", b"_mean_shift_sd"]  # noqa: Y015
@@ -1480,7 +1486,7 @@ class FeatureTest(_message.Message):
     STATISTIC_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the test: `kolmogorov_smirnov`, `chi_squared`, `nulls`, `unseen`."""
+    """Name of the test: `kolmogorov_smirnov`, `chi_squared`, `nulls`, `infinities`, `unseen`."""
     statistic: _builtins.float
     """Its statistic."""
     p_value: _builtins.float
