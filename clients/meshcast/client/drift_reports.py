@@ -157,6 +157,8 @@ class DriftEffects:
     """Share of nulls in the window less that in the reference."""
     unseen_share: float
     """Share of rows in the window whose category the reference does not have."""
+    infinite_share: float
+    """Share of infinite values in the window less that in the reference."""
 
     @classmethod
     def of(cls, message: pb.Effects) -> "DriftEffects":
@@ -171,6 +173,7 @@ class DriftEffects:
             spread_ratio=_optional(message, "spread_ratio"),
             null_share=message.null_share,
             unseen_share=message.unseen_share,
+            infinite_share=message.infinite_share,
         )
 
 

@@ -35,6 +35,7 @@ class Effects(NamedTuple):
         spread_ratio: ratio of the standard deviations, window to reference; unset for windows of one value.
         null_share: share of nulls less that of the reference.
         unseen_share: share of rows whose category the reference does not have.
+        infinite_share: share of infinite values less that of the reference.
     """
 
     kolmogorov_smirnov: Vector
@@ -46,6 +47,7 @@ class Effects(NamedTuple):
     spread_ratio: Vector
     null_share: Vector
     unseen_share: Vector
+    infinite_share: Vector
 
 
 class FeatureTest(NamedTuple):
@@ -83,19 +85,21 @@ def effects_of(layout: Layout, reference: Tally, window: Tally) -> Effects:
         spread_ratio=np.where(window.moments[:, 0] > 1, ratio, np.nan),
         null_share=(_share(window.nulls, window.rows) - _share(reference.nulls, reference.rows)) * (window.rows > 0),
         unseen_share=_share(window.unseen_rows, window.rows),
+        infinite_share=_share(window.infinities, window.rows) - _share(reference.infinities, reference.rows),
     )
 
 
 def tests_of(layout: Layout, reference: Tally, window: Tally) -> Mapping[str, FeatureTest]:
     """Single tests of a window, by name: `kolmogorov_smirnov` and `chi_squared` (whichever fits the kind), `nulls`,
-    `unseen` (categories only).
+    `infinities` (numbers only), `unseen` (categories only).
 
     Their null is that window and reference are samples of one distribution, rows independent.
     """
     return {
         "kolmogorov_smirnov": _ks_test(layout, reference, window),
         "chi_squared": _chi_squared(layout, reference, window),
-        "nulls": _nulls_test(reference, window),
+        "nulls": _share_test(reference.nulls, window.nulls, reference.rows, window.rows),
+        "infinities": _share_test(reference.infinities, window.infinities, reference.rows, window.rows),
         "unseen": _unseen_test(layout, reference, window),
     }
 
@@ -215,14 +219,16 @@ def _picked_from(layout: Layout, reference: Tally) -> Vector:
     return found
 
 
-def _nulls_test(reference: Tally, window: Tally) -> FeatureTest:
-    """Equality of two shares, given how many nulls there are in all; the statistic is a standard score.
+def _share_test(
+    reference: NDArray[np.int64], window: NDArray[np.int64], reference_rows: int, window_rows: int
+) -> FeatureTest:
+    """Equality of two shares, as of nulls, given how many there are in all; the statistic is a standard score.
 
     Few of them are taken to fall on window or reference independently (binomial), which is nearly exact, and a larger
     p-value than the hypergeometric distribution gives.
     """
-    n, m = float(reference.rows), float(window.rows)
-    a, b = reference.nulls.astype(np.float64), window.nulls.astype(np.float64)
+    n, m = float(reference_rows), float(window_rows)
+    a, b = reference.astype(np.float64), window.astype(np.float64)
     if n == 0 or m == 0:
         return FeatureTest(np.full(len(a), np.nan), np.full(len(a), np.nan))
     share = m / (n + m)

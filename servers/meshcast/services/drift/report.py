@@ -28,7 +28,7 @@ __all__ = ["FeatureDrift", "JointTest", "Report", "SingleTest", "make_report"]
 Vector = NDArray[np.float64]
 
 _JOINT_ONLY = next(cut for cut, level in CUTS if level == Level.MODERATE)
-_TESTS = ("kolmogorov_smirnov", "chi_squared", "nulls", "unseen")
+_TESTS = ("kolmogorov_smirnov", "chi_squared", "nulls", "infinities", "unseen")
 _AUTOENCODER: Mapping[str, str] = {
     "autoencoder_error": "how unusual rows are to the autoencoder",
     "autoencoder_code": "where rows lie in the autoencoder's code",
@@ -168,6 +168,7 @@ def make_report(
     effects = effects_of(layout, reference, window)
     tests = tests_of(layout, reference, window)
     p_values = np.stack([tests[name].p_value for name in _TESTS])
+    p_values[_TESTS.index("infinities"), reference.infinities + window.infinities == 0] = np.nan  # few columns have any
     if main is None:
         judged = p_values.copy()
         judged[_TESTS.index("nulls"), reference.nulls + window.nulls == 0] = np.nan  # there is nothing to test

@@ -61,6 +61,7 @@ class Anchors(NamedTuple):
         spread: the logarithm of the standard deviation changed by a half: it is 1.65 times what it was, or that
             part. It counts as far as the distribution functions parted, too: one wild value is no spread.
         null_share: a tenth of the rows lost or gained the value.
+        infinite_share: a tenth of the rows became infinite, or finite again.
         unseen_share: a twentieth of the rows have a category that a model cannot know.
     """
 
@@ -69,6 +70,7 @@ class Anchors(NamedTuple):
     total_variation: float = 0.2
     spread: float = 0.5
     null_share: float = 0.1
+    infinite_share: float = 0.1
     unseen_share: float = 0.05
 
 
@@ -112,6 +114,7 @@ def effect_sizes(
                 ANCHORS.spread,
             ),
             (_beyond(np.abs(effects.null_share), error / 4), ANCHORS.null_share),
+            (_beyond(np.abs(effects.infinite_share), error / 4), ANCHORS.infinite_share),
             (np.maximum(effects.unseen_share - new, 0), ANCHORS.unseen_share),
             # what has no standard deviation: a constant that became another
             (np.where(np.isnan(effects.wasserstein_sd) & is_ordered, apart, 0), ANCHORS.total_variation),

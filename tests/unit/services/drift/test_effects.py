@@ -91,6 +91,13 @@ def test_nulls_alone_on_either_side_give_no_distance_but_a_share_of_nulls() -> N
         assert found.null_share[0] == share
 
 
+def test_values_that_become_infinite_are_a_share_and_a_test_of_their_own() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 500))
+    found = tallied(numbers(values[0]), numbers(np.r_[np.full(40, np.inf), values[1][40:]]))
+    assert effects_of(*found).infinite_share[0] == pytest.approx(0.08)
+    assert tests_of(*found)["infinities"].p_value[0] < 1e-9
+
+
 def test_a_window_without_rows_has_no_effect_and_no_test() -> None:
     layout, reference, window = tallied(numbers(np.r_[np.nan, np.arange(50.0)]), numbers(np.empty(0)))
     found = effects_of(layout, reference, window)

@@ -28,6 +28,13 @@ def normal(rows: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Obse
     return Observations(rows, {"x": np.random.default_rng(seed).normal(shift, scale, rows)}, {})
 
 
+def test_a_tenth_of_infinite_values_is_as_bad_as_a_tenth_of_nulls() -> None:
+    before, after = normal(10_000, 0), normal(10_000, 1)
+    for value in (np.nan, np.inf):
+        after.numeric["x"][:1_000] = value
+        assert sizes(before, after) == [pytest.approx(0.5, abs=0.01)]
+
+
 @pytest.mark.parametrize("rows", [300, 3_000, 100_000])
 def test_the_same_shift_has_the_same_size_at_any_number_of_rows(rows: int) -> None:
     found = sizes(normal(20_000, 0), normal(rows, 1, shift=0.5))
