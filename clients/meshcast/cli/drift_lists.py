@@ -59,7 +59,7 @@ def alarms(
                     subject,
                     cursor=since,
                     follow=follow,
-                    interval_s=min(5.0, timeout_s / 4),
+                    interval_s=min(5.0, max(0.2, timeout_s / 4)),  # not below what the contract takes
                     patience_s=60.0 if follow else 0.0,
                     timeout_s=None if follow else timeout_s,
                 )
