@@ -123,7 +123,8 @@ def _alarms(
     """What is to be told of this call, and the level that was told then."""
     if not question.subject:
         return (), Level.NONE
-    first = alarms[0] if alarms else None  # later ones are of the same rise, seen anew
+    newest = alarms[-1] if alarms else None
+    onset = watch.onset if newest is not None or watch.is_raised else None
 
     def alarm(kind: AlarmKind, text: str) -> Alarm:
         return Alarm(
@@ -133,16 +134,16 @@ def _alarms(
             raised_us=now_us,
             severity=int(level),
             blamed=((question.metric, 1.0),),
-            onset_window=None if first is None else first.onset,
+            onset_window=onset,
             text=text,
-            position=max(0, watch.losses - 1) if first is None else first.position,
+            position=max(0, watch.losses - 1) if newest is None else newest.position,
         )
 
-    if told == Level.NONE and first is not None:
-        return (alarm("raised", f"{_risen(question, watch)} since loss {first.onset:,}."),), level
-    if told != Level.NONE and first is not None and level > told:
+    if told == Level.NONE and newest is not None:
+        return (alarm("raised", f"{_risen(question, watch)} since loss {onset:,}."),), level
+    if told != Level.NONE and onset is not None and level > told:
         return (alarm("worsened", f"{_risen(question, watch)}, more than before."),), level
-    if told != Level.NONE and not watch.is_raised and first is None:
+    if told != Level.NONE and onset is None:
         why = "it was begun anew" if question.resets else "the last losses are as they should be"
         return (
             alarm("resolved", f"“{question.metric}” of {question.subject} is no longer raised: {why}."),
@@ -173,13 +174,13 @@ def _answer(
         baseline_upper=watch.baseline_upper,
         recent=watch.recent,
         losses=watch.losses,
-        summary=_summary(question, watch, alarms, is_drift),
+        summary=_summary(question, watch, is_drift),
         advice=_advice(level, is_drift),
     )
     ours = answer.verdicts.add(
         detector=pb.LOSS_DETECTOR_SHIRYAEV_ROBERTS,
         alarms=[alarm.position for alarm in alarms[:ALARMS_TOLD_MAX]],
-        onset=alarms[-1].onset if alarms else None,
+        onset=watch.onset if is_drift else None,
     )
     if watch.baseline is not None:
         ours.log_evidence, ours.log_threshold = watch.log_value, watch.log_threshold
@@ -193,7 +194,7 @@ def _losses(count: int) -> str:
     return "1 loss" if count == 1 else f"{count:,} losses"
 
 
-def _summary(question: PerformanceQuestion, watch: LossWatch, alarms: Sequence[LossAlarm], is_drift: bool) -> str:
+def _summary(question: PerformanceQuestion, watch: LossWatch, is_drift: bool) -> str:
     if watch.baseline is None:
         left = watch.warm_up - watch.losses
         return f"The baseline is being learnt: {_losses(left)} more before anything can be called."
@@ -202,9 +203,7 @@ def _summary(question: PerformanceQuestion, watch: LossWatch, alarms: Sequence[L
             f"No rise is called: the last {_losses(min(watch.losses, RECENT))} have a mean of "
             f"{number(watch.recent)} against {number(watch.baseline)}."
         )
-    text = f"{_risen(question, watch)}."
-    if alarms:
-        text += f" The rise began at about loss {alarms[0].onset:,}."
+    text = f"{_risen(question, watch)}. The rise began at about loss {watch.onset:,}."
     return f"{text} Such an alarm is false once in {number(watch.losses_to_false_alarm)} losses at most, on average."
 
 

@@ -47,12 +47,12 @@ _ALL_IN = 0.9  # most of the money of a bet that a loss of 0 may take
 _MEAN_MIN = 1e-9
 _SEGMENT_MIN, _SEGMENT_MAX = 256, 4_096
 _ANCHOR = 1 << 16  # positions at which sums begin anew, so that they stay exact; the same however a stream is cut
-_FORMAT = 2
+_FORMAT = 3
 _HEAD = struct.Struct("<4sI")
 _MAGIC = b"MCLW"
 _PLAIN = (
-    "loss_max", "warm_up", "losses_to_false_alarm", "is_learnt", "losses", "is_raised", "_mean", "_upper", "_checks",
-    "_bursts", "_raised_at",
+    "loss_max", "warm_up", "losses_to_false_alarm", "is_learnt", "losses", "is_raised", "onset", "_mean", "_upper",
+    "_checks", "_bursts", "_raised_at",
 )  # fmt: skip
 
 
@@ -92,6 +92,9 @@ class LossWatch:
         self.is_learnt = baseline is None
         self.losses = 0
         self.is_raised = False
+        """Whether an alarm stands: until the last `RECENT` losses are back."""
+        self.onset = -1
+        """First loss of the rise of the last alarm, estimated; -1 before the first."""
         self._mean: float | None = None if baseline is None else baseline / loss_max
         self._upper: float | None = self._mean
         self._checks = 0
@@ -143,7 +146,8 @@ class LossWatch:
             losses: shape (n,), 0 to `loss_max`, oldest first.
 
         Returns:
-            The alarms that they raised, in order; after each the evidence begins anew.
+            The alarms that they raised, in order. The evidence begins anew whenever it is enough; while an alarm stands
+            that is the same rise, seen again, and no further alarm.
         """
         scaled = np.asarray(losses, dtype=np.float64) / self.loss_max
         alarms: list[LossAlarm] = []
@@ -155,7 +159,9 @@ class LossWatch:
             done += taken
             length = min(2 * length, _SEGMENT_MAX)
             if alarm is not None:
-                alarms.append(alarm)
+                if not self.is_raised:
+                    alarms.append(alarm)
+                    self.onset = alarm.onset
                 self.is_raised, self._raised_at = True, self.losses
                 length = _SEGMENT_MIN  # the next alarm may be near, and the rest of a segment is worked for nothing
         return alarms

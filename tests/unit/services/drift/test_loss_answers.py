@@ -108,3 +108,22 @@ def test_asking_where_a_metric_stands_moves_nothing() -> None:
         assert answer.losses == (100 if state else 0)
     again, _ = update([], made.state, resets=True)
     assert again.state is not None
+
+
+def test_a_rise_that_goes_on_is_one_alarm_of_one_onset() -> None:
+    made, answer = update(np.concatenate([losses(0.1, 5_000), losses(0.4, 5_000, 1)]))
+    ours = answer.verdicts[0]
+    assert len(ours.alarms) == 1 and ours.onset == pytest.approx(5_000, abs=300)
+    assert f"loss {ours.onset:,}." in answer.summary and made.alarms[0].onset_window == ours.onset
+    made, later = update(losses(0.4, 5_000, 2), made.state)
+    assert later.is_drift and not later.verdicts[0].alarms and later.verdicts[0].onset == ours.onset
+    assert f"loss {ours.onset:,}." in later.summary
+    made, _ = update(losses(0.05, 4_000, 3), made.state)
+    _, anew = update(losses(0.4, 2_000, 4), made.state)
+    assert len(anew.verdicts[0].alarms) == 1 and anew.verdicts[0].onset == pytest.approx(19_000, abs=300)
+
+
+def test_a_rise_that_grows_is_told_as_worse() -> None:
+    made, _ = update(np.concatenate([losses(0.1, 5_000), losses(0.2, 1_200, 1)]))
+    made, _ = update(losses(0.9, 1_000, 2), made.state)
+    assert [(one.kind, one.position) for one in made.alarms] == [("worsened", 7_199)]

@@ -1725,15 +1725,18 @@ class LossVerdict(_message.Message):
     detector: Global___LossDetector.ValueType
     """The detector."""
     onset: _builtins.int
-    """Estimated position of the first loss of the rise, of the last alarm. Unset where there is none, and for comparators."""
+    """Estimated position of the first loss of the rise, of the alarm that stands or was the last of this call. Unset where there is
+    none, and for comparators.
+    """
     log_evidence: _builtins.float
     """Evidence now, natural logarithm, and the level at which an alarm is raised. Unset for comparators."""
     log_threshold: _builtins.float
     """The level at which an alarm is raised."""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Positions of alarms, counted from the first loss of the subject, or of the request without one; after each the detector began
-        anew. At most 1,000 of this call.
+        """Positions of alarms, counted from the first loss of the subject, or of the request without one. An alarm of the detector that
+        decides stands until the last losses are back, and a rise that goes on is one alarm; comparators begin anew after each. At
+        most 1,000 of this call.
         """
 
     def __init__(
