@@ -191,7 +191,12 @@ class DriftFeed:
         except NotFound:
             pass
         outputs = [pb.FeatureOptions(name=name, role=pb.FEATURE_ROLE_OUTPUT) for name in self.tap.columns.output_names]
-        request = pb.SetReferenceRequest(subject=self.subject, draft=self._draft, features=outputs)
+        request = pb.SetReferenceRequest(
+            request_id=self._draft,  # of all replicas: the first of those that ask at once sets it for all
+            subject=self.subject,
+            draft=self._draft,
+            features=outputs,
+        )
         with mesh_errors():
             await stub.SetReference(request, timeout=REFERENCE_S)
         log.info("the first rows are the reference", subject=self.subject, rows=collected)
