@@ -11,7 +11,7 @@ import structlog
 
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.observations import Observations
-from meshcast.rpc.errors import Internal, NotFound, Overloaded
+from meshcast.rpc.errors import CorruptData, Internal, NotFound, Overloaded
 from meshcast.services.drift.alarms import Alarm
 from meshcast.services.drift.changes import Changes
 from meshcast.services.drift.comparison import Reference
@@ -122,7 +122,10 @@ class HeldSubjects:
         """
         if name not in self._entries:
             raise NotFound(
-                f"The subject {name!r} has no reference; set one by SetReference.",
+                f"The subject {name!r} has no reference. Its first is set by SetReference, from rows in the request or from "
+                "a draft: rows that were observed with PURPOSE_REFERENCE (Python: `is_reference=True`) under the draft's "
+                "name; `recent_rows` are only there once one is set. `[tap] reference_rows` lets a model's first rows "
+                "become it.",
                 reason=error_reason_pb2.ERROR_REASON_SUBJECT_UNKNOWN,
                 subject=name,
             )
@@ -165,14 +168,23 @@ class HeldSubjects:
         if entry.subject is None:
             if entry.was_held:
                 await self.saved()  # what was on its way when the state in memory was let go of
-            parts = await self._store.parts(entry.name, without=TRAINING)
-            buckets = await self._store.buckets(entry.name)
-            entry.subject = await self.work(lambda: subject_from_parts(entry.name, parts, buckets))
+            entry.subject = await self._read(entry.name)
             entry.state_bytes, entry.was_held = entry.subject.state_bytes, True
         if entry.name in self._entries:
             self._entries[entry.name] = self._entries.pop(entry.name)
         self._make_room(entry)
         return entry.subject
+
+    async def _read(self, name: str) -> Subject:
+        try:
+            parts = await self._store.parts(name, without=TRAINING)
+            buckets = await self._store.buckets(name)
+            return await self.work(lambda: subject_from_parts(name, parts, buckets))
+        except CorruptData as error:  # which piece it is concerns the log alone
+            log.error("the state of a subject is damaged", subject=name, why=error.message)
+            raise CorruptData(
+                f"The state of the subject {name!r} is damaged on disk; set its reference again.", subject=name
+            ) from error
 
     async def count(
         self, entry: Entry, rows: Observations, now_us: int, judge: Judge, stream_id: str, sequence: int, encoded: Any

@@ -111,14 +111,8 @@ def subject_from_parts(name: str, parts: Mapping[str, bytes], buckets: Mapping[t
     """
     try:
         return _subject(name, parts, buckets)
-    except CorruptData as error:
-        raise CorruptData(
-            f"The state of the subject {name!r} is damaged ({error.message}); set its reference again.", subject=name
-        ) from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CorruptData(
-            f"The state of the subject {name!r} is damaged ({error!r}); set its reference again.", subject=name
-        ) from error
+        raise CorruptData(f"the pieces of the subject {name!r} cannot be read: {error!r}") from error
 
 
 def _subject(name: str, parts: Mapping[str, bytes], buckets: Mapping[tuple[int, int], bytes]) -> Subject:

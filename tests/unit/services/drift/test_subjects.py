@@ -290,7 +290,7 @@ async def test_a_damaged_subject_is_told_and_the_others_go_on(tmp_path: Path) ->
     with closing(sqlite3.connect(tmp_path / "drift.sqlite")) as connection, connection:
         connection.execute("UPDATE parts SET data = substr(data, 1, 90) WHERE subject = 's' AND part = 'reference'")
     async with subjects(tmp_path) as two:
-        with pytest.raises(CorruptData, match="damaged"):
+        with pytest.raises(CorruptData, match="'s' is damaged on disk; set its reference again"):
             await two.observe("s", rows(5))
         assert [view.reference.subject for view in await two.views()] == ["t"]
         assert (await two.observe("t", rows(5))).rows == 5
