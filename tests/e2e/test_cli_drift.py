@@ -70,6 +70,7 @@ def test_rows_that_moved_are_called_and_the_column_to_blame_is_named(cli: Cli, f
     words = ("drift", str(files / "reference.csv"), str(files / "moved.csv"))
     shown = cli(*words, "--html", "report.html", code=5).stdout
     assert shown.startswith("DRIFT, ")
+    assert "and --fail-on is low" in shown and "exit code 5" in shown
     assert "page written to report.html" in shown and "note: column 'id' is not looked at" in shown
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<figure>" in page and "<script" not in page and "http:" not in page and "https:" not in page
@@ -96,7 +97,8 @@ def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path) -> None:
     assert raised["onset"]["window"] in (8, 9, 10) and next(iter(raised["blamed"])) == "income"
     assert raised["observed_at"].startswith("2015-0")
     evidence = [point["evidence"]["log_value"] for point in over["evidence"]]
-    assert len(evidence) >= 8 and max(evidence[8:]) > max(evidence[:8])
+    assert [point["number"] for point in over["evidence"]] == list(range(1, 17))
+    assert max(evidence[8:]) > max(evidence[:8])
     shown = cli("alarms", "loans").stdout
     assert "raised" in shown and "income" in shown
     alarm = json.loads(cli("alarms", "loans", "--json").stdout.splitlines()[0])
@@ -137,7 +139,8 @@ def test_bad_input_ends_with_its_code_and_one_line(
 
 def test_one_row_and_rows_without_values_are_answered(cli: Cli, files: Path, tmp_path: Path) -> None:
     (tmp_path / "now.csv").write_text("income,debt,town\n0.1,0.2,Oslo\n", "utf-8")
-    cli("drift", str(files / "reference.csv"), "now.csv")
+    shown = cli("drift", str(files / "reference.csv"), "now.csv").stdout
+    assert shown.startswith("too few rows for a verdict: 1 row,")
     (tmp_path / "now.csv").write_text("income,debt,town\n" + ",,\n" * 200, "utf-8")
     told = json.loads(cli("drift", str(files / "reference.csv"), "now.csv", "--json", code=5).stdout)
     assert all(one["is_drifted"] for one in told["report"]["features"] if one["role"] == "input")

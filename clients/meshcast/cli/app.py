@@ -498,8 +498,8 @@ def drift(
     ] = None,
     fail_on: Annotated[
         Literal["any", "low", "moderate", "high", "critical", "never"],
-        typer.Option("--fail-on", help="Drift of at least this severity ends with exit code 5."),
-    ] = "any",
+        typer.Option("--fail-on", help="Drift of at least this severity ends with exit code 5; any: the smallest."),
+    ] = "low",
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the report with plots as one page here (.html)."),

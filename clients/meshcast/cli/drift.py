@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
-from meshcast.cli.drift_found import DriftFound, OverWindows, WindowPoint, document
+from meshcast.cli.drift_found import DriftFound, OverWindows, WindowPoint, document, level_of
 from meshcast.cli.drift_html import write_html
 from meshcast.cli.drift_input import SAMPLE_ROWS, Columns, Rows, WindowSize, importances_of, opened, window_size
 from meshcast.cli.drift_print import print_drift
@@ -27,7 +28,7 @@ from meshcast.rpc import DeadlineExceeded, MeshError, NotFound, NotReady, Overlo
 __all__ = ["FailOn", "drift"]
 
 FailOn = Literal["any", "low", "moderate", "high", "critical", "never"]
-"""Which drift ends the command with its own exit code."""
+"""Which drift ends the command with its own exit code; `any` also what is too small to matter."""
 
 SUBJECT = "meshcast-drift"
 """Subject whose reference is replaced by each comparison that one call does not hold."""
@@ -135,7 +136,12 @@ def drift(
         print_drift(console, found)
     if html is not None:
         console.print(f"page written to {html}", highlight=False, markup=False, soft_wrap=True)
-    return int(ExitCode.DRIFT) if _fails(found, fail_on) else 0
+    is_failure = _fails(found, fail_on)
+    if found.is_drift:
+        code = int(ExitCode.DRIFT) if is_failure else 0
+        told = f"exit code {code}, as the drift is {level_of(found)} and --fail-on is {fail_on}"
+        console.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return int(ExitCode.DRIFT) if is_failure else 0
 
 
 class _Asked:
@@ -228,9 +234,17 @@ class _Asked:
         points: list[WindowPoint] = []
         windows = asked = 0
         bar = self._progress.add_task("going through the windows", total=table.rows)
-        step = max(1, min(rows, 65_536, -(-table.rows // _POINTS)))
+        step = max(1, min(rows, 65_536, -(-table.rows // (2 * _POINTS))))
+        is_told = asyncio.Event()
+
+        async def in_turn() -> AsyncIterator[Observations]:
+            for start in range(0, table.rows, step):
+                yield table[start : start + step]
+                await is_told.wait()  # the evidence behind a window is asked for before rows of the next one count
+                is_told.clear()
+
         answers = client.observe(
-            self._subject, table, wants_refused=True, chunk_rows=step, window=1, timeout_s=self._left_s()
+            self._subject, in_turn(), wants_refused=True, chunk_rows=step, window=1, timeout_s=self._left_s()
         )
         async with aclosing(answers):
             async for answer in answers:
@@ -243,6 +257,7 @@ class _Asked:
                     point = await self._point(client)
                     if point is not None:
                         points.append(point)
+                is_told.set()
         if not windows:
             source = self.window.file.source
             raise Problem(

@@ -20,6 +20,7 @@ __all__ = [
     "evidence_text",
     "headline",
     "joint_text",
+    "level_of",
     "number",
     "order_of",
     "p_text",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _LN10 = math.log(10.0)
+_ROWS_MIN = 5  # of a window that stands alone: the service calls no drift in fewer
 _NAMES = {
     "kolmogorov_smirnov_max": "largest distance of one feature",
     "share_max": "largest change of a share",
@@ -108,6 +110,11 @@ class DriftFound:
         return self.report.is_drift if self.over is None else self.over.raised is not None
 
     @property
+    def is_too_small(self) -> bool:
+        """Whether the window has too few rows for a verdict."""
+        return self.report.p_value is not None and not self.is_drift and self.window_rows < _ROWS_MIN
+
+    @property
     def severity(self) -> str:
         """The worst level that was told."""
         from meshcast.client import SEVERITIES
@@ -116,6 +123,11 @@ class DriftFound:
         if self.over is not None:
             told += [alarm.severity for alarm in self.over.alarms]
         return max(told, key=SEVERITIES.index, default="none")
+
+
+def level_of(found: DriftFound) -> str:
+    """How bad the drift that was called is, in words."""
+    return "too small to matter" if found.severity == "none" else found.severity
 
 
 def headline(found: DriftFound) -> str:
@@ -128,23 +140,30 @@ def headline(found: DriftFound) -> str:
         since = ""
         if alarm.onset is not None and alarm.onset.window != alarm.position:
             since = f", since {alarm_since(alarm)}"
-        return f"DRIFT, {found.severity}: alarm at {alarm_at(alarm)}{since}"
+        return f"DRIFT, {level_of(found)}: alarm at {alarm_at(alarm)}{since}"
     own = [one for one in report.features if one.role != "derived"]
+    if found.is_too_small:
+        return f"too few rows for a verdict: {_rows(found.window_rows)}, at least {_ROWS_MIN} are needed"
     if not report.is_drift:
-        told = (
-            "" if report.p_value is None else f" (p {p_text(report.p_value)}; drift is called below {found.chance:g})"
-        )
+        told = ""
+        if report.p_value is not None:
+            below = "" if found.chance is None else f"; drift is called below {found.chance:g}"
+            told = f" (p {p_text(report.p_value)}{below})"
         return f"no drift: nothing in {len(own):,} features that chance does not explain{told}"
     moved = sum(one.is_drifted for one in own)
     what = f"{moved:,} of {len(own):,} features moved" if moved else "all features together moved"
     told = "" if report.p_value is None else f"; the chance of it without drift: {p_text(report.p_value)}"
-    return f"DRIFT, {report.severity}: {what}{told}"
+    return f"DRIFT, {level_of(found)}: {what}{told}"
 
 
 def sizes(found: DriftFound) -> str:
     """What was compared, in one line."""
-    reference = f"{found.reference_source} ({found.reference_rows:,} rows)"
-    return f"{found.window_source} ({found.window_rows:,} rows) against {reference}"
+    reference = f"{found.reference_source} ({_rows(found.reference_rows)})"
+    return f"{found.window_source} ({_rows(found.window_rows)}) against {reference}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def position_of(window: int, at: datetime | None) -> str:
@@ -241,6 +260,7 @@ def document(found: DriftFound) -> dict[str, Any]:
     over = found.over
     return {
         "is_drift": found.is_drift,
+        "is_too_small": found.is_too_small,
         "severity": found.severity,
         "verdict": headline(found),
         "reference": {"source": found.reference_source, "rows": found.reference_rows},

@@ -1,5 +1,6 @@
 """What `meshcast drift` is given: two files of rows and words about their columns, every fault with its way out."""
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class DriftFiles:
     def notes(self) -> list[str]:
         """Which columns are not looked at, and why."""
         notes = [f"column {name!r} is not looked at: it {why}" for name, why in self.reference.left_out.items()]
-        strange = [name for name in self.window.left_out if name not in self.reference.left_out]
+        strange = [name for name in self.window.left_out if name not in self.reference.names]
         if strange:
             shown = ", ".join(map(repr, strange[:8])) + (f" and {len(strange) - 8} more" if len(strange) > 8 else "")
             notes.append(f"columns of {self.window.source} that the reference does not have: {shown}")
@@ -81,6 +82,7 @@ def opened(reference: Path, window: Path, columns: Columns) -> DriftFiles:
         )
         _check_named(found, columns)
         other = open_observations(window, Choices(time=columns.time), kinds=found.kinds)
+        _check_ignored(columns.ignore, (*found.names, *other.names))
     except MeshError as error:
         raise with_ways(error) from error
     return DriftFiles(reference=found, window=other)
@@ -231,13 +233,15 @@ def importances_of(words: Sequence[str]) -> dict[str, float]:
 def with_ways(error: MeshError) -> Problem:
     """A fault of a file as bad input, with the options that lead out of it."""
     problem = as_input(error)
+    if "byte" in error.facts:
+        problem.way_out = "`iconv -f latin1 -t utf-8 FILE` writes a Latin-1 file as UTF-8"
     if isinstance(error, InvalidInput) and "column" in error.facts and not problem.way_out:
         name = _quoted(error.facts["column"])
         text = error.message
         if "column of the reference is missing" in text:
             problem.way_out = f"--ignore {name} compares without it"
         elif "say what the column is" in text or "read the column as categories" in text:
-            problem.way_out = f"--category {name}, --number {name}, or --ignore {name}"
+            problem.way_out = f"--category {name} or --ignore {name}"
         elif "leave the column out" in text:
             problem.way_out = f"--ignore {name}"
     return problem
@@ -255,6 +259,18 @@ def _check_named(file: ObservationFile, columns: Columns) -> None:
                     f"{option} {name}: {told}",
                     way_out=f"{file.source} has {', '.join(map(repr, list(file.kinds)[:12]))}",
                 )
+
+
+def _check_ignored(ignored: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses columns to leave out that neither file has."""
+    for name in ignored:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            found = ", ".join(map(repr, dict.fromkeys(names[:12])))
+            raise Problem(
+                f"--ignore {name}: neither file has such a column",
+                way_out=f"did you mean {near[0]!r}?" if near else f"found are {found}",
+            )
 
 
 def _size(part: Observations) -> int:

@@ -147,9 +147,12 @@ def need_matplotlib(what: str) -> None:
         )
 
 
-def _says(message: str, field: str, description: str) -> bool:
-    """Whether a message says all that its only field at fault would say on a line of its own."""
-    return description == message or (description in message and field.rpartition(".")[2] in message)
+def _says(message: str, field: str, description: str, *, is_of_file: bool) -> bool:
+    """Whether a message says all that its only field at fault would say on a line of its own; of a file it names the
+    place itself."""
+    if description == message:
+        return True
+    return description in message and (is_of_file or field.rpartition(".")[2] in message)
 
 
 def _from_mesh(error: BaseException) -> Problem:
@@ -158,17 +161,19 @@ def _from_mesh(error: BaseException) -> Problem:
 
     assert isinstance(error, MeshError)
     details = [f"{violation.field}: {violation.description}" for violation in error.violations]
-    if len(details) == 1 and _says(error.message, *error.violations[0]):
+    if len(details) == 1 and _says(error.message, *error.violations[0], is_of_file="file" in error.facts):
         details = []
     counted = error.facts.get("faults", "")
     hidden = (int(counted) if counted.isdecimal() else len(details)) - _FAULTS_SHOWN
     if hidden > 0:
         details = [*details[:_FAULTS_SHOWN], f"… and {hidden:,} more"]
-    way_out = ""
+    message, way_out = error.message, ""
     code = ExitCode.REFUSED
     if error.reason in (ErrorReason.ERROR_REASON_EXTRA_MISSING, ErrorReason.ERROR_REASON_MODEL_MISSING):
         code = ExitCode.EXTRA_MISSING
         way_out = error.facts.get("command", "")
+        if way_out:
+            message = message.removesuffix(f": {way_out}")
     elif isinstance(error, InvalidInput):
         code = ExitCode.USAGE
     elif isinstance(error, NotReady) and error.reason == ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE:
@@ -189,4 +194,4 @@ def _from_mesh(error: BaseException) -> Problem:
         way_out = f"meshcast models load {error.facts['model']}"
     elif error.retry_after_s is not None:
         way_out = f"again in {error.retry_after_s:.1f} s"
-    return Problem(error.message, exit_code=code, details=details, way_out=way_out)
+    return Problem(message, exit_code=code, details=details, way_out=way_out)

@@ -57,6 +57,7 @@ class ObservationFile:
 
     Attributes:
         source: the file's name.
+        names: all its columns, in the file's order.
         kinds: columns that are read, in the file's order, and their kinds.
         left_out: columns that are not, and why; those that were chosen by hand to be left out are not named.
         time_columns: columns that hold times, of which none is a feature.
@@ -65,6 +66,7 @@ class ObservationFile:
     """
 
     source: str
+    names: tuple[str, ...]
     kinds: Mapping[str, Kind]
     left_out: Mapping[str, str]
     time_columns: tuple[str, ...]
@@ -189,6 +191,7 @@ def open_observations(
         )
     return ObservationFile(
         source=file.source,
+        names=tuple(names),
         kinds=found,
         left_out=left_out,
         time_columns=time_columns,

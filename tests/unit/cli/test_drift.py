@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def test_the_verdict_comes_first() -> None:
     assert (found().severity, quiet.severity) == ("high", "none")
 
 
+def test_a_drift_too_small_to_matter_and_rows_too_few_are_said_first() -> None:
+    small = replace(report(), severity="none")
+    assert headline(found(report=small)).startswith("DRIFT, too small to matter: 4 of 5 features moved")
+    few = found(report=report(is_drift=False), window_rows=1)
+    assert headline(few) == "too few rows for a verdict: 1 row, at least 5 are needed"
+    assert document(few)["is_too_small"] and not document(found())["is_too_small"]
+
+
 def test_what_moved_is_told_with_those_to_blame_first() -> None:
     shown = printed(found())
     places = [shown.index(text) for text in ("town (output)", "income", "children")]
@@ -253,6 +262,8 @@ def test_files_are_read_alike_and_what_is_left_out_is_said(tmp_path: Path) -> No
     assert "'note'" in notes[1] and notes[2] == "columns of now.csv that the reference does not have: 'new'"
     held = Rows(files.window).held(1_000)
     assert held is not None and held.rows == 2
+    chosen = opened(reference, now, Columns(only=["x"], ignore=["code", "new"]))
+    assert chosen.notes() == ["columns of now.csv that the reference does not have: 'new'"]
     assert Rows(files.reference).held(1_000) is None
 
 
@@ -263,6 +274,7 @@ def test_files_are_read_alike_and_what_is_left_out_is_said(tmp_path: Path) -> No
         ("x,code,town", Columns(importance=["y=2"]), "--importance y: is none of its columns", "has 'x'"),
         ("x,code,town", Columns(outputs=["id"]), "--output id: is not looked at: it counts the rows", "has 'x'"),
         ("x,code,town", Columns(only=["towm"]), "did you mean 'town'", ""),
+        ("x,code,town", Columns(ignore=["twon"]), "--ignore twon: neither file has such a column", "'town'"),
         ("x,code,town", Columns(time="at"), "'at': there is no such column", ""),
     ],
 )
@@ -282,7 +294,12 @@ def test_a_bad_value_names_the_options_that_lead_out(tmp_path: Path) -> None:
     now = write(tmp_path, "now.csv", "x,code,town\nmany,1,Oslo\n")
     with pytest.raises(Problem, match=r"now.csv, row 1 \(line 2\), column 'x': must be a number, is 'many'") as caught:
         Rows(opened(reference, now, Columns()).window).held(1_000)
-    assert caught.value.way_out == "--category x, --number x, or --ignore x"
+    assert caught.value.way_out == "--category x or --ignore x"
+    assert caught.value.details == ()
+    (tmp_path / "latin.csv").write_bytes("x,code,town\n1,1,Bodø\n".encode("latin-1"))
+    with pytest.raises(Problem, match="latin") as caught:
+        Rows(opened(reference, tmp_path / "latin.csv", Columns()).window).held(1_000)
+    assert "UTF-8" in caught.value.way_out and "--" not in caught.value.way_out
 
 
 def test_rows_are_put_into_the_order_of_their_times(tmp_path: Path) -> None:
