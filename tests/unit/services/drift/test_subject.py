@@ -161,7 +161,7 @@ def test_state_that_is_damaged_or_incomplete_is_told() -> None:
         for broken in ({**parts, name: data[:-7]}, {k: v for k, v in parts.items() if k != name}):
             if name.startswith(("energy", "group.")) and name not in broken:
                 continue  # a subject may be without
-            with pytest.raises(CorruptData, match="'s' is damaged"):
+            with pytest.raises(CorruptData):
                 subject_from_parts("s", broken, {})
 
 
