@@ -39,6 +39,7 @@ class GatewayCalls(Calls):
         growth: GrowthQuestion | None = None,
         content: ContentLike | None = None,
         drift: str | None = None,
+        drift_everything: bool = False,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[ComprehensivePart, None]:
@@ -58,6 +59,8 @@ class GatewayCalls(Calls):
             content: the question of the part content.
             drift: subject whose last closed window is judged; `predictor` tells whether rows still look like those that
                 the model learnt from.
+            drift_everything: judge all that the subject has observed since its reference was set instead; there is no
+                window before as many rows as it has were observed.
             version: of the predictor's model; 0 is the one that serves.
             timeout_s: for the whole; None takes the client's.
 
@@ -73,6 +76,7 @@ class GatewayCalls(Calls):
             growth=growth,
             content=content,
             drift=drift,
+            drift_everything=drift_everything,
             parts=parts,
         )
         request = self._comprehensive(question, version)
@@ -229,4 +233,6 @@ class GatewayCalls(Calls):
         if "drift" in wanted and question.drift is not None:
             check_subject(question.drift)
             request.drift.subject = question.drift
+            if question.drift_everything:
+                request.drift.all.SetInParent()
         return request

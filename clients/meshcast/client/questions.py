@@ -266,6 +266,7 @@ class Question:
         growth: the channel's series, for composite questions; the predictor does not look at it.
         content: the planned post's text, likewise.
         drift: subject of the drift service whose last closed window is judged, likewise, as in `predictor`.
+        drift_everything: judge all that it has observed since its reference was set instead.
         parts: what a composite question asks for, likewise. Empty: those whose questions are given.
     """
 
@@ -276,6 +277,7 @@ class Question:
     growth: GrowthQuestion | None = None
     content: ContentLike | None = None
     drift: str | None = None
+    drift_everything: bool = False
     parts: Sequence[Part] = ()
 
     def plan_and_history(self) -> tuple[PlannedPost, HistoryLike]:

@@ -197,6 +197,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
         growth: GrowthQuestion | None = None,
         content: ContentLike | None = None,
         drift: str | None = None,
+        drift_everything: bool = False,
         version: int = 0,
         timeout_s: float | None = None,
     ) -> Generator[ComprehensivePart, None, None]:
@@ -211,6 +212,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
                 growth=growth,
                 content=content,
                 drift=drift,
+                drift_everything=drift_everything,
                 version=version,
                 timeout_s=timeout_s,
             )

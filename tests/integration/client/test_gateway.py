@@ -43,7 +43,12 @@ def content(request: analyzer_pb2.AnalyzeContentRequest) -> analyzer_pb2.Analyze
 def drift(request: drift_pb2.DetectDataDriftRequest) -> dict[str, Any]:
     if request.subject == "absent":
         return {"status": to_item(NotReady("no drift service here"))}
-    report = drift_pb2.DriftReport(subject=request.subject, is_drift=True, severity=drift_pb2.SEVERITY_HIGH)
+    report = drift_pb2.DriftReport(
+        subject=request.subject,
+        is_drift=True,
+        severity=drift_pb2.SEVERITY_HIGH,
+        summary=request.WhichOneof("window") or "",
+    )
     return {"drift": drift_pb2.DetectDataDriftResponse(report=report)}
 
 
@@ -165,6 +170,8 @@ async def test_drift_of_a_subject_is_asked_beside_the_others(address: str) -> No
         part = await anext(mesh.predict_comprehensive(drift="predictor"))
         assert part.drift is not None and part.error is None
         assert (part.part, part.drift.subject, part.drift.severity) == ("drift", "predictor", "high")
+        part = await anext(mesh.predict_comprehensive(drift="predictor", drift_everything=True))
+        assert part.drift is not None and part.drift.summary == "all"
         questions = [Question(drift="predictor" if n else "absent", content="Hi") for n in range(2)]
         answers = [one async for one in mesh.predict_comprehensive_stream(questions) if one.part == "drift"]
     assert [(one.sequence, type(one.error), one.drift is None) for one in answers] == [

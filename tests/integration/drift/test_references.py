@@ -49,6 +49,19 @@ async def test_a_new_reference_forgets_what_was_observed_and_keeps_the_reports(d
     assert [report.reference_version for report in listed.reports] == [1]
 
 
+async def test_what_is_missing_is_told_with_the_way_out(drift: Any, kit: Any) -> None:
+    newest = pb.SetReferenceRequest(subject="a", recent_rows=4_000)
+    with pytest.raises(NotFound, match=r"PURPOSE_REFERENCE.*reference_rows"), mesh_errors():
+        await drift.stub.SetReference(newest, timeout=kit.CALL_S)
+    await drift.set_reference(kit.rows(1_000))
+    await drift.observe(kit.chunk(kit.rows(60, 1), 1))
+    with pytest.raises(Precondition, match="60 rows were observed, 100 make a window; ask for `all`"):
+        await drift.detect(subject="a")
+    with mesh_errors():
+        made = (await drift.stub.SetReference(newest, timeout=kit.CALL_S)).reference
+    assert made.rows == 60 and any("the newest 60 rows are the reference" in note for note in made.notes)
+
+
 async def test_a_draft_is_collected_by_a_stream_and_used_up(drift: Any, kit: Any) -> None:
     purpose = pb.PURPOSE_REFERENCE
     chunks = [kit.chunk(kit.rows(300, at), at, subject="d", purpose=purpose, stream_id="s") for at in (1, 2)]

@@ -98,7 +98,12 @@ class Finder:
         subject = question.subject
         if question.window == "last":
             found = await self._subjects.last_window(subject)
-            why = "no window has closed since the reference was set: ask for `all`, or send the rows"
+            view = await self._subjects.view(subject)
+            why = (
+                f"no window has closed since the reference was set: {view.observed_rows:,} rows were observed, "
+                f"{view.reference.options.window_rows:,} make a window; ask for `all` that was observed so far "
+                "(Python: `everything=True`, of the part drift `drift_everything=True`)"
+            )
         elif question.window == "range":
             found = await self._subjects.in_range(subject, question.start_us, question.end_us)
             why = "nothing that was observed in that span of time is held"

@@ -166,7 +166,13 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
                 options=question.options,
                 request_id=request.request_id,
             )
-        return pb.SetReferenceResponse(reference=reference_message(view), receipt=plain_receipt(deadline))
+        reference = reference_message(view)
+        if isinstance(question.source, int) and reference.rows < question.source:
+            reference.notes.append(
+                f"the newest {reference.rows:,} rows are the reference: no more are held of the {question.source:,} that "
+                "were asked for"
+            )
+        return pb.SetReferenceResponse(reference=reference, receipt=plain_receipt(deadline))
 
     # Observations
 
