@@ -123,9 +123,9 @@ class HeldSubjects:
         if name not in self._entries:
             raise NotFound(
                 f"The subject {name!r} has no reference. SetReference sets the first from rows in the request, or from "
-                "a draft: rows that were observed with PURPOSE_REFERENCE (Python: `is_reference=True`) under the name of "
-                "the draft; `recent_rows` are only there once one is set. `[tap] reference_rows` lets a model's first rows "
-                "become it.",
+                "a draft: rows that were observed with PURPOSE_REFERENCE (Python: `is_reference=True`) under the "
+                "draft's name; `recent_rows` are only there once one is set. `[tap] reference_rows` lets a model's "
+                "first rows become it.",
                 reason=error_reason_pb2.ERROR_REASON_SUBJECT_UNKNOWN,
                 subject=name,
             )

@@ -169,8 +169,8 @@ class DriftServicer(pb_grpc.DriftServiceServicer):
         reference = reference_message(view)
         if isinstance(question.source, int) and reference.rows < question.source:
             reference.notes.append(
-                f"the newest {reference.rows:,} rows are the reference: no more are held of the {question.source:,} that "
-                "were asked for"
+                f"the newest {reference.rows:,} rows are the reference: "
+                f"no more are held of the {question.source:,} that were asked for"
             )
         return pb.SetReferenceResponse(reference=reference, receipt=plain_receipt(deadline))
 
