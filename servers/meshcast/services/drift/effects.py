@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from meshcast.services.drift.bounds import unseen_above
 from meshcast.services.drift.layout import Layout
+from meshcast.services.drift.share_bets import times_met
 from meshcast.services.drift.tally import Tally
 from meshcast.services.drift.wasserstein import wasserstein
 
@@ -17,6 +19,7 @@ Vector = NDArray[np.float64]
 
 _CELL_MIN = 5.0  # expected rows under which chi-squared's approximation fails (Cochran 1954)
 _SURE_OF_SLOT = 3.0  # standard deviations of a category's rows among the reference's
+_BOUND_FAILS = 1e-6  # chance of a bound of the share of unseen categories, which is part of the p-value
 _NORMAL_MIN = 25.0  # variance of a count from which on the normal distribution stands for it
 
 
@@ -250,7 +253,7 @@ def _unseen_test(layout: Layout, reference: Tally, window: Tally) -> FeatureTest
     Where rows of both sides are dealt out at random, two things are unlikely, and the p-value is twice the smaller of
     their chances: that a category that several rows have is met in the window alone (for any of all categories), and
     that so many of the categories that one row has are the window's rather than the reference's. Where the names are
-    not held, a row's chance of an unseen category is taken as two standard errors above its estimate.
+    not held, a row's chance of an unseen category is taken as its upper bound.
 
     Source: for the last, Good, The Population Frequencies of Species (Biometrika 40, 1953).
     """
@@ -261,8 +264,10 @@ def _unseen_test(layout: Layout, reference: Tally, window: Tally) -> FeatureTest
         share, once = m[at] / (n[at] + m[at]), float(layout.singletons[at])
         names = window.unseen.get(layout.features[at].name)
         if not names:
-            chance = min((once + 2 * np.sqrt(once + 1) + 1) / (n[at] + 1), 1.0)
-            p_value[at] = special.betainc(unseen[at], m[at] - unseen[at] + 1, chance)
+            one = slice(at, at + 1)
+            met = times_met(reference.counts[one], layout.bins[one], layout.singletons[one], layout.others[one])
+            chance = unseen_above(*met, n[one].astype(np.float64), np.array([_BOUND_FAILS]))[0]
+            p_value[at] = min(1.0, _BOUND_FAILS + special.betainc(unseen[at], m[at] - unseen[at] + 1, chance))
             continue
         kinds = float(layout.bins[at]) + len(layout.known[at - len(layout.cuts)]) + len(names)
         new_once = sum(rows == 1 for rows in names.values())

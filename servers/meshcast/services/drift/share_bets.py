@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from meshcast.services.drift.bounds import share_above, share_below, unseen_above
 from meshcast.services.drift.score_bets import LOSS_MAX, USELESS
 
-__all__ = ["ShareBets", "share_bets"]
+__all__ = ["ShareBets", "share_bets", "times_met"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ def share_bets(
     hits = cumulated[wanted.feature, wanted.stop] - cumulated[wanted.feature, wanted.start]
     is_unseen = wanted.start == slots - 1
     its = wanted.feature[is_unseen]
-    times, numbers = _met(counts[its], bins[its], None if singletons is None else singletons[its], others[its])
+    times, numbers = times_met(counts[its], bins[its], None if singletons is None else singletons[its], others[its])
     hits[is_unseen] = np.minimum((numbers * (times == 1)).sum(axis=1), rows[is_unseen])  # Good, Biometrika 40, 1953
     rows, hits = rows / inflation[wanted.feature], hits / inflation[wanted.feature]
     picked = hits + _PICKED * np.sqrt(hits * others[wanted.feature])
@@ -173,7 +173,7 @@ def _wanted(counts: Ints, bins: NDArray[np.integer], ordered: NDArray[np.bool_],
     )
 
 
-def _met(counts: Ints, bins: NDArray[np.integer], singletons: Ints | None, others: Ints) -> tuple[Floats, Floats]:
+def times_met(counts: Ints, bins: NDArray[np.integer], singletons: Ints | None, others: Ints) -> tuple[Floats, Floats]:
     """How often categories were met in the reference, and how many so often, as `unseen_above` takes them.
 
     Of categories without a slot of their own only those met once are known: the others may have been met twice.

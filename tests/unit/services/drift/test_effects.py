@@ -231,6 +231,20 @@ def test_unseen_categories_of_a_clean_window_are_called_as_seldom_as_said() -> N
     assert np.mean(np.array(p_values) <= 0.01) < 0.03
 
 
+def test_unseen_categories_whose_names_are_not_held_are_called_as_seldom() -> None:
+    rng = np.random.default_rng(6)
+    names = tuple(map(str, range(200)))
+    codes = [np.minimum(rng.geometric(0.05, 2_500), 200).astype(np.int32) - 1 for _ in range(60)]
+    for part in codes:
+        sides = [Observations(len(some), {}, {"c": CategoryColumn(some, names)}) for some in (part[:500], part[500:])]
+        layout, reference, window = tallied(*sides)
+        window.unseen = {}
+        assert tests_of(layout, reference, window)["unseen"].p_value[0] > 0.005
+        window.counts[0, -1] += 800
+        window.rows += 800
+        assert tests_of(layout, reference, window)["unseen"].p_value[0] < 1e-3
+
+
 def test_a_new_category_of_a_few_rows_is_odd() -> None:
     steady = Observations(900, {}, {"c": CategoryColumn(np.arange(900, dtype=np.int32) % 4, tuple("abcd"))})
     codes = np.arange(100, dtype=np.int32) % 4
