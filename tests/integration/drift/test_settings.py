@@ -49,6 +49,7 @@ async def test_a_mistake_in_the_table_stops_the_start_and_is_named(
         {"window_duration_s": float("inf")},
         {"subjects_max": 0},
         {"features_max": 0},
+        {"features_max": 4_097},
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields: dict[str, Any]) -> None:

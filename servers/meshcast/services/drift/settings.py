@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from meshcast.services.drift.layout import FEATURES_MAX
+
 __all__ = ["FALSE_ALARMS_A_YEAR_MAX", "WINDOW_ROWS_MAX", "DriftSettings"]
 
 FALSE_ALARMS_A_YEAR_MAX = 365.0
@@ -21,7 +23,8 @@ class DriftSettings:
         window_rows: rows of a window, 1 to 1,000,000.
         window_duration_s: a window also closes when its rows span so many seconds.
         subjects_max: subjects with a reference at most. One of 64 features takes up to 10 MiB.
-        features_max: features of a reference at most. State and time of a comparison grow with them.
+        features_max: features of a reference at most, 1 to 4,096. State and time of a comparison grow with them: a
+            subject of 4,096 takes up to 150 MiB.
         trains_autoencoder: True to train an autoencoder on each reference, in a child process, where training is
             installed.
     """
@@ -40,6 +43,7 @@ class DriftSettings:
             raise ValueError(f"window_rows must be 1 to {WINDOW_ROWS_MAX}")
         if not 0 < self.window_duration_s < float("inf"):
             raise ValueError("window_duration_s must be more than 0")
-        for name in ("subjects_max", "features_max"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more")
+        if self.subjects_max < 1:
+            raise ValueError("subjects_max must be 1 or more")
+        if not 1 <= self.features_max <= FEATURES_MAX:
+            raise ValueError(f"features_max must be 1 to {FEATURES_MAX}")
