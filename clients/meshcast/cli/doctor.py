@@ -4,11 +4,16 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from meshcast.cli.choices import HostChoice, host_choices
@@ -22,6 +27,9 @@ __all__ = ["Extra", "doctor", "print_extras"]
 
 # What decides how fast models run; as /proc/cpuinfo names them.
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+
+# Tables that every model service reads and no other process: any one of them knows what is wrong there.
+SHARED_TABLES = {"runtime", "tap", "logs", "tracing"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
     settings: CliSettings | None = None
     try:
         settings = read_settings(config)
+        wrong = _servers_problem(settings.path, os.environ)
     except MeshError as error:
         wrong = translate(error)
     ports = [] if settings is None else _ports(settings, running)
@@ -98,6 +107,30 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
             exit_code=ExitCode.EXTRA_MISSING,
             way_out="pip install --force-reinstall meshcast",
         )
+
+
+def _servers_problem(path: Path | None, environ: Mapping[str, str]) -> Problem | None:
+    """What the services say of the tables that only they know; each that has a table of its own reads it."""
+    tables = set() if path is None else set(tomllib.loads(path.read_text("utf-8")))
+    tables |= {name.split("_")[1].lower() for name in environ if name.startswith("MESHCAST_") and name.count("_") > 1}
+    installed = sorted(installed_services())
+    asked = [name for name in installed if name in tables] or (installed[:1] if tables & SHARED_TABLES else [])
+    given = [] if path is None else ["--config", str(path)]
+    going = [
+        subprocess.Popen(
+            [sys.executable, "-m", "meshcast.services", name, "--check", *given],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in asked
+    ]
+    told = [
+        (name, process.communicate()[1].strip(), process.returncode) for name, process in zip(asked, going, strict=True)
+    ]
+    wrong = [text.splitlines()[-1].removeprefix(f"{name}: ") for name, text, code in told if code == ExitCode.USAGE]
+    return Problem(wrong[0]) if wrong else None
 
 
 def _extras() -> list[Extra]:
@@ -175,8 +208,9 @@ def print_extras(console: Console, extras: list[Extra]) -> None:
 
 
 def _print_ports(console: Console, ports: list[Port], settings: CliSettings | None, wrong: Problem | None) -> None:
+    if wrong is not None:
+        console.print(f"[red]settings are wrong:[/] {escape(str(wrong))}")
     if settings is None:
-        console.print(f"[red]settings are wrong:[/] {wrong}")
         return
     console.print(f"[bold]settings[/] {settings.path or 'no file: defaults and environment'}")
     colors = {"free": "green", "mesh": "cyan"}

@@ -254,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="gRPC port; 0 takes a free one")
     parser.add_argument("--metrics-port", type=int, help="port of /metrics; 0 takes a free one")
     parser.add_argument("--model-repository", type=Path, help="folder with models/ and meta/")
+    parser.add_argument("--check", action="store_true", help="read the settings, say what is wrong, serve nothing")
     options = parser.parse_args(arguments)
     try:
         spec = find_service(options.service)
@@ -265,6 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded["rpc"] = replace(rpc, host=options.host or rpc.host, port=port, metrics_port=metrics_port)
         if options.model_repository is not None:
             loaded["runtime"] = replace(loaded["runtime"], model_repository=options.model_repository)
+        if options.check:
+            return 0
         run(serve(spec, loaded))
     except MeshError as error:
         print(f"{options.service}: {error.message}", file=sys.stderr)
