@@ -38,6 +38,8 @@ async def watch(
     """
     newest, notes = subjects.newest_alarm_id, []
     cursor = newest if question.cursor < 0 else question.cursor
+    if cursor > newest:  # the file is ahead of what this process has been told, or it is another file
+        _, newest = await subjects.alarms(newest, limit=ALARMS_AT_ONCE)
     if cursor > newest:
         notes.append(f"cursor {cursor} is of another store: the newest alarm here is {newest}")
         cursor = newest

@@ -20,12 +20,14 @@ from meshcast.rpc.errors import (
     InvalidInput,
     MeshError,
     NotFound,
+    NotReady,
     Overloaded,
     Precondition,
 )
 from meshcast.services.drift import held, loss_states
 from meshcast.services.drift.alarms import Alarm, Judgement
 from meshcast.services.drift.comparison import Comparison, Reference, WatchOptions
+from meshcast.services.drift.questions import WatchQuestion
 from meshcast.services.drift.settings import DriftSettings
 from meshcast.services.drift.subjects import (
     Encoded,
@@ -36,6 +38,7 @@ from meshcast.services.drift.subjects import (
     Subjects,
     Trained,
 )
+from meshcast.services.drift.watching import watch
 
 NOW = 1_700_000_000_000_000
 OPTIONS = WatchOptions(false_alarms_a_year=0.5, window_rows=200, window_us=86_400_000_000, trains_autoencoder=False)
@@ -333,6 +336,21 @@ async def test_alarms_are_watched_without_a_gap(opened: Subjects) -> None:
     assert heard == list(range(1, 13)) and opened.newest_alarm_id == 12
     assert not await opened.wait_for_alarm(12, within_s=0.0)
     assert await opened.wait_for_alarm(11, within_s=0.0)
+
+
+async def test_a_cursor_of_the_file_is_taken_before_the_process_was_told_of_it(opened: Subjects) -> None:
+    alarm = Alarm(subject="s", kind="raised", source="performance", raised_us=1, severity=2, text="rise")
+    await opened.losses("s", "error", lambda _: LossUpdate(state=b"", alarms=(alarm,), answer=b""))
+    opened._held.newest_alarm_id = 0
+    sent, draining = list[Any](), asyncio.Event()
+
+    async def write(message: Any) -> None:
+        sent.append(message)
+        draining.set()
+
+    with pytest.raises(NotReady):
+        await watch(opened, WatchQuestion("", 1, 60.0), write, draining=draining)
+    assert [(one.HasField("alarm"), one.cursor, list(one.receipt.notes)) for one in sent] == [(False, 1, [])]
 
 
 async def test_losses_of_a_request_count_once(opened: Subjects) -> None:
