@@ -105,6 +105,14 @@ def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path) -> None:
     assert alarm["alarm_id"] >= 1 and alarm["report_id"]
     report = json.loads(cli("reports", "loans", "-n", "1", "--json").stdout)
     assert report["subject"] == "loans" and report["is_drift"]
+    shown = cli("reports", "--id", alarm["report_id"]).stdout
+    assert shown.startswith("DRIFT, ") and "income" in shown and "What moved" in shown
+    told = json.loads(cli("reports", "--id", alarm["report_id"], "--json").stdout)
+    assert told["report"]["report_id"] == alarm["report_id"] and told["window"]["rows"] == 500
+    assert "is kept" in cli("reports", "--id", "nobody.1.1", code=1).stderr
+    assert "loans" in cli("reports", "--subjects").stdout
+    watched = [json.loads(line) for line in cli("reports", "--subjects", "--json").stdout.splitlines()]
+    assert {"subject": "loans", "windows": "16"}.items() <= next(w for w in watched if w["subject"] == "loans").items()
     quiet = cli("drift", str(files / "reference.csv"), str(files / "quiet.csv"), "--window", "500").stdout
     assert quiet.startswith("no drift: no alarm in 4 windows of 500 rows")
 

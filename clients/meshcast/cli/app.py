@@ -582,20 +582,52 @@ def alarms(
     )
 
 
-@app.command(epilog=_example("meshcast reports predictor --drift-only", "meshcast reports -n 1 --json"))
+@app.command(
+    epilog=_example(
+        "meshcast reports predictor --drift-only",
+        "meshcast reports -n 1 --json",
+        "meshcast reports --id predictor.1.7 --html report.html",
+    )
+)
 def reports(
     subject: Subject = "",
     most: Annotated[int, typer.Option("--reports", "-n", min=1, help="How many of the newest to show.")] = 20,
     drift_only: Annotated[bool, typer.Option("--drift-only", help="Only those that call drift.")] = False,
+    report_id: Annotated[
+        str, typer.Option("--id", metavar="REPORT", help="Show this one whole, as `meshcast drift` shows one.")
+    ] = "",
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page too, with --id.")
+    ] = None,
+    subjects: Annotated[
+        bool, typer.Option("--subjects", help="List what is watched instead: rows, windows, the alarm that stands.")
+    ] = False,
     target: Target = None,
     config: Config = None,
     state_dir: StateDir = None,
     timeout: Timeout = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print whole reports, a line of JSON each.")] = False,
 ) -> None:
-    """Show the drift reports that the mesh keeps, newest first."""
+    """Show the drift reports that the mesh keeps, newest first; one of them whole; or the subjects that are watched."""
+    from meshcast.cli.drift_kept import report, watched
     from meshcast.cli.drift_lists import reports as run
 
+    if sum((subjects, bool(report_id))) == 2 or (html is not None and not report_id):
+        raise typer.BadParameter("--html goes with --id; --subjects with neither")
+    if subjects:
+        watched(subject, target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
+        return
+    if report_id:
+        report(
+            report_id,
+            html=html,
+            target=target,
+            config=config,
+            state_dir=state_dir,
+            timeout_s=timeout,
+            as_json=as_json,
+        )
+        return
     run(
         subject,
         most=most,

@@ -300,7 +300,8 @@ class _Asked:
         self._progress.update(bar, completed=1)
         if self._is_named:
             self.notes.append(f"the reference is kept as that of the subject {self._subject!r}")
-        self.notes += [note for note in reference.notes if note not in self.notes]
+        # The report names constant columns too.
+        self.notes += [note for note in reference.notes if note not in self.notes and "constant, so" not in note]
         return reference
 
     async def _point(self, client: MeshClient) -> WindowPoint | None:

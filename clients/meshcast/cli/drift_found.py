@@ -18,8 +18,9 @@ __all__ = [
     "document",
     "evidence_of",
     "evidence_text",
+    "heading_of",
     "headline",
-    "joint_text",
+    "joint_texts",
     "level_of",
     "number",
     "order_of",
@@ -27,6 +28,8 @@ __all__ = [
     "percent_of",
     "position_of",
     "sizes",
+    "summary_of",
+    "window_of",
 ]
 
 _LN10 = math.log(10.0)
@@ -86,9 +89,10 @@ class DriftFound:
         reference_rows: its rows.
         window_rows: its rows.
         report: what moved.
-        chance: chance of calling drift where there is none; None where the file was gone through window by window.
+        chance: chance of calling drift where there is none; None where the file was gone through window by window, or
+            the report was kept.
         over: what came of that; None where the file was one window.
-        reference: some of its rows, for pictures.
+        reference: some of its rows, for pictures; None where they are not at hand, as of a report that was kept.
         window: some of its rows, likewise.
         notes: what a reader must know, beside the report's own notes.
     """
@@ -100,9 +104,26 @@ class DriftFound:
     report: DriftReport
     chance: float | None
     over: OverWindows | None
-    reference: Observations
-    window: Observations
+    reference: Observations | None
+    window: Observations | None
     notes: tuple[str, ...]
+
+    @classmethod
+    def kept(cls, report: DriftReport) -> "DriftFound":
+        """A report as the service keeps it: the rows themselves are not at hand."""
+        reference = f"reference {report.reference_version} of {report.subject}"
+        return cls(
+            reference_source=reference,
+            window_source=f"report {report.report_id}, {window_of(report)}",
+            reference_rows=report.reference_rows,
+            window_rows=report.window.rows,
+            report=report,
+            chance=None,
+            over=None,
+            reference=None,
+            window=None,
+            notes=(),
+        )
 
     @property
     def is_drift(self) -> bool:
@@ -164,6 +185,46 @@ def sizes(found: DriftFound) -> str:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def window_of(report: DriftReport) -> str:
+    """The window that a report is of, in words."""
+    return position_of(report.window.number, report.window.end_at) if report.window.number else "a window of its own"
+
+
+def heading_of(found: DriftFound) -> str:
+    """What the table of the features is called: over windows it is of one of them."""
+    where = ""
+    if found.over is not None:
+        is_last = found.report.window.number == found.over.windows
+        where = f" in {window_of(found.report)}{', the last' if is_last else ''}"
+    return f"What moved{where}" if found.is_drift else f"Nearest to moving{where}"
+
+
+def summary_of(found: DriftFound) -> str:
+    """The report's paragraph where it says more than the verdict does: of which window it is, and since when."""
+    report = found.report
+    if report.evidence is None or not report.summary:
+        return ""
+    where = window_of(report)
+    return f"{where[0].upper()}{where[1:]}: {report.summary}" if found.over is not None else report.summary
+
+
+def joint_texts(found: DriftFound) -> list[tuple[str, str]]:
+    """The tests of all features together and what they say, those that are absent for one reason as one."""
+    tests = found.report.joint_tests
+    told = [joint_text(test) for test in tests if test.is_present]
+    absent: dict[str, list[str]] = {}
+    for test in tests:
+        if test.is_present:
+            continue
+        name, why = joint_text(test)
+        if found.reference is not None and test.name.startswith("autoencoder"):
+            name, why = "autoencoder", "absent: two files are compared without; what a mesh watches has one"
+        names = absent.setdefault(why, [])
+        if name not in names:
+            names.append(name)
+    return told + [("; ".join(names), why) for why, names in absent.items()]
 
 
 def position_of(window: int, at: datetime | None) -> str:

@@ -10,18 +10,21 @@ from meshcast.cli.drift_found import (
     alarm_since,
     evidence_of,
     evidence_text,
+    heading_of,
     headline,
-    joint_text,
+    joint_texts,
     number,
     order_of,
     p_text,
     percent_of,
     position_of,
     sizes,
+    summary_of,
 )
 from meshcast.cli.drift_plots import blame_picture, feature_picture, shares_of, windows_picture
 from meshcast.cli.html_page import Html, figure, page, paragraph, quoted, section, table, text, write_page
 from meshcast.client import DriftAlarm, FeatureDrift
+from meshcast.observations import Observations
 
 __all__ = ["drift_page", "write_html"]
 
@@ -51,16 +54,18 @@ def drift_page(found: DriftFound) -> str:
 
 def _sections(found: DriftFound) -> Iterator[Html]:
     report = found.report
-    if report.summary:
-        yield paragraph(report.summary)
+    summary = summary_of(found)
+    if summary:
+        yield paragraph(summary)
     if report.advice:
         yield section("What to do", map(paragraph, report.advice))
     if found.over is not None:
         yield section("Over windows", _windows(found.over))
-    yield section("What moved" if found.is_drift else "Nearest to moving", _features(found))
-    yield section("Reference and window", _pictures(found))
+    yield section(heading_of(found), _features(found))
+    if found.reference is not None and found.window is not None:
+        yield section("Reference and window", _pictures(found, found.reference, found.window))
     if report.joint_tests:
-        rows = [tuple(map(text, joint_text(test))) for test in report.joint_tests]
+        rows = [tuple(map(text, told)) for told in joint_texts(found)]
         yield section(
             "All features together", [table("Tests of whole rows, beside each feature's own.", ("test", "says"), rows)]
         )
@@ -87,7 +92,7 @@ def _windows(over: OverWindows) -> Iterator[Html]:
         )
     if over.alarms:
         headings = ("alarm", "severity", "at", "since", "to blame", "in words")
-        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms], words=(0, 1))
+        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms], words=range(4))
     else:
         yield paragraph("No alarm was raised.")
 
@@ -107,15 +112,16 @@ def _features(found: DriftFound) -> Iterator[Html]:
         if over
         else "P of each feature alone: of many features some are small by chance."
     )
+    rest = [one for one in features if not one.is_drifted] or features  # those that moved have a table in sight
     yield figure(
         blame_picture(features[:_FEATURES_RANKED]),
         "Features by how far they moved.",
         f"Drift is called for {len(drifted):,} of {sum(one.role != 'derived' for one in found.report.features):,} "
         "features, all tests together; those are coloured.",
-        _feature_table(told, features, is_over=over),
+        _feature_table(told, rest, is_over=over),
     )
     if drifted:
-        yield _feature_table("Features that drift is called for.", drifted, is_over=over)
+        yield _feature_table(f"Features that drift is called for. {told}", drifted, is_over=over)
 
 
 def _feature_table(caption: str, features: Sequence[FeatureDrift], *, is_over: bool) -> Html:
@@ -151,13 +157,13 @@ def _cells(one: FeatureDrift, *, weighted: bool) -> tuple[object, ...]:
     )
 
 
-def _pictures(found: DriftFound) -> Iterator[Html]:
+def _pictures(found: DriftFound, reference: Observations, window: Observations) -> Iterator[Html]:
     drifted = [one for one in order_of(found, _FEATURES_TOLD) if one.is_drifted][:_FEATURES_DRAWN]
     drawn = drifted or order_of(found, _NEAREST_DRAWN)
     if not drifted:
         yield paragraph("Drift is called for none; these are nearest to it.", is_soft=True)
     for one in drawn:
-        shares = shares_of(one.name, found.reference, found.window)
+        shares = shares_of(one.name, reference, window)
         if shares is None:
             yield paragraph(f"{one.name}: no values to draw, {one.what}.")
             continue

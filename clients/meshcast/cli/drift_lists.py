@@ -137,12 +137,12 @@ def reports(
         return
     table = Table()
     for heading in ("made", "subject", "severity", "window", "to blame", "report"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("subject", "report"))  # which are to be copied
     for report in found:
         severity = report.severity if report.is_drift else "none"
         blamed = ", ".join(f"{excerpt(one.name, _NAME)} {percent_of(one.blame)}" for one in report.drifted[:3])
         table.add_row(
-            "" if report.made_at is None else f"{report.made_at:%Y-%m-%d %H:%M:%S}",
+            "" if report.made_at is None else f"{report.made_at:%Y-%m-%d %H:%M}",
             Text(shown(report.subject)),
             Text(severity, style=STYLES[severity]),
             position_of(report.window.number, report.window.end_at)
@@ -162,5 +162,5 @@ def _line(alarm: DriftAlarm) -> Text:
         (f"{alarm.kind} ", "bold"),
         (f"{alarm.severity} ", STYLES[alarm.severity]),
         shown(alarm.text or f"{alarm.subject}: {alarm_at(alarm)}"),
-        (f" (alarm {alarm.alarm_id})", "dim"),
+        (f" (alarm {alarm.alarm_id}{', report ' + shown(alarm.report_id) if alarm.report_id else ''})", "dim"),
     )

@@ -11,13 +11,15 @@ from meshcast.cli.drift_found import (
     alarm_since,
     evidence_of,
     evidence_text,
+    heading_of,
     headline,
-    joint_text,
+    joint_texts,
     number,
     order_of,
     p_text,
     percent_of,
     sizes,
+    summary_of,
 )
 from meshcast.cli.shown_text import excerpt, shown
 from meshcast.client import DriftAlarm
@@ -39,21 +41,21 @@ def print_drift(console: Console, found: DriftFound) -> None:
     console.print(Text(shown(headline(found)), style=style), soft_wrap=True)
     console.print(sizes(found), style="dim", highlight=False, markup=False, soft_wrap=True)
     report = found.report
-    if report.summary:
-        console.print(f"\n{shown(report.summary)}", highlight=False, markup=False)
+    summary = summary_of(found)
+    if summary:
+        console.print(f"\n{shown(summary)}", highlight=False, markup=False)
     if found.over is not None and found.over.alarms:
         _head(console, "Alarms")
         console.print(alarm_table(found.over.alarms[:_ALARMS_SHOWN]))
         _more(console, len(found.over.alarms) - _ALARMS_SHOWN, "alarms")
-    _head(console, "What moved" if found.is_drift else "Nearest to moving")
+    _head(console, heading_of(found))
     console.print(_features(found))
     own = sum(one.role != "derived" for one in report.features)
     _more(console, own - _FEATURES_SHOWN, "features")
     console.print(_legend(found), style="dim", highlight=False, markup=False)
     if report.joint_tests:
         _head(console, "All features together")
-        for test in report.joint_tests:
-            name, told = joint_text(test)
+        for name, told in joint_texts(found):
             console.print(Text.assemble((f"  {name}: ", "bold"), shown(told)))
     if report.advice:
         _head(console, "What to do")
@@ -67,7 +69,7 @@ def alarm_table(alarms: tuple[DriftAlarm, ...], *, with_subject: bool = False) -
     """Alarms, a line each."""
     table = Table()
     if with_subject:
-        table.add_column("subject", overflow="fold")
+        table.add_column("subject", no_wrap=True)  # which is to be copied
     for heading in ("alarm", "severity", "at", "since", "to blame"):
         table.add_column(heading, overflow="fold")
     for alarm in alarms:

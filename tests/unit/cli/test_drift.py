@@ -13,7 +13,16 @@ import pytest
 from rich.console import Console
 
 from meshcast.api.drift.v1 import drift_pb2 as pb
-from meshcast.cli.drift_found import DriftFound, OverWindows, WindowPoint, document, headline, number, p_text
+from meshcast.cli.drift_found import (
+    DriftFound,
+    OverWindows,
+    WindowPoint,
+    document,
+    headline,
+    joint_texts,
+    number,
+    p_text,
+)
 from meshcast.cli.drift_html import drift_page
 from meshcast.cli.drift_input import Columns, Rows, importances_of, opened, window_size
 from meshcast.cli.drift_plots import shares_of
@@ -162,7 +171,7 @@ def test_what_moved_is_told_with_those_to_blame_first() -> None:
         "moved by 0.6",
         "energy distance: 0.3, p 0.002",
         "outputs: evidence -1.0",
-        "absent: pip install 'meshcast[train]'",
+        "autoencoder: absent: two files are compared without",
     ):
         assert text in shown
     for text in ("- Check the model.", "note: column 'id' is not looked at", "note: a note of the service"):
@@ -177,6 +186,27 @@ def test_windows_are_told_by_their_alarm() -> None:
     assert headline(quiet) == "no drift: no alarm in 12 windows of 7 days"
     assert not quiet.is_drift and found(over=over()).is_drift
     assert "70 %" in printed(found(over=over())) and "< 1 %" in printed(found(over=over()))
+
+
+def test_a_report_that_was_kept_is_told_without_its_rows() -> None:
+    given = DriftFound.kept(replace(report(), subject="loans", report_id="loans.1.9", reference_version=1))
+    assert headline(given).startswith("DRIFT, high: 4 of 5 features moved")
+    shown = printed(given)
+    assert "report loans.1.9" in shown and "against reference 1 of loans" in shown
+    quiet = replace(
+        report(is_drift=False), subject="loans", report_id="loans.1.9", window=replace(report().window, rows=9)
+    )
+    assert headline(DriftFound.kept(quiet)).endswith("(p 0.43)")
+
+
+def test_tests_that_are_absent_for_one_reason_are_one_line() -> None:
+    message = pb.DriftReport()
+    for name in ("autoencoder_error", "autoencoder_code", "outputs"):
+        message.joint_tests.add(name=name, why="there is none")
+    kept = DriftFound.kept(DriftReport.of(message))
+    assert joint_texts(kept) == [("autoencoder, error; autoencoder, code; outputs", "absent: there is none")]
+    names = [name for name, _ in joint_texts(found(report=DriftReport.of(message)))]
+    assert names == ["autoencoder", "outputs"]
 
 
 def test_the_document_is_json_without_pictures() -> None:
