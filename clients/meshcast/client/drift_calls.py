@@ -387,7 +387,9 @@ def _chunks(chunks: ObservationChunks, rows: Rows) -> Iterator[Chunk] | AsyncIte
         return _from_async(chunks, rows)
     if _is_table(rows):
         return chunks.of(rows)  # type: ignore[arg-type]  # as _is_table has seen
-    return (chunk for part in rows for chunk in chunks.of(part))  # type: ignore[union-attr, arg-type]  # what is left
+    if not isinstance(rows, Iterable):
+        return chunks.of(rows)  # it says what it wants
+    return (chunk for part in rows for chunk in chunks.of(part))  # type: ignore[arg-type]  # what is left
 
 
 async def _from_async(chunks: ObservationChunks, parts: AsyncIterable[RowsLike]) -> AsyncIterator[Chunk]:

@@ -19,8 +19,8 @@ from meshcast.observations import CategoryColumn, Floats, Observations, pack_obs
 from meshcast.rpc import InvalidInput
 
 RowsLike = Observations | Mapping[str, Any] | Columns
-"""Rows: a table, columns by name, or a DataFrame. Columns of numbers are features as such, NaN and None are nulls;
-truths and texts are categories."""
+"""Rows: a table, columns by name, a DataFrame or an Arrow table. Columns of numbers are features as such, NaN and None
+are nulls; truths and texts are categories."""
 
 LossDetector = Literal["shiryaev_roberts", "adwin", "page_hinkley", "ddm"]
 """A way to watch losses."""
@@ -39,6 +39,7 @@ CHUNK_ROWS = 16_384
 CHUNK_ROWS_MAX = 65_536
 """Most rows of a chunk, of the contract."""
 _CHUNK_BYTES = 8 * 1024 * 1024  # half of the largest message: four chunks in flight are 32 MiB
+_WANTED = "give a mapping of names to columns, a DataFrame, an Arrow table, or what read_observations returns"
 _CODE_BYTES = 2  # of a category's code, as a rule
 
 
@@ -50,11 +51,12 @@ def observations_of(rows: RowsLike, field: str = "observations") -> Observations
         field: what to call them in errors.
 
     Raises:
-        InvalidInput: there is no column, or columns are of several lengths or hold neither numbers nor categories.
+        InvalidInput: these are no columns, there is none, or columns are of several lengths or hold neither numbers
+            nor categories.
     """
     if isinstance(rows, Observations):
         return rows
-    names = list(rows) if isinstance(rows, Mapping) else list(rows.columns)
+    names = _names(rows, field)
     numeric: dict[str, Floats] = {}
     categorical: dict[str, CategoryColumn] = {}
     sizes: dict[str, int] = {}
@@ -72,6 +74,18 @@ def observations_of(rows: RowsLike, field: str = "observations") -> Observations
         told = ", ".join(f"{name!r} has {size:,}" for name, size in list(sizes.items())[:5]) or "there is none"
         raise InvalidInput(f"{field}: columns of the same number of rows are needed: {told}", field=field)
     return Observations(next(iter(sizes.values())), numeric, categorical)
+
+
+def _names(rows: RowsLike, field: str) -> list[Any]:
+    """Names of the columns; an Arrow table has them under a name of their own."""
+    if isinstance(rows, Mapping):
+        if rows and all(isinstance(value, str | int | float | np.generic | None) for value in rows.values()):
+            raise InvalidInput(f"{field} is one row, as in a list of rows; {_WANTED}", field=field)
+        return list(rows)
+    names = getattr(rows, "column_names", getattr(rows, "columns", None))
+    if names is None:
+        raise InvalidInput(f"{field} must be columns with names, is of {type(rows).__name__}; {_WANTED}", field=field)
+    return list(names)
 
 
 def feature_options(importances: Mapping[str, float] | None, outputs: Collection[str] = ()) -> list[pb.FeatureOptions]:

@@ -135,3 +135,18 @@ def test_what_a_newer_server_says_is_taken_mildly() -> None:
     assert (report.made_at, report.p_value, report.evidence, report.onset, report.drifted) == (None,) * 4 + ((),)
     with pytest.raises(KeyError):
         report["x"]
+
+
+def test_an_arrow_table_is_taken_by_its_columns() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"a": [1, 2, None], "b": ["x", None, "y"]})
+    for rows in (table, table.to_batches()[0]):
+        found = observations_of(rows)
+        np.testing.assert_array_equal(found.numeric["a"], [1, 2, np.nan])
+        assert found.categorical["b"].codes.tolist() == [0, -1, 1]
+
+
+@pytest.mark.parametrize("rows", [np.zeros((3, 2)), [{"a": 1}], {"a": 1, "b": "x"}, "a.csv", 3])
+def test_what_holds_no_columns_is_refused_with_what_to_give(rows: Any) -> None:
+    with pytest.raises(InvalidInput, match="give a mapping of names to columns, a DataFrame, an Arrow table"):
+        observations_of(rows)
