@@ -146,9 +146,9 @@ def open_observations(
 ) -> ObservationFile:
     """Finds out what the columns of a file are, by its first 50,000 rows.
 
-    Numbers and texts with few different values become features. Left out are times, texts that differ in most rows,
-    whole numbers that count the rows, and columns without any value. Blank fields and `NA`, `N/A`, `NaN`, `null`,
-    `None`, `-` and `?` are nulls, in lower or upper case; `inf` is a value.
+    Numbers and texts with few different values become features. Left out are times and dates, texts that differ in
+    most rows, whole numbers that count or name the rows, and columns without any value. Blank fields and `NA`, `N/A`,
+    `NaN`, `null`, `None`, `-` and `?` are nulls, in lower or upper case; `inf` is a value.
 
     Args:
         path: .csv, packed (.gz, .bz2, .xz) or not, in UTF-8, or .parquet.

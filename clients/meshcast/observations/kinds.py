@@ -1,6 +1,7 @@
 """Kinds of columns: what a column of a file is taken for, and its values as that."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -25,6 +26,7 @@ DISTINCT_MAX = 10_000
 _FEW_DISTINCT = 64  # texts of a column that may all differ and still be categories: there may be few rows
 _NUMBERS_SHARE = 0.9  # of the values of a column that is meant to hold numbers
 _COUNTER_ROWS = 64  # from so many rows on, whole numbers in equal steps are taken for row numbers
+_REPEATED_MIN = 5.0  # pairs of equal numbers that chance would give: where none is there, they are names
 _EXACT_MAX = 2.0**53  # whole numbers from here on are names: float64 does not hold them all
 _TRUTHS: Mapping[str, int] = {"false": 0, "true": 1}
 
@@ -63,6 +65,8 @@ def infer(column: RawColumn) -> Verdict:
         return Verdict("boolean")
     if all(map(_is_time, known[:100])) and not times(known)[1]:
         return Verdict(left_out="holds times", is_time=True)
+    if _are_dates(distinct):
+        return Verdict(left_out=f"holds dates as in {short_text(known[0])}; as times they are written 2024-12-31")
     if len(distinct) > _FEW_DISTINCT and len(wrong) <= (1 - _NUMBERS_SHARE) * len(known):
         row = next(row for row, text in enumerate(column) if text.strip().lower() not in NULLS and not is_number(text))
         return Verdict(fault=Fault(row, f"is {short_text(column[row])} in a column of numbers"))
@@ -141,6 +145,8 @@ def times(column: RawColumn) -> tuple[NDArray[np.int64], list[Fault]]:
     return found, faults
 
 
+_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{2,4}(\s+\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(\s*[AaPp][Mm])?)?")
+_DATE_FORMS = ("%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d", "%d-%m-%y", "%m-%d-%y")
 _TIME = "2016-05-10T12:30:00Z"
 _NO_TIME = f"is empty; every row needs a time, as in {_TIME}"
 
@@ -156,6 +162,10 @@ def _of_numbers(values: NDArray[np.float64]) -> Verdict:
             return Verdict(left_out="counts the rows")
         if np.abs(known).max() >= _EXACT_MAX:
             return Verdict(left_out="holds a different whole number in every row: names of things")
+        if (steps > 0).all() or (steps < 0).all():
+            return Verdict(left_out="holds a whole number in every row that only rises or falls: names of rows")
+        if len(known) ** 2 / 2 / (distinct[-1] - distinct[0] + 1) >= _REPEATED_MIN:
+            return Verdict(left_out="holds a different whole number in every row, and few are skipped: names of things")
     is_close = len(np.unique(known.astype(np.float32))) < 0.9 * len(distinct) if np.abs(known).max() < 3e38 else True
     return Verdict("double" if is_close else "number")
 
@@ -163,6 +173,21 @@ def _of_numbers(values: NDArray[np.float64]) -> Verdict:
 def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_dates(texts: Collection[str]) -> bool:
+    """Whether one of the usual forms that are not ISO 8601 fits all."""
+    if not all(map(_DATE.fullmatch, texts)):
+        return False
+    return any(all(_is_date(text, form) for text in texts) for form in _DATE_FORMS)
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(re.sub(r"[./-]", "-", text.split()[0]), form)
     except ValueError:
         return False
     return True

@@ -212,3 +212,25 @@ def test_no_file_and_a_file_of_another_kind(tmp_path: Path) -> None:
         read_observations(tmp_path / "none.parquet")
     with pytest.raises(InvalidInput, match="cut off or not a Parquet file"):
         read_observations(write(tmp_path, b"PAR1", "cut.parquet"))
+
+
+def test_ids_with_gaps_and_dates_of_other_forms_are_left_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rising = np.cumsum(rng.integers(1, 9, 1_000)) + 5_000
+    columns = {
+        "order": rising,
+        "customer": rng.permutation(rising),
+        "cents": rng.choice(10_000_000, 1_000, replace=False),
+        "german": [f"{1 + row % 28:02}.{1 + row % 12:02}.2024" for row in range(1_000)],
+        "american": [f"{1 + row % 12}/{1 + row % 28}/2024 10:{row % 60:02}" for row in range(1_000)],
+        "asian": [f"2024/{1 + row % 12:02}/{1 + row % 28:02}" for row in range(1_000)],
+        "release": [f"{row % 3}.{row % 5}.{row % 40}" for row in range(1_000)],
+    }
+    path = tmp_path / "rows.csv"
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]))
+    file = open_observations(path)
+    assert dict(file.kinds) == {"cents": "number", "release": "category"}
+    assert "rises or falls" in file.left_out["order"] and "few are skipped" in file.left_out["customer"]
+    assert all("holds dates" in file.left_out[name] for name in ("german", "american", "asian"))
+    assert open_observations(path, Choices(numeric=["order"])).kinds["order"] in ("number", "double")
