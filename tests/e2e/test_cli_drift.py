@@ -105,6 +105,7 @@ def test_windows_in_order_tell_when_it_began(cli: Cli, files: Path) -> None:
     assert alarm["alarm_id"] >= 1 and alarm["report_id"]
     report = json.loads(cli("reports", "loans", "-n", "1", "--json").stdout)
     assert report["subject"] == "loans" and report["is_drift"]
+    assert alarm["report_id"] in cli("reports", "loans").stdout
     shown = cli("reports", "--id", alarm["report_id"]).stdout
     assert shown.startswith("DRIFT, ") and "income" in shown and "What moved" in shown
     told = json.loads(cli("reports", "--id", alarm["report_id"], "--json").stdout)

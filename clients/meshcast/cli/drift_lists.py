@@ -136,14 +136,16 @@ def reports(
         console.print("no reports are kept" + (f" of {shown(subject)}" if subject else ""), markup=False)
         return
     table = Table()
-    for heading in ("made", "subject", "severity", "window", "to blame", "report"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("subject", "report"))  # which are to be copied
+    # The ids of windows begin with their subject: a column of its own would only make the table too wide.
+    with_subject = not all(report.report_id.startswith(f"{report.subject}.") for report in found)
+    for heading in ("made", *(["subject"] if with_subject else []), "severity", "window", "to blame", "report"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("subject", "severity", "report"))
     for report in found:
         severity = report.severity if report.is_drift else "none"
         blamed = ", ".join(f"{excerpt(one.name, _NAME)} {percent_of(one.blame)}" for one in report.drifted[:3])
         table.add_row(
             "" if report.made_at is None else f"{report.made_at:%Y-%m-%d %H:%M}",
-            Text(shown(report.subject)),
+            *([Text(shown(report.subject))] if with_subject else []),
             Text(severity, style=STYLES[severity]),
             position_of(report.window.number, report.window.end_at)
             if report.window.number

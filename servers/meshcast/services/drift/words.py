@@ -111,7 +111,7 @@ def advice_of_feature(moved: Moved, level: Level) -> str:
     if moved.is_output:
         return f"Compare the answers in {name} with fresh labels; the model or what it is asked has changed."
     if level >= Level.HIGH:
-        return f"Check the source of {name} first; if the change is real, retrain with the newest rows."
+        return f"Check the source of {name} first: is the change real?"
     return f"Keep an eye on {name}, and compare with labels."
 
 
@@ -143,11 +143,16 @@ def overall_advice(
     if level >= Level.MODERATE:
         advice.append("Where the loss on fresh labels has risen, retrain with the newest rows.")
         if not has_outputs:
-            advice.append("Give a model's answers as columns of role OUTPUT, so that it shows whether they move, too.")
+            advice.append(
+                "Say which columns a model answers (role OUTPUT, `--output COLUMN`), so that it shows if they move."
+            )
     if level <= Level.LOW:
         advice.append("The change is real but small: no action is needed while the loss on labels stays as it is.")
     if is_subject:
-        advice.append("If the change is meant and here to stay, make the newest rows the reference (SetReference).")
+        advice.append(
+            "If the change is meant and here to stay, make the newest rows the reference (SetReference; in Python "
+            "`set_reference(subject, recent_rows=4096)`)."
+        )
     return advice
 
 
