@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -130,9 +130,27 @@ def _messages(method: MethodDescriptor, data: str, pool: DescriptorPool) -> list
         except (json_format.ParseError, TypeError, AttributeError) as error:
             which = f"message {index}: " if len(found) > 1 else ""
             raise Problem(
-                f"{which}{error}", way_out=f"`meshcast call describe {method.input_type.full_name}` shows its fields"
+                f"{which}{_no_bytes(document, method.input_type) or error}",
+                way_out=f"`meshcast call describe {method.input_type.full_name}` shows its fields",
             ) from error
     return messages
+
+
+def _no_bytes(document: Any, kind: Descriptor) -> str:
+    """What is wrong with the first field of bytes that is given as something else; empty where there is none."""
+    if not isinstance(document, dict):
+        return ""
+    for field in kind.fields:
+        given = document.get(field.name, document.get(field.json_name))
+        for value in given if field.is_repeated and isinstance(given, list) else [given]:
+            if field.type == FieldDescriptor.TYPE_BYTES and value is not None and not isinstance(value, str):
+                return (
+                    f"{field.name} is of bytes: JSON has them as a text in base64, not as {type(value).__name__}; "
+                    "numbers go into the field of numbers beside it, where there is one"
+                )
+            if field.message_type is not None and (inner := _no_bytes(value, field.message_type)):
+                return inner
+    return ""
 
 
 def _to_json(message: Message, pool: DescriptorPool, *, compact: bool) -> str:

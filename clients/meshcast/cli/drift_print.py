@@ -66,7 +66,7 @@ def print_drift(console: Console, found: DriftFound) -> None:
 
 
 def alarm_table(alarms: tuple[DriftAlarm, ...], *, with_subject: bool = False) -> Table:
-    """Alarms, a line each."""
+    """Alarms, a line each; one that is over says why in place of what is to blame."""
     table = Table()
     if with_subject:
         table.add_column("subject", no_wrap=True)  # which is to be copied
@@ -75,7 +75,8 @@ def alarm_table(alarms: tuple[DriftAlarm, ...], *, with_subject: bool = False) -
     for alarm in alarms:
         blamed = [f"{escape(excerpt(name, _NAME))} {percent_of(share)}" for name, share in alarm.blamed.items()]
         severity = f"[{STYLES[alarm.severity]}]{alarm.severity}[/]"
-        cells = [alarm.kind, severity, alarm_at(alarm), alarm_since(alarm), ", ".join(blamed[:4])]
+        why = escape(shown(alarm.text.rpartition(": ")[2].rstrip("."))) if alarm.kind == "resolved" else ""
+        cells = [alarm.kind, severity, alarm_at(alarm), alarm_since(alarm), why or ", ".join(blamed[:4])]
         table.add_row(*([escape(shown(alarm.subject))] if with_subject else []), *cells)
     return table
 

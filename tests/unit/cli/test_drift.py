@@ -26,7 +26,7 @@ from meshcast.cli.drift_found import (
 from meshcast.cli.drift_html import drift_page
 from meshcast.cli.drift_input import Columns, Rows, importances_of, opened, window_size
 from meshcast.cli.drift_plots import shares_of
-from meshcast.cli.drift_print import print_drift
+from meshcast.cli.drift_print import alarm_table, print_drift
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.client import DriftAlarm, DriftEvidence, DriftReport
 from meshcast.observations import CategoryColumn, Observations
@@ -348,3 +348,11 @@ def test_a_sample_is_spread_over_the_file_evenly(tmp_path: Path) -> None:
     assert sum(part.rows for part in seen.chunks()) == seen.rows == count
     assert seen.sample is not None and 1_000 <= seen.sample.rows <= 2_000
     assert set(np.diff(seen.sample.numeric["x"]).tolist()) == {4.0}
+
+
+def test_an_alarm_that_is_over_says_why() -> None:
+    text = "loans: the drift called in window 9 is over: the reference was replaced."
+    message = pb.DriftAlarm(subject="loans", kind=pb.ALARM_KIND_RESOLVED, text=text, position=12)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(alarm_table((DriftAlarm.of(message),), with_subject=True))
+    assert isinstance(console.file, io.StringIO) and "the reference was replaced" in console.file.getvalue()

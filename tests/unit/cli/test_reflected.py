@@ -114,6 +114,11 @@ async def test_the_servers_refusal_keeps_its_field(capsys: pytest.CaptureFixture
         ("GatewayService/WatchMesh", '{"interval": 1}', 'no field named "interval"'),
         ("GatewayService/WatchMesh", '{"interval_ms": "soon"}', "interval_ms"),
         ("GatewayService/WatchMesh", '{"interval_ms": 1', "no JSON"),
+        (
+            "GatewayService/PredictComprehensive",
+            '{"drift": {"observations": {"numeric": [{"name": "x", "f32": [1.0]}]}}}',
+            "f32 is of bytes: JSON has them as a text in base64, not as list",
+        ),
         ("GatewayService/WatchMesh", "{} {}", "takes one message"),
     ],
 )
