@@ -92,7 +92,9 @@ def _windows(over: OverWindows) -> Iterator[Html]:
         )
     if over.alarms:
         headings = ("alarm", "severity", "at", "since", "to blame", "in words")
-        yield table("Alarms.", headings, [_alarm_cells(alarm) for alarm in over.alarms], words=range(4))
+        is_short = all(len(", ".join(alarm.blamed)) <= _SHORT_NAME for alarm in over.alarms)
+        cells = [_alarm_cells(alarm) for alarm in over.alarms]
+        yield table("Alarms.", headings, cells, words=range(5 if is_short else 4))
     else:
         yield paragraph("No alarm was raised.")
 

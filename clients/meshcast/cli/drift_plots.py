@@ -58,7 +58,7 @@ def _number_shares(reference: NDArray[Any], window: NDArray[Any]) -> Shares | No
     is_log = low > 0 and high > 30 * middle
     edges = np.geomspace(low, high, _BINS + 1) if is_log else np.linspace(low, high, _BINS + 1)
     found = [np.histogram(part.clip(low, high), edges)[0] / len(part) for part in (one, other)]
-    labels = tuple(f"{a:.4g} to {b:.4g}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    labels = tuple(f"{a:,.6g} to {b:,.6g}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     return Shares(labels, edges, is_log, True, found[0], found[1])
 
 
