@@ -161,10 +161,12 @@ def _from_mesh(error: BaseException) -> Problem:
 
     assert isinstance(error, MeshError)
     details = [f"{violation.field}: {violation.description}" for violation in error.violations]
-    if len(details) == 1 and _says(error.message, *error.violations[0], is_of_file="file" in error.facts):
-        details = []
+    is_of_file = "file" in error.facts
+    if details and (is_of_file or len(details) == 1):
+        details = details[_says(error.message, *error.violations[0], is_of_file=is_of_file) :]
     counted = error.facts.get("faults", "")
-    hidden = (int(counted) if counted.isdecimal() else len(details)) - _FAULTS_SHOWN
+    said = len(error.violations) - len(details)
+    hidden = (int(counted) - said if counted.isdecimal() else len(details)) - _FAULTS_SHOWN
     if hidden > 0:
         details = [*details[:_FAULTS_SHOWN], f"… and {hidden:,} more"]
     message, way_out = error.message, ""

@@ -156,3 +156,11 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     shown = capsys.readouterr().out
     assert f"$ meshcast {command}" in shown
     assert "Exit codes: 0 done" in shown
+
+
+def test_a_fault_of_a_file_is_told_once() -> None:
+    first, second = ("row 1, column 'x'", "must be a number"), ("row 2, column 'x'", "must be a number")
+    text = "a.csv, row 1 (line 2), column 'x': must be a number"
+    assert translate(InvalidInput(text, violations=[first], file="a.csv")).details == ()
+    told = translate(InvalidInput(text, violations=[first, second], file="a.csv")).details
+    assert told == ("row 2, column 'x': must be a number",)
