@@ -169,13 +169,8 @@ class Store:
         Raises:
             CorruptData: it is damaged.
         """
-
-        def look(connection: sqlite3.Connection) -> bytes | None:
-            query = "SELECT crc, data FROM parts WHERE subject = ? AND part = ?"
-            row = connection.execute(query, (subject, part)).fetchone()
-            return None if row is None else checked(row[1], row[0], f"The {part} of the subject {subject!r}")
-
-        return await self.read(look)
+        query = "SELECT crc, data FROM parts WHERE subject = ? AND part = ?"
+        return await self._checked(query, (subject, part), f"The {part} of the subject {subject!r}")
 
     async def parts(self, subject: str, *, without: str = "") -> dict[str, bytes]:
         """The pieces of a subject's state but for one, by their names; none where there is no such subject.
@@ -212,11 +207,15 @@ class Store:
         Raises:
             CorruptData: it is damaged.
         """
+        query = "SELECT crc, state FROM losses WHERE subject = ? AND metric = ?"
+        return await self._checked(query, (subject, metric), f"The losses {metric!r} of {subject!r}")
+
+    async def _checked(self, query: str, key: tuple[str, str], what: str) -> bytes | None:
+        """The bytes of the one row that a query of (crc, bytes) finds; None where there is none."""
 
         def look(connection: sqlite3.Connection) -> bytes | None:
-            query = "SELECT crc, state FROM losses WHERE subject = ? AND metric = ?"
-            row = connection.execute(query, (subject, metric)).fetchone()
-            return None if row is None else checked(row[1], row[0], f"The losses {metric!r} of {subject!r}")
+            row = connection.execute(query, key).fetchone()
+            return None if row is None else checked(row[1], row[0], what)
 
         return await self.read(look)
 
