@@ -58,6 +58,34 @@ PART_DRIFT: Part.ValueType  # 4
 """Whether the channel's posts have drifted: the drift service."""
 Global___Part: _TypeAlias = Part  # noqa: Y015
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Never sent."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """Calls pass."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """None passes until a pause is over."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """A few pass to try it."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """State of a replica's circuit breaker."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Never sent."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""Calls pass."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""None passes until a pause is over."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""A few pass to try it."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 class _ServingState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -591,10 +619,16 @@ class MeshHealth(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     MESHCAST_VERSION_FIELD_NUMBER: _builtins.int
     STARTED_TIME_FIELD_NUMBER: _builtins.int
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
     serving: _builtins.bool
     """True when at least one service can be asked."""
     meshcast_version: _builtins.str
     """Version of Meshcast that the gateway runs."""
+    calls_in_flight: _builtins.int
+    """Calls and streams of callers that are under way in the gateway now, health and reflection left out."""
+    rss_bytes: _builtins.int
+    """Resident memory of the gateway's process, in bytes."""
     @_builtins.property
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """When it was read."""
@@ -615,10 +649,12 @@ class MeshHealth(_message.Message):
         services: _abc.Iterable[Global___ServiceHealth] | None = ...,
         meshcast_version: _builtins.str = ...,
         started_time: _timestamp_pb2.Timestamp | None = ...,
+        calls_in_flight: _builtins.int = ...,
+        rss_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "started_time", b"started_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meshcast_version", b"meshcast_version", "read_time", b"read_time", "services", b"services", "serving", b"serving", "started_time", b"started_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_in_flight", b"calls_in_flight", "meshcast_version", b"meshcast_version", "read_time", b"read_time", "rss_bytes", b"rss_bytes", "services", b"services", "serving", b"serving", "started_time", b"started_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,6 +693,13 @@ class ServiceHealth(_message.Message):
     CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     LATENCY_MS_P50_FIELD_NUMBER: _builtins.int
     LATENCY_MS_P99_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_P90_FIELD_NUMBER: _builtins.int
+    CALLS_PER_S_FIELD_NUMBER: _builtins.int
+    ERROR_SHARE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CALLS_WAITING_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    CHUNKS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the route table."""
     state: Global___ServingState.ValueType
@@ -667,6 +710,20 @@ class ServiceHealth(_message.Message):
     """Median latency of the last calls, at most 1,024 of them, in milliseconds. Unset when there were none."""
     latency_ms_p99: _builtins.float
     """99th percentile of the same."""
+    latency_ms_p90: _builtins.float
+    """90th percentile of the same."""
+    calls_per_s: _builtins.float
+    """Calls a second over the last ten seconds."""
+    error_share: _builtins.float
+    """Share of the calls of the last ten seconds that failed for a reason of the mesh's: UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL,
+    UNKNOWN, DATA_LOSS and RESOURCE_EXHAUSTED. Unset without calls.
+    """
+    limit: _builtins.int
+    """Calls that the gateway lets be under way now: the adaptive limit. 0 where the route has none."""
+    calls_waiting: _builtins.int
+    """Calls that wait for their turn under the limit."""
+    chunks_in_flight: _builtins.int
+    """Chunks of streams that are under way."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaHealth]:
         """Its replicas, ascending by endpoint."""
@@ -674,6 +731,10 @@ class ServiceHealth(_message.Message):
     @_builtins.property
     def calls_by_code(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Calls through the gateway since it started, by the name of their gRPC status code, as in `OK`."""
+
+    @_builtins.property
+    def counts(self) -> Global___PipelineCounts:
+        """What the pipeline did since the gateway started."""
 
     def __init__(
         self,
@@ -685,21 +746,174 @@ class ServiceHealth(_message.Message):
         calls_in_flight: _builtins.int = ...,
         latency_ms_p50: _builtins.float | None = ...,
         latency_ms_p99: _builtins.float | None = ...,
+        latency_ms_p90: _builtins.float | None = ...,
+        calls_per_s: _builtins.float = ...,
+        error_share: _builtins.float | None = ...,
+        limit: _builtins.int = ...,
+        calls_waiting: _builtins.int = ...,
+        counts: Global___PipelineCounts | None = ...,
+        chunks_in_flight: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p99", b"_latency_ms_p99", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p99", b"latency_ms_p99"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_share", b"_error_share", "_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p90", b"_latency_ms_p90", "_latency_ms_p99", b"_latency_ms_p99", "counts", b"counts", "error_share", b"error_share", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p90", b"latency_ms_p90", "latency_ms_p99", b"latency_ms_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p99", b"_latency_ms_p99", "calls_by_code", b"calls_by_code", "calls_in_flight", b"calls_in_flight", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p99", b"latency_ms_p99", "name", b"name", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_share", b"_error_share", "_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p90", b"_latency_ms_p90", "_latency_ms_p99", b"_latency_ms_p99", "calls_by_code", b"calls_by_code", "calls_in_flight", b"calls_in_flight", "calls_per_s", b"calls_per_s", "calls_waiting", b"calls_waiting", "chunks_in_flight", b"chunks_in_flight", "counts", b"counts", "error_share", b"error_share", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p90", b"latency_ms_p90", "latency_ms_p99", b"latency_ms_p99", "limit", b"limit", "name", b"name", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error_share: _TypeAlias = _typing.Literal["error_share"]  # noqa: Y015
+    _WhichOneofArgType__error_share: _TypeAlias = _typing.Literal["_error_share", b"_error_share"]  # noqa: Y015
     _WhichOneofReturnType__latency_ms_p50: _TypeAlias = _typing.Literal["latency_ms_p50"]  # noqa: Y015
     _WhichOneofArgType__latency_ms_p50: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50"]  # noqa: Y015
+    _WhichOneofReturnType__latency_ms_p90: _TypeAlias = _typing.Literal["latency_ms_p90"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms_p90: _TypeAlias = _typing.Literal["_latency_ms_p90", b"_latency_ms_p90"]  # noqa: Y015
     _WhichOneofReturnType__latency_ms_p99: _TypeAlias = _typing.Literal["latency_ms_p99"]  # noqa: Y015
     _WhichOneofArgType__latency_ms_p99: _TypeAlias = _typing.Literal["_latency_ms_p99", b"_latency_ms_p99"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_share) -> _WhichOneofReturnType__error_share | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_p50) -> _WhichOneofReturnType__latency_ms_p50 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_p90) -> _WhichOneofReturnType__latency_ms_p90 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_p99) -> _WhichOneofReturnType__latency_ms_p99 | None: ...
 
 Global___ServiceHealth: _TypeAlias = ServiceHealth  # noqa: Y015
+
+@_typing.final
+class PipelineCounts(_message.Message):
+    """What the stages of the gateway did for a service since it started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ShedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FallbacksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HEDGES_FIELD_NUMBER: _builtins.int
+    HEDGES_WON_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    CACHE_HITS_FIELD_NUMBER: _builtins.int
+    CACHE_MISSES_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    SHED_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    CHUNKS_RESENT_FIELD_NUMBER: _builtins.int
+    hedges: _builtins.int
+    """Second tries beside a first one that had not answered."""
+    hedges_won: _builtins.int
+    """Hedges whose answer came first."""
+    retries: _builtins.int
+    """Tries after one that had failed."""
+    cache_hits: _builtins.int
+    """Answers from the cache."""
+    cache_misses: _builtins.int
+    """Questions to cached methods that were not in the cache."""
+    shared: _builtins.int
+    """Calls that shared the answer of an equal one under way."""
+    broken: _builtins.int
+    """Calls refused because every replica's breaker was open."""
+    late: _builtins.int
+    """Calls that were refused because their deadline could not be kept."""
+    chunks_resent: _builtins.int
+    """Chunks of streams that were sent to another replica since the first one was lost."""
+    @_builtins.property
+    def shed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Calls refused by the limit, by priority, as in `low`."""
+
+    @_builtins.property
+    def fallbacks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Degraded answers by what stood in, as in `baseline`."""
+
+    def __init__(
+        self,
+        *,
+        hedges: _builtins.int = ...,
+        hedges_won: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        cache_hits: _builtins.int = ...,
+        cache_misses: _builtins.int = ...,
+        shared: _builtins.int = ...,
+        shed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        broken: _builtins.int = ...,
+        late: _builtins.int = ...,
+        fallbacks: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        chunks_resent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken", "cache_hits", b"cache_hits", "cache_misses", b"cache_misses", "chunks_resent", b"chunks_resent", "fallbacks", b"fallbacks", "hedges", b"hedges", "hedges_won", b"hedges_won", "late", b"late", "retries", b"retries", "shared", b"shared", "shed", b"shed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineCounts: _TypeAlias = PipelineCounts  # noqa: Y015
+
+@_typing.final
+class ReplicaLoad(_message.Message):
+    """What a replica says of its own load, with its answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTILIZATION_FIELD_NUMBER: _builtins.int
+    QUEUE_ROWS_FIELD_NUMBER: _builtins.int
+    REPORTED_TIME_FIELD_NUMBER: _builtins.int
+    utilization: _builtins.float
+    """Share of its capacity in use, 0 to 1, more when work is waiting."""
+    queue_rows: _builtins.float
+    """Rows that wait in its queues."""
+    @_builtins.property
+    def reported_time(self) -> _timestamp_pb2.Timestamp:
+        """When it said so."""
+
+    def __init__(
+        self,
+        *,
+        utilization: _builtins.float = ...,
+        queue_rows: _builtins.float = ...,
+        reported_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reported_time", b"reported_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_rows", b"queue_rows", "reported_time", b"reported_time", "utilization", b"utilization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaLoad: _TypeAlias = ReplicaLoad  # noqa: Y015
 
 @_typing.final
 class ReplicaHealth(_message.Message):
@@ -727,17 +941,51 @@ class ReplicaHealth(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TriesByCodeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ENDPOINT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CHANGED_TIME_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    TRIES_BY_CODE_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_P50_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_P99_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """Address, as `host:port`."""
     state: Global___ServingState.ValueType
     """State of the service there, as its own Watch tells."""
     problem: _builtins.str
     """Why it cannot be reached. Empty when it can."""
+    breaker: Global___BreakerState.ValueType
+    """Its circuit breaker in this gateway."""
+    calls_in_flight: _builtins.int
+    """Calls and chunks of this gateway that are under way on it."""
+    latency_ms_p50: _builtins.float
+    """Median latency of its last tries that were answered, at most 1,024, in milliseconds. Unset when there were none."""
+    latency_ms_p99: _builtins.float
+    """99th percentile of the same."""
     @_builtins.property
     def changed_time(self) -> _timestamp_pb2.Timestamp:
         """When the state last changed."""
@@ -745,6 +993,14 @@ class ReplicaHealth(_message.Message):
     @_builtins.property
     def models(self) -> _containers.ScalarMap[_builtins.str, Global___ServingState.ValueType]:
         """Models of the replica and their state, by health name, as in `model/predictor/3`."""
+
+    @_builtins.property
+    def tries_by_code(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Tries on it since it was added, by the name of their gRPC status code."""
+
+    @_builtins.property
+    def load(self) -> Global___ReplicaLoad:
+        """What it says of its load. Unset when it never said."""
 
     def __init__(
         self,
@@ -754,11 +1010,24 @@ class ReplicaHealth(_message.Message):
         changed_time: _timestamp_pb2.Timestamp | None = ...,
         models: _abc.Mapping[_builtins.str, Global___ServingState.ValueType] | None = ...,
         problem: _builtins.str = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        calls_in_flight: _builtins.int = ...,
+        tries_by_code: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        latency_ms_p50: _builtins.float | None = ...,
+        latency_ms_p99: _builtins.float | None = ...,
+        load: Global___ReplicaLoad | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_time", b"changed_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p99", b"_latency_ms_p99", "changed_time", b"changed_time", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p99", b"latency_ms_p99", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_time", b"changed_time", "endpoint", b"endpoint", "models", b"models", "problem", b"problem", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50", "_latency_ms_p99", b"_latency_ms_p99", "breaker", b"breaker", "calls_in_flight", b"calls_in_flight", "changed_time", b"changed_time", "endpoint", b"endpoint", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p99", b"latency_ms_p99", "load", b"load", "models", b"models", "problem", b"problem", "state", b"state", "tries_by_code", b"tries_by_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__latency_ms_p50: _TypeAlias = _typing.Literal["latency_ms_p50"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms_p50: _TypeAlias = _typing.Literal["_latency_ms_p50", b"_latency_ms_p50"]  # noqa: Y015
+    _WhichOneofReturnType__latency_ms_p99: _TypeAlias = _typing.Literal["latency_ms_p99"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms_p99: _TypeAlias = _typing.Literal["_latency_ms_p99", b"_latency_ms_p99"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_p50) -> _WhichOneofReturnType__latency_ms_p50 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_p99) -> _WhichOneofReturnType__latency_ms_p99 | None: ...
 
 Global___ReplicaHealth: _TypeAlias = ReplicaHealth  # noqa: Y015

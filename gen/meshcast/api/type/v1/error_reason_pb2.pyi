@@ -80,6 +80,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No subject of this name has a reference, or no draft of this name has rows. Metadata: `subject`."""
     ERROR_REASON_REPORT_UNKNOWN: _ErrorReason.ValueType  # 25
     """No report of this id, or none of this subject, is kept. Metadata: `report_id`, `subject`."""
+    ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 26
+    """The gateway takes no more calls for this service now, or none of this priority: its limit of calls under way is reached.
+    RESOURCE_EXHAUSTED, with RetryInfo; no replica has begun with the call. Metadata: `service`, `priority`, `limit`.
+    """
+    ERROR_REASON_CIRCUIT_OPEN: _ErrorReason.ValueType  # 27
+    """The service's replicas failed too often lately, so that the gateway asks none of them for a moment. UNAVAILABLE, with
+    RetryInfo; no replica has begun with the call. Metadata: `service`.
+    """
+    ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 28
+    """A resume token cannot be used: it is of another stream or of another source, or it is damaged. INVALID_ARGUMENT."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a row was refused: the `reason` of every `google.rpc.ErrorInfo` that the mesh sends, under the domain
@@ -144,4 +154,14 @@ ERROR_REASON_SUBJECT_UNKNOWN: ErrorReason.ValueType  # 24
 """No subject of this name has a reference, or no draft of this name has rows. Metadata: `subject`."""
 ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 25
 """No report of this id, or none of this subject, is kept. Metadata: `report_id`, `subject`."""
+ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 26
+"""The gateway takes no more calls for this service now, or none of this priority: its limit of calls under way is reached.
+RESOURCE_EXHAUSTED, with RetryInfo; no replica has begun with the call. Metadata: `service`, `priority`, `limit`.
+"""
+ERROR_REASON_CIRCUIT_OPEN: ErrorReason.ValueType  # 27
+"""The service's replicas failed too often lately, so that the gateway asks none of them for a moment. UNAVAILABLE, with
+RetryInfo; no replica has begun with the call. Metadata: `service`.
+"""
+ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 28
+"""A resume token cannot be used: it is of another stream or of another source, or it is damaged. INVALID_ARGUMENT."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -55,6 +55,34 @@ BATCH_CLOSE_DRAIN: BatchClose.ValueType  # 5
 """The server drains."""
 Global___BatchClose: _TypeAlias = BatchClose  # noqa: Y015
 
+class _Fallback:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallback.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_UNSPECIFIED: _Fallback.ValueType  # 0
+    """None: the answer is the one that was asked for."""
+    FALLBACK_VERSION: _Fallback.ValueType  # 1
+    """Another version of the model that is still loaded."""
+    FALLBACK_CACHE: _Fallback.ValueType  # 2
+    """An answer to the same question that was given before, past the time for which it counts as fresh."""
+    FALLBACK_BASELINE: _Fallback.ValueType  # 3
+    """The service's statistical baseline, computed by the gateway from the request alone. No model was asked."""
+
+class Fallback(_Fallback, metaclass=_FallbackEnumTypeWrapper):
+    """What the gateway answers with where the answer that was asked for cannot be had. The receipt's `notes` say why."""
+
+FALLBACK_UNSPECIFIED: Fallback.ValueType  # 0
+"""None: the answer is the one that was asked for."""
+FALLBACK_VERSION: Fallback.ValueType  # 1
+"""Another version of the model that is still loaded."""
+FALLBACK_CACHE: Fallback.ValueType  # 2
+"""An answer to the same question that was given before, past the time for which it counts as fresh."""
+FALLBACK_BASELINE: Fallback.ValueType  # 3
+"""The service's statistical baseline, computed by the gateway from the request alone. No model was asked."""
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
+
 @_typing.final
 class Receipt(_message.Message):
     """How an answer came about. Field 15 of every response message; the gateway appends its own part as an encoded
@@ -157,6 +185,7 @@ class GatewayReceipt(_message.Message):
     FROM_CACHE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     ELAPSED_US_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
     """Calls made to replicas for this answer; 0 when none was needed."""
     hedged: _builtins.bool
@@ -169,6 +198,8 @@ class GatewayReceipt(_message.Message):
     """Replica that answered, as `host:port`."""
     elapsed_us: _builtins.int
     """Time in the gateway and behind it, in microseconds, from the request's arrival to the answer's departure."""
+    fallback: Global___Fallback.ValueType
+    """What stands in for the answer that was asked for; set exactly when `degraded` is true of a single answer."""
     def __init__(
         self,
         *,
@@ -178,10 +209,11 @@ class GatewayReceipt(_message.Message):
         from_cache: _builtins.bool = ...,
         endpoint: _builtins.str = ...,
         elapsed_us: _builtins.int = ...,
+        fallback: Global___Fallback.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "degraded", b"degraded", "elapsed_us", b"elapsed_us", "endpoint", b"endpoint", "from_cache", b"from_cache", "hedged", b"hedged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "degraded", b"degraded", "elapsed_us", b"elapsed_us", "endpoint", b"endpoint", "fallback", b"fallback", "from_cache", b"from_cache", "hedged", b"hedged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
