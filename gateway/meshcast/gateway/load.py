@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from array import array
 
+from .counts import PipelineCounts
+
 LATENCIES_MAX = 1024  # as ServiceHealth documents it
 
 
 class RouteLoad:
     """Counters of one route since the gateway started."""
 
-    __slots__ = ("_latencies_ms", "_recorded", "calls_by_code", "in_flight")
+    __slots__ = ("_latencies_ms", "_recorded", "calls_by_code", "counts", "in_flight")
 
     def __init__(self) -> None:
         self.calls_by_code: dict[str, int] = {}
         self.in_flight = 0
+        self.counts = PipelineCounts()
         self._latencies_ms = array("d")
         self._recorded = 0
 
