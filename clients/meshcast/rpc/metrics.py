@@ -109,7 +109,7 @@ class Metrics(Collector):
             sent.add_metric(key, counts.sent)
             for code, number in list(counts.handled.items()):
                 handled.add_metric([*key, CODE_LABELS[code]], number)
-            seconds.add_metric(key, list(_cumulative(counts.buckets)), counts.seconds)
+            seconds.add_metric(key, list(cumulative(counts.buckets)), counts.seconds)
         in_flight.add_metric([], self.in_flight)
         return [started, handled, received, sent, seconds, in_flight]
 
@@ -156,7 +156,8 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> MetricsS
     return MetricsServer(server, thread, host)
 
 
-def _cumulative(buckets: list[int]) -> Iterator[tuple[str, float]]:
+def cumulative(buckets: list[int]) -> Iterator[tuple[str, float]]:
+    """Buckets of a histogram as Prometheus takes them: each bound of `BUCKETS_S`, then +Inf, with the sum up to it."""
     total = 0
     for bound, number in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
         total += number

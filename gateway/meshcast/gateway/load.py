@@ -1,42 +1,128 @@
-"""Load: calls by code, calls under way and latency percentiles of one route."""
+"""Load: calls by code, calls under way, rates of the last ten seconds and latencies of one route."""
 
 from __future__ import annotations
 
 import math
+import time
 from array import array
+from bisect import bisect_left
+
+from meshcast.rpc.metrics import BUCKETS_S
 
 from .counts import PipelineCounts
 
 LATENCIES_MAX = 1024  # as ServiceHealth documents it
+WINDOW_S = 10  # likewise
+MESH_FAILURES = frozenset(
+    ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "RESOURCE_EXHAUSTED")
+)
+"""Codes of calls that failed for a reason of the mesh's, not of the caller's; likewise."""
+
+_SLOTS = WINDOW_S + 1  # whole seconds, and the one that is running
+
+
+class RecentCalls:
+    """Calls and failures of the last ten seconds, counted by the second."""
+
+    __slots__ = ("_calls", "_failed", "_second")
+
+    def __init__(self) -> None:
+        self._calls = [0] * _SLOTS
+        self._failed = [0] * _SLOTS
+        self._second = 0
+
+    def add(self, is_failure: bool, now: float) -> None:
+        """Counts one call.
+
+        Args:
+            is_failure: whether it failed for a reason of the mesh's.
+            now: seconds on a clock that never goes back.
+        """
+        second = int(now)
+        if second != self._second:
+            self._forget(second)
+        slot = second % _SLOTS
+        self._calls[slot] += 1
+        if is_failure:
+            self._failed[slot] += 1
+
+    def calls_per_s(self, now: float) -> float:
+        """Calls a second; of the second that the window's edge cuts, its share inside of the window."""
+        return self._sum(self._calls, now) / WINDOW_S
+
+    def error_share(self, now: float) -> float | None:
+        """Share of the calls that failed, 0 to 1; None without calls."""
+        calls = self._sum(self._calls, now)
+        return self._sum(self._failed, now) / calls if calls else None
+
+    def _sum(self, counts: list[int], now: float) -> float:
+        second = int(now)
+        self._forget(second)
+        # Slot `second + 1` holds the oldest second, of which so much has left the window as the running one has gone by.
+        return sum(counts) - counts[(second + 1) % _SLOTS] * (now - second)
+
+    def _forget(self, second: int) -> None:
+        """Empties the slots of the seconds that have begun since the last look."""
+        for gone in range(max(self._second, second - _SLOTS) + 1, second + 1):
+            self._calls[gone % _SLOTS] = self._failed[gone % _SLOTS] = 0
+        self._second = max(self._second, second)
 
 
 class RouteLoad:
-    """Counters of one route since the gateway started."""
+    """Counters of one route since the gateway started; plain numbers that only the gateway's event loop changes.
 
-    __slots__ = ("_latencies_ms", "_recorded", "calls_by_code", "counts", "in_flight")
+    Attributes:
+        calls_by_code: finished calls by the name of their gRPC status code.
+        in_flight: calls that are under way.
+        counts: what the pipeline's stages did.
+        recent: calls of the last ten seconds.
+        buckets: single calls by latency, a number a bucket of `meshcast.rpc.metrics.BUCKETS_S` and one beyond.
+        seconds: sum of the same latencies.
+    """
+
+    __slots__ = (
+        "_latencies_ms",
+        "_ordered_ms",
+        "_recorded",
+        "buckets",
+        "calls_by_code",
+        "counts",
+        "in_flight",
+        "recent",
+        "seconds",
+    )
 
     def __init__(self) -> None:
         self.calls_by_code: dict[str, int] = {}
         self.in_flight = 0
         self.counts = PipelineCounts()
+        self.recent = RecentCalls()
+        self.buckets = [0] * (len(BUCKETS_S) + 1)
+        self.seconds = 0.0
         self._latencies_ms = array("d")
+        self._ordered_ms: list[float] | None = None
         self._recorded = 0
 
-    def record(self, code: str, latency_s: float | None = None) -> None:
+    def record(self, code: str, latency_s: float | None = None, *, now: float | None = None) -> None:
         """Counts one finished call.
 
         Args:
             code: name of its gRPC status code, as in `OK`.
             latency_s: seconds from arrival to answer; None for streams, whose length says nothing about the service.
+            now: when it ended, on `time.perf_counter()`; None reads it.
         """
         self.calls_by_code[code] = self.calls_by_code.get(code, 0) + 1
+        self.recent.add(code in MESH_FAILURES, time.perf_counter() if now is None else now)
         if latency_s is None:
             return
+        self.seconds += latency_s
+        self.buckets[bisect_left(BUCKETS_S, latency_s)] += 1
         if self._recorded < LATENCIES_MAX:
             self._latencies_ms.append(latency_s * 1e3)
         else:
             self._latencies_ms[self._recorded % LATENCIES_MAX] = latency_s * 1e3
         self._recorded += 1
+        self._ordered_ms = None
 
     def latency_ms(self, share: float) -> float | None:
         """Latency in milliseconds that this share of the last 1,024 calls stayed at or below; None without calls.
@@ -44,7 +130,9 @@ class RouteLoad:
         Args:
             share: 0 to 1, as in 0.5 for the median. Nearest-rank definition.
         """
-        if not self._latencies_ms:
-            return None
-        ordered = sorted(self._latencies_ms)
+        ordered = self._ordered_ms
+        if ordered is None:
+            if not self._latencies_ms:
+                return None
+            ordered = self._ordered_ms = sorted(self._latencies_ms)  # once for all readers and shares
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
