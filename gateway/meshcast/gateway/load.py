@@ -58,7 +58,7 @@ class RecentCalls:
     def _sum(self, counts: list[int], now: float) -> float:
         second = int(now)
         self._forget(second)
-        # Slot `second + 1` holds the oldest second, of which so much has left the window as the running one has gone by.
+        # Slot `second + 1` holds the oldest second: as much of it has left the window as the running one is old.
         return sum(counts) - counts[(second + 1) % _SLOTS] * (now - second)
 
     def _forget(self, second: int) -> None:

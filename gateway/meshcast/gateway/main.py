@@ -35,6 +35,7 @@ from meshcast.rpc import (
 
 from .backends import GATEWAY_SERVICE, Backends
 from .endpoints import EndpointSource
+from .mesh_health import MeshHealth
 from .routing import RoutedServices
 from .service import GatewayServicer
 from .settings import GatewaySettings
@@ -101,7 +102,12 @@ async def serving(
             access=(logs or LogSettings()).access,
             observers=tracing.observers,
         )
-        servicer = GatewayServicer(backends, draining=server.draining, default_deadline_s=rpc.default_deadline_s)
+        servicer = GatewayServicer(
+            backends,
+            draining=server.draining,
+            default_deadline_s=rpc.default_deadline_s,
+            health=MeshHealth(backends, in_flight=lambda: server.interceptor.in_flight),
+        )
         async with server:
             ending = asyncio.create_task(_end_watches(server, backends, routed), name="end-watches")
             try:

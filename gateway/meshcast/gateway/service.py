@@ -6,9 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import Any
 
 import grpc.aio
 
@@ -17,12 +14,12 @@ from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.rpc import Deadline, InvalidInput, to_item
 
-from .backends import Backend, Backends, state_of
+from .backends import Backend, Backends
 from .fanout import Fanout
 from .forwarding import Context, Metadata, callers_metadata, fail_as
+from .mesh_health import MeshHealth
 from .parts import BY_FIELD
 from .relay import watch_again
-from .replica import Replica
 
 _WATCH_INTERVAL_MS = (200, 60_000)  # as WatchMeshRequest documents it
 _WATCH_INTERVAL_DEFAULT_MS = 5_000
@@ -35,14 +32,17 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         backends: the routes.
         draining: set when endless streams must end; wake `backends` after that.
         default_deadline_s: deadline of calls whose caller set none, in seconds.
+        health: tells the state of the mesh.
     """
 
-    def __init__(self, backends: Backends, *, draining: asyncio.Event, default_deadline_s: float) -> None:
+    def __init__(
+        self, backends: Backends, *, draining: asyncio.Event, default_deadline_s: float, health: MeshHealth
+    ) -> None:
         self._backends = backends
         self._draining = draining
         self._default_deadline_s = default_deadline_s
         self._fanout = Fanout(backends)
-        self._started_time = datetime.now(UTC)
+        self._health = health
 
     async def PredictComprehensive(  # type: ignore[override]  # writes, does not yield
         self, request: pb.PredictComprehensiveRequest, context: Context
@@ -119,7 +119,7 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     async def ReadMeshHealth(self, request: pb.ReadMeshHealthRequest, context: Context) -> pb.ReadMeshHealthResponse:
         """Reads the state of every service and replica."""
         started = time.perf_counter()
-        return pb.ReadMeshHealthResponse(health=self.mesh_health(), receipt=_own_receipt(started))
+        return pb.ReadMeshHealthResponse(health=self._health.read(), receipt=_own_receipt(started))
 
     async def WatchMesh(self, request: pb.WatchMeshRequest, context: Context) -> AsyncIterator[pb.WatchMeshResponse]:
         """Sends the state at once, after every change, and at least every `interval_ms`."""
@@ -135,19 +135,7 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
                 if self._draining.is_set():
                     raise watch_again()
                 started = time.perf_counter()
-                yield pb.WatchMeshResponse(health=self.mesh_health(), receipt=_own_receipt(started))
-
-    def mesh_health(self) -> pb.MeshHealth:
-        """The state of every route and replica now."""
-        services = [_service_health(backend) for backend in self._backends.by_name.values()]
-        health = pb.MeshHealth(
-            serving=any(service.state == pb.SERVING_STATE_SERVING for service in services),
-            services=services,
-            meshcast_version=version("meshcast"),
-        )
-        health.read_time.FromDatetime(datetime.now(UTC))
-        health.started_time.FromDatetime(self._started_time)
-        return health
+                yield pb.WatchMeshResponse(health=self._health.read(), receipt=_own_receipt(started))
 
     async def _question(
         self,
@@ -183,31 +171,6 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         return pb.ServiceEntry(
             name=backend.name, grpc_services=backend.settings.services, methods=methods, endpoints=[*backend.replicas]
         )
-
-
-def _service_health(backend: Backend) -> pb.ServiceHealth:
-    load = backend.load
-    return pb.ServiceHealth(
-        name=backend.name,
-        state=backend.state(),  # type: ignore[arg-type]  # State has the numbers of ServingState
-        replicas=[_replica_health(backend, replica) for _, replica in sorted(backend.replicas.items())],
-        calls_by_code=load.calls_by_code,
-        calls_in_flight=load.in_flight,
-        latency_ms_p50=load.latency_ms(0.5),
-        latency_ms_p99=load.latency_ms(0.99),
-    )
-
-
-def _replica_health(backend: Backend, replica: Replica) -> pb.ReplicaHealth:
-    models: dict[str, Any] = dict(replica.models)
-    health = pb.ReplicaHealth(
-        endpoint=replica.endpoint,
-        state=state_of(replica, backend.settings),  # type: ignore[arg-type]  # State has the numbers of ServingState
-        models=models,
-        problem=replica.problem,
-    )
-    health.changed_time.FromDatetime(replica.changed_time)
-    return health
 
 
 def _own_receipt(started: float) -> receipt_pb2.Receipt:
