@@ -26,6 +26,7 @@ EXTRA_OF_MODULE = {
     "onnxruntime": "servers",
     "openvino": "servers",
     "tokenizers": "servers",
+    "grpc_channelz": "gateway",
     "uvloop": "gateway",
     "torch": "train",
     "onnx": "train",

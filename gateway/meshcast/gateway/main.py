@@ -33,9 +33,12 @@ from meshcast.rpc import (
     setup_tracing,
 )
 
+from .admin import admin
+from .asking import Mesh
 from .backends import GATEWAY_SERVICE, Backends
 from .endpoints import EndpointSource
 from .mesh_health import MeshHealth
+from .metrics import GatewayMetrics
 from .routing import RoutedServices
 from .service import GatewayServicer
 from .settings import GatewaySettings
@@ -90,7 +93,8 @@ async def serving(
         settings, connect=connect, health=health, sources=sources, own_metadata=own_metadata
     ) as backends:
         await backends.wait_first_contact(settings.first_contact_s)
-        routed = RoutedServices(backends)
+        mesh = Mesh(backends)
+        routed = RoutedServices(mesh)
         server = Server(
             rpc,
             services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
@@ -103,12 +107,13 @@ async def serving(
             observers=tracing.observers,
         )
         servicer = GatewayServicer(
-            backends,
+            mesh,
             draining=server.draining,
             default_deadline_s=rpc.default_deadline_s,
             health=MeshHealth(backends, in_flight=lambda: server.interceptor.in_flight),
         )
-        async with server:
+        GatewayMetrics(backends.by_name, server.registry)
+        async with admin(settings.admin, rpc, tls=tls), server:
             ending = asyncio.create_task(_end_watches(server, backends, routed), name="end-watches")
             try:
                 yield server
