@@ -47,10 +47,19 @@ def test_every_key_stands_with_its_default(uncommented: Path) -> None:
     assert loaded == {name: table() for name, table in TABLES.items()}
 
 
+def assert_all_keys(table: Any, document: dict[str, Any], name: str) -> None:
+    """Every field of a table stands in the file, and those of the tables that are its fields."""
+    assert set(document) == {field.name for field in dataclasses.fields(table)}, name
+    for field in dataclasses.fields(table):
+        inner = getattr(table, field.name)
+        if dataclasses.is_dataclass(inner):
+            assert_all_keys(inner, document[field.name], f"{name}.{field.name}")
+
+
 def test_no_key_is_left_out(uncommented: Path) -> None:
     document = tomllib.loads(uncommented.read_text("utf-8"))
     for name, table in TABLES.items():
-        assert set(document[name]) == {field.name for field in dataclasses.fields(table)}, name
+        assert_all_keys(table(), document[name], name)
     routes = document["gateway"]["routes"]
     assert routes.keys() == GatewaySettings().routes.keys()
     for name, route in routes.items():

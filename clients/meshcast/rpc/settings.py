@@ -114,7 +114,8 @@ def load(
 ) -> dict[str, Any]:
     """Settings by table name: defaults, then the file, then the environment; the last one wins.
 
-    A variable is `MESHCAST_<TABLE>_<FIELD>`; in tables of tables (`dict[str, Dataclass]` fields) it is
+    A variable is `MESHCAST_<TABLE>_<FIELD>`; in a table's own tables (fields that are dataclasses) it is
+    `MESHCAST_<TABLE>_<FIELD>_<FIELD>`, and in tables of tables (`dict[str, Dataclass]` fields)
     `MESHCAST_<TABLE>_<FIELD>_<NAME>_<FIELD>`. Lists in variables are split at commas.
 
     Args:
@@ -196,20 +197,28 @@ def _convert(hint: Any, value: Any, where: str, source: str) -> Any:
 
 def _override(kind: type[Any], values: dict[str, Any], where: str, prefix: str, environ: Mapping[str, str]) -> None:
     """Lets the environment's variables win; `values` is changed in place."""
-    hints = _hints(kind)
     for variable in sorted(environ):
-        if not variable.startswith(prefix):
-            continue
-        rest = variable.removeprefix(prefix).lower()
-        if rest in hints:
-            values[rest] = _parse(hints[rest], environ[variable], f"{where}.{rest}", variable)
-            continue
-        nested = _nested(hints, rest)
-        if nested is None:
-            raise _unknown(f"key {where}.{rest}", rest, hints, variable)
-        field, item, name, inner = nested
-        entry = values.setdefault(field, {}).setdefault(name, {})
-        entry[inner] = _parse(_hints(item)[inner], environ[variable], f"{where}.{field}.{name}.{inner}", variable)
+        if variable.startswith(prefix):
+            _set(kind, values, where, variable.removeprefix(prefix).lower(), environ[variable], variable)
+
+
+def _set(kind: type[Any], values: dict[str, Any], where: str, rest: str, text: str, variable: str) -> None:
+    """Sets what the rest of a variable's name says, in the table or in one that it holds."""
+    hints = _hints(kind)
+    if rest in hints:
+        values[rest] = _parse(hints[rest], text, f"{where}.{rest}", variable)
+        return
+    for field in sorted(hints, key=len, reverse=True):
+        if dataclasses.is_dataclass(hints[field]) and rest.startswith(f"{field}_"):
+            table = values.setdefault(field, {})
+            _set(hints[field], table, f"{where}.{field}", rest.removeprefix(f"{field}_"), text, variable)
+            return
+    nested = _nested(hints, rest)
+    if nested is None:
+        raise _unknown(f"key {where}.{rest}", rest, hints, variable)
+    field, item, name, inner = nested
+    entry = values.setdefault(field, {}).setdefault(name, {})
+    entry[inner] = _parse(_hints(item)[inner], text, f"{where}.{field}.{name}.{inner}", variable)
 
 
 def _nested(hints: Mapping[str, Any], rest: str) -> tuple[str, type[Any], str, str] | None:
@@ -276,7 +285,9 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
                 defaults[name] = _build(item, {**kept, **entry}, f"{where}.{field}.{name}")
             values[field] = defaults
         elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
-            values[field] = _build(typing.cast("type[Any]", hint), value, f"{where}.{field}")
+            given = _default(kind, field)
+            kept = {} if given is None else _fields(given)
+            values[field] = _build(typing.cast("type[Any]", hint), {**kept, **value}, f"{where}.{field}")
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
@@ -285,10 +296,17 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
 
 def _default_entries(kind: type[Any], field: str) -> dict[str, Any]:
     """Entries that a table of tables has by default; naming one entry does not take the others away."""
+    return dict(_default(kind, field) or {})
+
+
+def _default(kind: type[Any], field: str) -> Any:
+    """What a field has where nobody sets it; None where it must be set."""
     for candidate in dataclasses.fields(kind):
-        if candidate.name == field and candidate.default_factory is not dataclasses.MISSING:
-            return dict(candidate.default_factory())
-    return {}
+        if candidate.name == field:
+            if candidate.default_factory is not dataclasses.MISSING:
+                return candidate.default_factory()
+            return None if candidate.default is dataclasses.MISSING else candidate.default
+    return None
 
 
 def _fields(instance: Any) -> dict[str, Any]:

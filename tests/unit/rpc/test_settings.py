@@ -21,6 +21,23 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """A table in a table."""
+
+    enabled: bool = True
+    delay_s_max: float = 1.0
+    budget: Budget = field(default_factory=lambda: Budget(share=0.2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A table in a table in a table."""
+
+    share: float = 0.1
+    calls: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """A table with everything that a field can be."""
 
@@ -30,6 +47,8 @@ class Gateway:
     state: Path | None = None
     age_s: float | None = 3.0
     labels: dict[str, str] = field(default_factory=dict)
+    hedge: Hedge = field(default_factory=Hedge)
+    hedge_port: int = 1
 
     def __post_init__(self) -> None:
         if self.port < 0:
@@ -82,6 +101,30 @@ def test_variables_reach_into_tables_of_tables(tmp_path: Path) -> None:
     gateway = loaded(tmp_path, "", environ)
     assert gateway.routes["predictor"] == Route(services=("a.B",), endpoints=("a:1", "b:2"), timeout_s=2.5)
     assert gateway.age_s is None
+
+
+def test_variables_reach_into_the_tables_of_a_table(tmp_path: Path) -> None:
+    environ = {
+        "MESHCAST_GATEWAY_HEDGE_ENABLED": "false",
+        "MESHCAST_GATEWAY_HEDGE_BUDGET_CALLS": "20",
+        "MESHCAST_GATEWAY_HEDGE_PORT": "2",
+    }
+    gateway = loaded(tmp_path, "[gateway.hedge]\nenabled = true\ndelay_s_max = 3", environ)
+    assert gateway.hedge == Hedge(enabled=False, delay_s_max=3.0, budget=Budget(share=0.2, calls=20))
+    assert gateway.hedge_port == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("MESHCAST_GATEWAY_HEDGE_ENABLE", r"unknown key gateway\.hedge\.enable; did you mean 'enabled'"),
+        ("MESHCAST_GATEWAY_HEDGE", r"gateway\.hedge must be a table"),
+        ("MESHCAST_GATEWAY_HEDGE_BUDGET_CALLS", r"gateway\.hedge\.budget\.calls must be a whole number"),
+    ],
+)
+def test_a_wrong_variable_of_a_table_in_a_table_is_named(tmp_path: Path, variable: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        loaded(tmp_path, environ={variable: "x"})
 
 
 def test_an_entry_that_has_defaults_keeps_those_that_the_file_does_not_name(tmp_path: Path) -> None:
