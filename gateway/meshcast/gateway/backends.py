@@ -36,6 +36,8 @@ class Backend:
         replicas: by endpoint, in the order of the endpoint source.
         is_listed: True once the endpoint source has told its replicas.
         was_reached: True once any replica was reached.
+        versions_tag: the versions of models that its replicas serve, as text that changes exactly when they do; while
+            no replica can be reached, what was known last.
     """
 
     def __init__(self, name: str, settings: RouteSettings) -> None:
@@ -45,6 +47,7 @@ class Backend:
         self.replicas: dict[str, Replica] = {}
         self.is_listed = False
         self.was_reached = False
+        self.versions_tag = ""
         self._ready: dict[str, tuple[Replica, ...]] = {}
         self._turn = 0
 
@@ -88,6 +91,7 @@ class Backend:
         for service in self.settings.services:
             serving = tuple(r for r in self.replicas.values() if state_of(r, self.settings, service) == State.SERVING)
             self._ready[service] = serving or tuple(r for r in self.replicas.values() if r.is_reachable)
+        self.versions_tag = _versions_tag(self.replicas.values(), known=self.versions_tag)
 
 
 class Backends:
@@ -259,3 +263,13 @@ def best(states: Iterable[State]) -> State:
 
 def _in_flight(replica: Replica) -> int:
     return replica.in_flight
+
+
+def _versions_tag(replicas: Iterable[Replica], *, known: str) -> str:
+    """`Backend.versions_tag`; what is `known` while no replica's models have been listed since it was reached."""
+    # A replica that was lost keeps its list as unreachable until it is listed anew.
+    listed = [r for r in replicas if r.is_reachable and set(r.models.values()) != {State.UNREACHABLE}]
+    if not listed:
+        return known
+    serving = {name for r in listed for name, state in r.models.items() if state == State.SERVING}
+    return " ".join(sorted(serving))
