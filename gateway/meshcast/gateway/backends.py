@@ -4,7 +4,8 @@ health names follow."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import random
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
 
@@ -13,9 +14,11 @@ import structlog
 
 from meshcast.rpc import Health, ServingStatus
 
+from .breaker import Breaker
 from .contracts import Contracts
 from .endpoints import EndpointSource, StaticEndpoints
 from .load import RouteLoad
+from .picker import Picker
 from .replica import Replica, State
 from .settings import GatewaySettings, RouteSettings
 from .watching import follow
@@ -40,7 +43,7 @@ class Backend:
             no replica can be reached, what was known last.
     """
 
-    def __init__(self, name: str, settings: RouteSettings) -> None:
+    def __init__(self, name: str, settings: RouteSettings, rng: random.Random | None = None) -> None:
         self.name = name
         self.settings = settings
         self.load = RouteLoad()
@@ -49,32 +52,35 @@ class Backend:
         self.was_reached = False
         self.versions_tag = ""
         self._ready: dict[str, tuple[Replica, ...]] = {}
-        self._turn = 0
+        self._picker = Picker(rng)
 
     @property
     def is_known(self) -> bool:
         """True once each replica was reached or found unreachable."""
         return self.is_listed and all(replica.is_known for replica in self.replicas.values())
 
-    def pick(self, service: str, avoid: Iterable[Replica] = ()) -> Replica | None:
-        """The replica that takes the next call: least in flight, in turn among equals; None when none can be reached.
+    def ready(self, service: str) -> tuple[Replica, ...]:
+        """Replicas that take calls of a service: those that say SERVING, or where none does all that can be reached, as
+        their own error tells more than ours, and as a model can only be loaded where it is not.
 
-        Replicas that say SERVING come first; when none does, one that can be reached is asked all the same, as its own
-        error tells more than ours, and as a model can only be loaded where it is not.
+        Args:
+            service: full name of the gRPC service that is called.
+        """
+        return self._ready.get(service, ())
+
+    def pick(self, service: str, avoid: Collection[Replica] = ()) -> Replica | None:
+        """The replica that takes the next call: see `Picker`. Where no breaker admits it, one of the others all the same;
+        None when none can be reached.
 
         Args:
             service: full name of the gRPC service that is called.
             avoid: replicas that have just refused this call.
         """
-        ready = self._ready.get(service, ())
-        if avoid:
-            ready = tuple(replica for replica in ready if replica not in avoid)
-        if len(ready) == 1:
-            return ready[0]
-        if not ready:
-            return None
-        self._turn = turn = (self._turn + 1) % len(ready)
-        return min(ready[turn:] + ready[:turn], key=_in_flight)
+        return self._picker.any(self._ready.get(service, ()), avoid)
+
+    def pick_admitted(self, service: str, avoid: Collection[Replica] = ()) -> Replica | None:
+        """As `pick`, but None when no breaker admits the call."""
+        return self._picker.admitted(self._ready.get(service, ()), avoid)
 
     def state(self, name: str | None = None) -> State:
         """The best state of the replicas for a health name; None asks for the route's own."""
@@ -217,7 +223,9 @@ class Backends:
             async for endpoints in source.watch():
                 for endpoint in endpoints:
                     if endpoint not in backend.replicas:
-                        replica = backend.replicas[endpoint] = Replica(endpoint, self._connect(endpoint))
+                        replica = backend.replicas[endpoint] = Replica(
+                            endpoint, self._connect(endpoint), Breaker(self.settings.breaker)
+                        )
                         followers[endpoint] = group.create_task(
                             self._follow(backend, replica), name=f"watch:{backend.name}:{endpoint}"
                         )
@@ -259,10 +267,6 @@ def state_of(replica: Replica, route: RouteSettings, name: str | None = None) ->
 def best(states: Iterable[State]) -> State:
     """The best of the states; unreachable when there are none."""
     return min(states, default=State.UNREACHABLE)
-
-
-def _in_flight(replica: Replica) -> int:
-    return replica.in_flight
 
 
 def _versions_tag(replicas: Iterable[Replica], *, known: str) -> str:

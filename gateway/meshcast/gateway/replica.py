@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from .breaker import Breaker
+from .percentiles import Percentiles
 from .wire import ReceiptFragment
+
+if TYPE_CHECKING:
+    from meshcast.rpc.orca import LoadReport
+
+_SMOOTHING = 0.2  # of the latency: about the last ten tries count
 
 
 class State(enum.IntEnum):
@@ -34,6 +43,14 @@ class Replica:
         changed_time: when the state last changed.
         problem: why it cannot be reached; empty when it can.
         is_known: True once it was reached or found unreachable.
+        breaker: admits tries, or keeps them away after failures.
+        tries: finished tries on it by the name of their gRPC status code.
+        latencies_ms: of its last tries that were answered.
+        latency_s: the same, smoothed; 0 before the first.
+        latency_at: when `latency_s` changed last, on `time.perf_counter()`; minus infinity before that.
+        heard_at: when anything was heard from it last, on the same clock.
+        report: what it said of its load last; None when it never did.
+        reported_at: when it did, on the same clock.
     """
 
     __slots__ = (
@@ -41,18 +58,26 @@ class Replica:
         "_stream",
         "_unary",
         "_unary_stream",
+        "breaker",
         "changed_time",
         "channel",
         "endpoint",
+        "heard_at",
         "in_flight",
         "is_known",
+        "latencies_ms",
+        "latency_at",
+        "latency_s",
         "models",
         "models_asked",
         "problem",
+        "report",
+        "reported_at",
         "services",
+        "tries",
     )
 
-    def __init__(self, endpoint: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, endpoint: str, channel: grpc.aio.Channel, breaker: Breaker | None = None) -> None:
         self.endpoint = endpoint
         self.channel = channel
         self.in_flight = 0
@@ -62,6 +87,14 @@ class Replica:
         self.changed_time = datetime.now(UTC)
         self.problem = "not reached yet"
         self.is_known = False
+        self.breaker = breaker or Breaker()
+        self.tries: Counter[str] = Counter()
+        self.latencies_ms = Percentiles()
+        self.latency_s = 0.0
+        self.latency_at = -math.inf
+        self.heard_at = -math.inf
+        self.report: LoadReport | None = None
+        self.reported_at = -math.inf
         self._unary: dict[str, Callable[..., Any]] = {}
         self._unary_stream: dict[str, Callable[..., Any]] = {}
         self._stream: dict[str, Callable[..., Any]] = {}
@@ -75,6 +108,21 @@ class Replica:
     def ask_models(self) -> None:
         """Has the models listed at once, as a call has just changed them."""
         self.models_asked.set()
+
+    def answered(self, latency_s: float, now: float) -> None:
+        """Takes note of a try that was answered.
+
+        Args:
+            latency_s: seconds from the try's begin to its answer.
+            now: time on `time.perf_counter()`.
+        """
+        self.heard_at = now
+        self.latencies_ms.add(latency_s * 1e3)
+        if self.latency_s:
+            self.latency_s += _SMOOTHING * (latency_s - self.latency_s)
+        else:
+            self.latency_s = latency_s
+        self.latency_at = now
 
     def unary(self, method: str) -> Callable[..., Any]:
         """The unary call of a method over encoded messages, made once."""

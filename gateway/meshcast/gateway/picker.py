@@ -1,0 +1,102 @@
+"""Picker: which replica takes the next call. The less busy of two that are drawn at random."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Sequence
+
+from .breaker import BreakerState
+from .replica import Replica
+
+REPORT_FRESH_S = 5.0  # a replica's own word about its load is older than that only where it gets no calls
+LATENCY_FRESH_S = 1.0  # after it a slow replica is tried like any other: else it could never show that it is well again
+_RATIO_MIN = 1.5  # latencies of equal replicas differ by chance; only more than this counts
+_BATCH_ROWS = 32.0  # rows that a service runs at a time: as many waiting rows are as much as a call under way
+
+
+class Picker:
+    """Power of two choices over what is known of the replicas' load.
+
+    Two random choices are nearly as good as the best of all, and callers that share stale reports do not all run to the
+    same replica. Source: M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing (IEEE TPDS, 2001).
+
+    Args:
+        rng: draws; None for one of its own. The same draws give the same picks.
+    """
+
+    __slots__ = ("_random",)
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._random = (rng or random.Random()).random
+
+    def admitted(
+        self, ready: Sequence[Replica], avoid: Collection[Replica] = (), now: float | None = None
+    ) -> Replica | None:
+        """The replica that takes the next call, among those whose breaker admits it; None when none does.
+
+        Args:
+            ready: replicas that take calls.
+            avoid: those that have just failed this call, or are busy with it.
+            now: time on `time.perf_counter()`; None reads it.
+        """
+        now = time.perf_counter() if now is None else now
+        closed = BreakerState.CLOSED
+        if not avoid:
+            count = len(ready)
+            if count == 1:
+                return ready[0] if ready[0].breaker.admits(now) else None
+            if count:
+                one, other = self._two(ready)
+                if one.breaker.state is closed and other.breaker.state is closed:
+                    return lighter(one, other, now)
+        return self._among([each for each in ready if each not in avoid and each.breaker.admits(now)], now)
+
+    def any(
+        self, ready: Sequence[Replica], avoid: Collection[Replica] = (), now: float | None = None
+    ) -> Replica | None:
+        """As `admitted`, but where no breaker admits it the lightest of the others; None when `ready` has no more."""
+        now = time.perf_counter() if now is None else now
+        return self.admitted(ready, avoid, now) or self._among([each for each in ready if each not in avoid], now)
+
+    def _among(self, replicas: Sequence[Replica], now: float) -> Replica | None:
+        if len(replicas) < 2:
+            return replicas[0] if replicas else None
+        return lighter(*self._two(replicas), now)
+
+    def _two(self, replicas: Sequence[Replica]) -> tuple[Replica, Replica]:
+        count = len(replicas)
+        first = int(self._random() * count)
+        second = int(self._random() * (count - 1))
+        return replicas[first], replicas[second + (second >= first)]
+
+
+def lighter(one: Replica, other: Replica, now: float) -> Replica:
+    """The one of two replicas that will likely answer first; `one` where nothing tells them apart.
+
+    Compared are the calls under way on them from here, times what both have said of their load lately, times their
+    recent latencies. What is known of one only, or is not fresh, says nothing.
+
+    Args:
+        one: a replica.
+        other: another.
+        now: time on `time.perf_counter()`.
+    """
+    weight, others = one.in_flight + 1.0, other.in_flight + 1.0
+    report, others_report = one.report, other.report
+    if report is not None and others_report is not None:
+        oldest = now - REPORT_FRESH_S
+        if one.reported_at >= oldest and other.reported_at >= oldest:
+            weight *= 1.0 + report.application_utilization + report.named_metrics.get("queue_rows", 0.0) / _BATCH_ROWS
+            others *= (
+                1.0
+                + others_report.application_utilization
+                + others_report.named_metrics.get("queue_rows", 0.0) / _BATCH_ROWS
+            )
+    oldest = now - LATENCY_FRESH_S
+    if one.latency_at >= oldest and other.latency_at >= oldest:
+        latency_s, others_s = one.latency_s, other.latency_s
+        if latency_s > _RATIO_MIN * others_s or others_s > _RATIO_MIN * latency_s:
+            weight *= latency_s
+            others *= others_s
+    return one if weight <= others else other
