@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc.aio
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
 from google.protobuf.message import DecodeError
 
 from meshcast.api.reflection.v1 import reflection_pb2
@@ -19,6 +19,8 @@ from meshcast.rpc import Descriptions, FirstStatus, send
 
 _RECEIPT = "meshcast.api.type.v1.Receipt"
 _RECEIPT_FIELD = 15
+_PRIORITY = "meshcast.api.type.v1.Priority"
+_OIP = "/inference.GRPCInferenceService/"
 _REFLECTION_METHODS = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -35,6 +37,35 @@ class MethodKind(enum.Enum):
     BIDI_STREAM = "bidi_stream"
 
 
+class Idempotency(enum.Enum):
+    """What a second call of the same request does: `idempotency_level` of the contract."""
+
+    UNKNOWN = "unknown"
+    NO_SIDE_EFFECTS = "no_side_effects"
+    IDEMPOTENT = "idempotent"
+
+
+# The Open Inference Protocol says nothing of it in its contract. A model that keeps state between requests is none of
+# its stateless part; whoever serves one names ModelInfer in the route's `once`.
+_FOREIGN = {
+    f"{_OIP}ModelInfer": Idempotency.IDEMPOTENT,
+    **dict.fromkeys(
+        (
+            f"{_OIP}{name}"
+            for name in (
+                *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"),
+                *("ModelStatistics", "RepositoryIndex"),
+            )
+        ),
+        Idempotency.NO_SIDE_EFFECTS,
+    ),
+}
+_LEVELS = {
+    MethodOptions.NO_SIDE_EFFECTS: Idempotency.NO_SIDE_EFFECTS,
+    MethodOptions.IDEMPOTENT: Idempotency.IDEMPOTENT,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MethodContract:
     """What the gateway must know to relay a method.
@@ -43,11 +74,22 @@ class MethodContract:
         path: as in `/meshcast.api.predictor.v1.PredictorService/PredictEngagement`.
         kind: which sides stream.
         has_receipt: whether field 15 of the response is a receipt, so that the gateway may append its part.
+        idempotency: whether a call may be made again.
+        request_id_field: number of the request's string `request_id`; None where it has none.
+        version_field: number of the request's integer `model_version`; None where it has none.
+        priority_field: number of the request's field of type `meshcast.api.type.v1.Priority`; None where it has none.
+        sequence_fields: numbers of the integer `sequence` in request and response of a method that streams both ways;
+            None where one of them has none.
     """
 
     path: str
     kind: MethodKind
     has_receipt: bool
+    idempotency: Idempotency = Idempotency.UNKNOWN
+    request_id_field: int | None = None
+    version_field: int | None = None
+    priority_field: int | None = None
+    sequence_fields: tuple[int, int] | None = None
 
 
 class Contracts:
@@ -168,14 +210,36 @@ def _contract_of(service: ServiceDescriptor, method: MethodDescriptor) -> Method
         (False, True): MethodKind.SERVER_STREAM,
         (True, True): MethodKind.BIDI_STREAM,
     }[method.client_streaming, method.server_streaming]
-    receipt = method.output_type.fields_by_number.get(_RECEIPT_FIELD)
+    path = f"/{service.full_name}/{method.name}"
+    request, response = method.input_type, method.output_type
+    receipt = response.fields_by_number.get(_RECEIPT_FIELD)
+    sequences = _integer(request, "sequence"), _integer(response, "sequence")
     return MethodContract(
-        path=f"/{service.full_name}/{method.name}",
+        path=path,
         kind=kind,
         has_receipt=receipt is not None
         and receipt.message_type is not None
         and receipt.message_type.full_name == _RECEIPT,
+        idempotency=_FOREIGN.get(path) or _LEVELS.get(method.GetOptions().idempotency_level, Idempotency.UNKNOWN),
+        request_id_field=_number(request, "request_id", FieldDescriptor.TYPE_STRING),
+        version_field=_integer(request, "model_version"),
+        priority_field=next(
+            (f.number for f in request.fields if f.enum_type is not None and f.enum_type.full_name == _PRIORITY), None
+        ),
+        sequence_fields=(sequences[0], sequences[1])
+        if kind is MethodKind.BIDI_STREAM and sequences[0] is not None and sequences[1] is not None
+        else None,
     )
+
+
+def _number(message: Descriptor, name: str, *types: int) -> int | None:
+    """Number of a single field of this name and of one of the types; None where there is none."""
+    field = message.fields_by_name.get(name)
+    return field.number if field is not None and field.type in types and not field.is_repeated else None
+
+
+def _integer(message: Descriptor, name: str) -> int | None:
+    return _number(message, name, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32)
 
 
 def _in_import_order(files: Iterable[FileDescriptorProto]) -> list[FileDescriptorProto]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,10 +11,29 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc.aio
 
 from .forwarding import Metadata
+from .wire import read_varint_field
 
 if TYPE_CHECKING:
     from .backends import Backend
     from .policy import MethodPolicy
+
+
+PRIORITY_KEY = "meshcast-priority"
+"""Metadata key by which a caller says `high`, `normal` or `low`, for methods whose request has no priority too."""
+
+
+class Priority(enum.IntEnum):
+    """How much a call matters; the numbers of `meshcast.api.type.v1.Priority`, the one that matters most lowest."""
+
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+_PRIORITIES: dict[str | bytes | int, Priority] = {
+    **{priority.name.lower(): priority for priority in Priority},
+    **{priority.value: priority for priority in Priority},
+}
 
 
 class TryFailed(Exception):
@@ -55,10 +75,18 @@ class Exchange:
     default_ms: int
     attempts: int = 0
     hedged: bool = False
+    _priority: Priority | None = None
 
     def remaining_s(self) -> float:
         """Seconds that are left for replicas."""
         return self.ends_at - time.perf_counter()
+
+    @property
+    def priority(self) -> Priority:
+        """What the caller says, in its metadata or else in its request; normal where it says nothing sensible."""
+        if self._priority is None:
+            self._priority = _priority_of(self.metadata, self.request, self.policy.contract.priority_field)
+        return self._priority
 
 
 @dataclass(slots=True)
@@ -89,3 +117,12 @@ Stage: TypeAlias = Callable[[Exchange], Awaitable[Answer]]
 
 Raises `TryFailed` with a replica's word, or a `MeshError` of the gateway's own.
 """
+
+
+def _priority_of(metadata: Metadata, request: bytes, field: int | None) -> Priority:
+    for key, value in metadata:
+        if key == PRIORITY_KEY:
+            return _PRIORITIES.get(value, Priority.NORMAL)
+    if field is None:
+        return Priority.NORMAL
+    return _PRIORITIES.get(read_varint_field(request, field), Priority.NORMAL)

@@ -11,11 +11,14 @@ import grpc.aio
 
 from meshcast.rpc import FirstStatus, MeshError
 
-from .backends import Backend, Backends, best
+from .asking import Asking, Mesh
+from .backends import Backend, best
+from .budget import Budget, budget, unreachable
 from .contracts import MethodContract, MethodKind
-from .forwarding import Context, callers_metadata, fail_as, pass_head, pass_trailers
-from .hop import Hop, ask, first_hop
+from .exchange import TryFailed
+from .forwarding import Context, callers_metadata, fail_as, pass_trailers
 from .relay import Pace, relay_both, relay_down, until
+from .replica import Replica
 from .wire import read_string_field
 
 _OURS = "meshcast.api."
@@ -32,18 +35,19 @@ _ENDLESS = "Watch"  # what a stream's name begins with in our contracts if it go
 class RoutedServices(grpc.GenericRpcHandler):
     """Generic handler of every service in the route table; other services and unknown methods are left to others.
 
-    A unary call that no replica has begun with (connection refused, draining) is tried on the next replica; nothing
-    else is tried twice.
+    A unary call goes through the pipeline of its method. A stream is tried once.
 
     Args:
-        backends: the routes.
+        mesh: the routes with their pipelines.
 
     Attributes:
         ending: to be set when the gateway drains: endless streams then end, and their callers may watch again.
     """
 
-    def __init__(self, backends: Backends) -> None:
+    def __init__(self, mesh: Mesh) -> None:
+        backends = mesh.backends
         self.ending = asyncio.Event()
+        self._mesh = mesh
         self._backends = backends
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         self._revision = backends.contracts.revision
@@ -67,10 +71,10 @@ class RoutedServices(grpc.GenericRpcHandler):
             # Nothing says what the method is. On the wire every kind is a stream both ways, and the backend itself
             # refuses what it does not serve. Not kept: callers choose the name.
             contract = MethodContract(method, MethodKind.BIDI_STREAM, service.startswith(_OURS))
-            return RoutedMethod(self._backends, contract, backends, is_kept=False, ending=self.ending).handler()
+            return RoutedMethod(self._mesh, contract, backends, is_kept=False, ending=self.ending).handler()
         if method not in known:
             return None
-        handler = RoutedMethod(self._backends, known[method], backends, is_kept=True, ending=self.ending).handler()
+        handler = RoutedMethod(self._mesh, known[method], backends, is_kept=True, ending=self.ending).handler()
         self._handlers[method] = handler
         return handler
 
@@ -79,7 +83,7 @@ class RoutedMethod:
     """The relay of one method.
 
     Args:
-        mesh: all routes.
+        mesh: the routes with their pipelines.
         contract: of the method.
         backends: routes that serve it, in the order of the route table.
         is_kept: whether its calls are kept ready on the replicas.
@@ -88,7 +92,7 @@ class RoutedMethod:
 
     def __init__(
         self,
-        mesh: Backends,
+        mesh: Mesh,
         contract: MethodContract,
         backends: tuple[Backend, ...],
         *,
@@ -96,13 +100,17 @@ class RoutedMethod:
         ending: asyncio.Event,
     ) -> None:
         self._settings = mesh.settings
-        self._own_metadata = mesh.own_metadata
+        self._own_metadata = mesh.backends.own_metadata
+        self._receipts = mesh.receipts
         self._path = contract.path
         self._kind = contract.kind
         self._service = contract.path[1:].rpartition("/")[0]
         self._has_receipt = contract.has_receipt
         self._backends = backends
         self._is_kept = is_kept
+        self._askings: dict[Backend, Asking] = {}
+        if contract.kind is MethodKind.UNARY:
+            self._askings = {backend: mesh.asking(contract, backend) for backend in backends}
         self._model_field = _MODEL_FIELDS.get(contract.path, 1)
         self._is_list = len(backends) > 1 and contract.path in _LISTS
         self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS | _LISTS
@@ -126,35 +134,33 @@ class RoutedMethod:
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         """One message each way."""
-        started = time.perf_counter()
         backend = self._backend(request)
-        hop = self._hop(backend, context, backend.settings.deadline_s(self._path))
+        asking = self._askings[backend]
+        metadata = callers_metadata(context, self._own_metadata)
+        exchange = asking.exchange(request, metadata, context.time_remaining())
         try:
-            call, response = await ask(backend, hop, self._service, self._path, request, started)
-        except grpc.aio.AioRpcError as error:
-            await self._fail(error, context, backend, hop)
-        await pass_head(call, context)
-        await pass_trailers(call, context)
-        if self._changes_models:
-            hop.replica.ask_models()
-        if self._has_receipt:
-            elapsed_us = int((time.perf_counter() - started) * 1e6)
-            return response + hop.replica.fragment(hop.attempts, hop.default_ms).encode(elapsed_us)
-        return response
+            answer = await asking.answer(exchange)
+        except TryFailed as failed:
+            await self._fail(failed.error, context, backend, failed.endpoint)
+        if answer.head:
+            await context.send_initial_metadata(answer.head)
+        if answer.trailers:
+            context.set_trailing_metadata(answer.trailers)
+        if self._changes_models and answer.endpoint in backend.replicas:
+            backend.replicas[answer.endpoint].ask_models()
+        return self._receipts.appended(exchange, answer) if self._has_receipt else answer.response
 
     async def unary_of_all(self, request: bytes, context: Context) -> bytes:
         """One message to every route, and their answers as one; one that fails leaves its part out, unless all do."""
-        started = time.perf_counter()
+        metadata = callers_metadata(context, self._own_metadata)
+        remaining_s = context.time_remaining()
 
-        async def asked(backend: Backend) -> bytes | tuple[Hop, grpc.aio.AioRpcError] | MeshError:
+        async def asked(backend: Backend) -> bytes | TryFailed | MeshError:
+            asking = self._askings[backend]
             try:
-                hop = self._hop(backend, context, backend.settings.deadline_s(self._path))
-            except MeshError as error:
+                return (await asking.answer(asking.exchange(request, metadata, remaining_s))).response
+            except (TryFailed, MeshError) as error:
                 return error
-            try:
-                return (await ask(backend, hop, self._service, self._path, request, started))[1]
-            except grpc.aio.AioRpcError as error:
-                return hop, error
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(asked(one), name=f"list:{one.name}") for one in self._backends]
@@ -163,8 +169,8 @@ class RoutedMethod:
         if answers:
             return b"".join(answers)
         for backend, end in zip(self._backends, ends, strict=True):
-            if isinstance(end, tuple):  # a route's own word before ours about one that cannot be reached
-                await self._fail(end[1], context, backend, end[0])
+            if isinstance(end, TryFailed):  # a route's own word before ours about one that cannot be reached
+                await self._fail(end.error, context, backend, end.endpoint)
         raise next(end for end in ends if isinstance(end, MeshError))
 
     async def server_stream(self, request: bytes, context: Context) -> None:
@@ -213,14 +219,15 @@ class RoutedMethod:
             first: what was read of the caller's stream already; None when nothing was.
         """
         pace = Pace(time.perf_counter())
-        hop = self._hop(backend, context, backend.settings.stream_s(self._path))
-        replica, load, code = hop.replica, backend.load, "CANCELLED"
-        fragment = replica.fragment(hop.attempts, hop.default_ms) if self._has_receipt else None
+        replica, allowed = self._first(backend, context)
+        load, code = backend.load, "CANCELLED"
+        metadata = callers_metadata(context, self._own_metadata)
+        fragment = replica.fragment(1, allowed.default_ms) if self._has_receipt else None
         if read is None:
-            call = replica.unary_stream(self._path)(request, timeout=hop.timeout_s, metadata=hop.metadata)
+            call = replica.unary_stream(self._path)(request, timeout=allowed.timeout_s, metadata=metadata)
         else:
             make = replica.stream if self._is_kept else replica.channel.stream_stream
-            call = make(self._path)(timeout=hop.timeout_s, metadata=hop.metadata)
+            call = make(self._path)(timeout=allowed.timeout_s, metadata=metadata)
         status = FirstStatus(call)
         load.in_flight += 1
         replica.in_flight += 1
@@ -233,7 +240,7 @@ class RoutedMethod:
                 )
             if failure is not None:
                 code = failure.code().name
-                await self._fail(failure, context, backend, hop)
+                await self._fail(failure, context, backend, replica.endpoint)
             code = "OK"
             await pass_trailers(call, context)
         finally:
@@ -242,22 +249,29 @@ class RoutedMethod:
             replica.in_flight -= 1
             load.record(code)
 
-    def _hop(self, backend: Backend, context: Context, default_s: float) -> Hop:
-        return first_hop(
-            backend,
-            self._service,
-            settings=self._settings,
-            remaining_s=context.time_remaining(),
-            default_s=default_s,
-            metadata=callers_metadata(context, self._own_metadata),
-        )
+    def _first(self, backend: Backend, context: Context) -> tuple[Replica, Budget]:
+        """The replica that takes a stream, and what it may take of the deadline; counts a stream that is refused."""
+        try:
+            allowed = budget(
+                backend,
+                context.time_remaining(),
+                default_s=backend.settings.stream_s(self._path),
+                margin_s=self._settings.deadline_margin_ms / 1e3,
+            )
+            replica = backend.pick(self._service)
+            if replica is None:
+                raise unreachable(backend, self._service, retry_after_s=self._settings.reconnect_s)
+        except MeshError as refusal:
+            backend.load.record(refusal.code.name)
+            raise
+        return replica, allowed
 
-    async def _fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, hop: Hop) -> NoReturn:
+    async def _fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, endpoint: str) -> NoReturn:
         await fail_as(
             error,
             context,
             backend=backend.name,
-            endpoint=hop.replica.endpoint,
+            endpoint=endpoint,
             service=self._service,
             retry_after_s=self._settings.reconnect_s,
         )

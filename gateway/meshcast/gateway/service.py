@@ -7,18 +7,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-import grpc.aio
+from google.protobuf.message import Message
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.rpc import Deadline, InvalidInput, to_item
 
-from .backends import Backend, Backends
+from .asking import Mesh
+from .backends import Backend
+from .exchange import TryFailed
 from .fanout import Fanout
 from .forwarding import Context, Metadata, callers_metadata, fail_as
 from .mesh_health import MeshHealth
 from .parts import BY_FIELD
+from .receipts import receipt_of
 from .relay import watch_again
 
 _WATCH_INTERVAL_MS = (200, 60_000)  # as WatchMeshRequest documents it
@@ -29,19 +32,17 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     """Answers `meshcast.api.gateway.v1.GatewayService`.
 
     Args:
-        backends: the routes.
+        mesh: the routes with their pipelines.
         draining: set when endless streams must end; wake `backends` after that.
         default_deadline_s: deadline of calls whose caller set none, in seconds.
         health: tells the state of the mesh.
     """
 
-    def __init__(
-        self, backends: Backends, *, draining: asyncio.Event, default_deadline_s: float, health: MeshHealth
-    ) -> None:
-        self._backends = backends
+    def __init__(self, mesh: Mesh, *, draining: asyncio.Event, default_deadline_s: float, health: MeshHealth) -> None:
+        self._backends = mesh.backends
         self._draining = draining
         self._default_deadline_s = default_deadline_s
-        self._fanout = Fanout(backends)
+        self._fanout = Fanout(mesh)
         self._health = health
 
     async def PredictComprehensive(  # type: ignore[override]  # writes, does not yield
@@ -95,20 +96,22 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         if field is None:
             raise InvalidInput(f"a question is required: set one of {', '.join(BY_FIELD)}", field="question")
         kind = BY_FIELD[field]
+        asking = self._fanout.asking(kind)
+        question: Message = getattr(request, field)
         metadata = callers_metadata(context, self._backends.own_metadata)
-        backend, hop = self._fanout.hop(kind, context.time_remaining(), metadata)
+        exchange = asking.exchange(question.SerializeToString(), metadata, context.time_remaining())
         try:
-            answer, receipt = await self._fanout.ask(kind, getattr(request, field), backend, hop)
-        except grpc.aio.AioRpcError as error:
+            answer = await asking.answer(exchange)
+        except TryFailed as failed:
             await fail_as(
-                error,
+                failed.error,
                 context,
-                backend=backend.name,
-                endpoint=hop.replica.endpoint,
+                backend=exchange.backend.name,
+                endpoint=failed.endpoint,
                 service=kind.service,
                 retry_after_s=self._backends.settings.reconnect_s,
             )
-        return kind.routed_answer(answer, receipt)
+        return kind.routed_answer(answer.response, receipt_of(exchange, answer))
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
         """Lists the route table."""

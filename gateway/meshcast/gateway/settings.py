@@ -10,7 +10,13 @@ from meshcast.api.drift.v1 import drift_pb2
 from meshcast.api.forecaster.v1 import forecaster_pb2
 from meshcast.api.predictor.v1 import predictor_pb2
 
+from .admin import AdminSettings
+from .breaker import BreakerSettings
+from .parts import PART_NAMES, Part
+from .retry import RetrySettings
+
 _OIP = "inference.GRPCInferenceService"
+_OIP_METHODS = frozenset({"ModelInfer"})  # of its methods, the one whose policy is worth setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,14 @@ class RouteSettings:
     """Deadline of streams whose caller set none. A million rows take minutes; nothing may stay for ever."""
     stream_deadlines_s: dict[str, float] = field(default_factory=dict)
     """The same for streams that need another, by the names of their methods, as in `WatchDrift`."""
+    retried: tuple[str, ...] = ()
+    """Methods that are asked again where they fail, but never hedged: long work, and writes."""
+    once: tuple[str, ...] = ()
+    """Methods that are asked again only where no replica had begun, whatever their contract says."""
+    cached_s: dict[str, float] = field(default_factory=dict)
+    """Methods whose answers are kept for equal questions, and for how many seconds they count as fresh."""
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What stands in where a method fails, in order: of `version`, `cache` and `baseline`."""
 
     @property
     def health(self) -> str:
@@ -62,12 +76,23 @@ class RouteSettings:
         return max((self.default_deadline_s, *self.default_deadlines_s.values()))
 
 
+# Another version of the same model is an answer of the same kind, which its own gates let serve. What is of another
+# kind, an old answer or one without a model, stands in only where somebody asks for it.
+_VERSION = ("version",)
+FALLBACKS = ("version", "cache", "baseline")
+"""What can stand in for an answer."""
+
 _SHIPPED = {
     "predictor": RouteSettings(
-        services=("meshcast.api.predictor.v1.PredictorService", _OIP), endpoints=("127.0.0.1:8101",)
+        services=("meshcast.api.predictor.v1.PredictorService", _OIP),
+        endpoints=("127.0.0.1:8101",),
+        fallbacks={"PredictEngagement": _VERSION},
     ),
     "forecaster": RouteSettings(
-        services=("meshcast.api.forecaster.v1.ForecasterService", _OIP), endpoints=("127.0.0.1:8102",)
+        services=("meshcast.api.forecaster.v1.ForecasterService", _OIP),
+        endpoints=("127.0.0.1:8102",),
+        retried=("RecordActuals",),
+        fallbacks={"ForecastGrowth": _VERSION},
     ),
     "analyzer": RouteSettings(
         services=("meshcast.api.analyzer.v1.AnalyzerService", _OIP),
@@ -78,6 +103,8 @@ _SHIPPED = {
             **dict.fromkeys(("EmbedTexts", "RerankTexts", "ClassifyTexts"), 10.0),
             **dict.fromkeys(("AnalyzeContentPatterns", "TrainTextHead"), 60.0),
         },
+        retried=("AnalyzeContentPatterns",),
+        fallbacks={"AnalyzeContent": _VERSION, "DetectViralPotential": _VERSION},
     ),
     "drift": RouteSettings(
         services=("meshcast.api.drift.v1.DriftService", _OIP),
@@ -89,6 +116,7 @@ _SHIPPED = {
         },
         # Alarms are months apart, and who watches wants no end before; a caller that is gone is noticed by its pings.
         stream_deadlines_s={"WatchDrift": 30 * 86_400.0},
+        retried=("SetReference", "DetectDataDrift"),
     ),
 }
 
@@ -107,6 +135,8 @@ class GatewaySettings:
     """Time of a call that the gateway keeps for its own hop; a call with no more than this is refused at once."""
     part_deadline_s: float = 3.0
     """Longest time for one part of a composite answer."""
+    part_deadlines_s: dict[str, float] = field(default_factory=dict)
+    """The same for parts that need another, by their names, as in `growth`."""
     questions_max: int = 8
     """Questions of one PredictComprehensiveStream that are under way at a time."""
     models_poll_s: float = 0.5
@@ -115,6 +145,12 @@ class GatewaySettings:
     """Pause before a lost backend is tried again."""
     first_contact_s: float = 2.0
     """Longest wait at start for the backends' first word; the gateway serves without those that are late."""
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    """How failed tries are repeated."""
+    admin: AdminSettings = field(default_factory=AdminSettings)
+    """Channelz, on a port of its own."""
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    """When a replica that fails gets no calls."""
 
     def __post_init__(self) -> None:
         """Completes our own routes and checks all values; raises ValueError naming the field."""
@@ -128,6 +164,15 @@ class GatewaySettings:
         for name in ("deadline_margin_ms", "first_contact_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, is {getattr(self, name)}")
+        for part, seconds in self.part_deadlines_s.items():
+            if part not in PART_NAMES.values():
+                raise ValueError(f"part_deadlines_s.{part}: the parts are {', '.join(PART_NAMES.values())}")
+            if not seconds > 0:
+                raise ValueError(f"part_deadlines_s.{part} must be more than 0, is {seconds}")
+
+    def part_s(self, part: Part) -> float:
+        """Longest time for a part of a composite answer, in seconds."""
+        return self.part_deadlines_s.get(PART_NAMES[part], self.part_deadline_s)
 
 
 def _completed(name: str, route: RouteSettings) -> RouteSettings:
@@ -140,6 +185,8 @@ def _completed(name: str, route: RouteSettings) -> RouteSettings:
         endpoints=route.endpoints or shipped.endpoints,
         default_deadlines_s={**shipped.default_deadlines_s, **route.default_deadlines_s},
         stream_deadlines_s={**shipped.stream_deadlines_s, **route.stream_deadlines_s},
+        retried=route.retried or shipped.retried,
+        fallbacks={**shipped.fallbacks, **route.fallbacks},
     )
 
 
@@ -153,14 +200,28 @@ def _check_route(name: str, route: RouteSettings) -> None:
     for field_name in ("default_deadline_s", "stream_deadline_s"):
         if not getattr(route, field_name) > 0:  # NaN is none
             raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
-    shipped = _SHIPPED.get(name)
-    methods = _methods(route.services) if shipped and route.services == shipped.services else frozenset()
-    for field_name in ("default_deadlines_s", "stream_deadlines_s"):
+    for method, ways in route.fallbacks.items():
+        for way in ways:
+            if way not in FALLBACKS:
+                raise ValueError(f"routes.{name}.fallbacks.{method}: {way!r} is none of {', '.join(FALLBACKS)}")
+    for field_name in ("default_deadlines_s", "stream_deadlines_s", "cached_s"):
         for method, seconds in getattr(route, field_name).items():
             if not seconds > 0:
                 raise ValueError(f"routes.{name}.{field_name}.{method} must be more than 0, is {seconds}")
-            if methods and method not in methods:
-                near = get_close_matches(method, sorted(methods), n=1)
+    for method in {*route.retried} & {*route.once}:
+        raise ValueError(f"routes.{name}: {method} is in retried and in once; name it in one of them")
+    shipped = _SHIPPED.get(name)
+    if shipped is not None and route.services == shipped.services:
+        _check_methods(name, route)
+
+
+def _check_methods(name: str, route: RouteSettings) -> None:
+    """Refuses names that no method of our service has."""
+    methods = sorted(_methods(route.services))
+    for field_name in ("default_deadlines_s", "stream_deadlines_s", "retried", "once", "cached_s", "fallbacks"):
+        for method in getattr(route, field_name):
+            if method not in methods and method not in _OIP_METHODS:
+                near = get_close_matches(method, methods, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"routes.{name}.{field_name}.{method}: the service has no such method{hint}")
 

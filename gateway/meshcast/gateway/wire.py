@@ -6,12 +6,15 @@ Source: https://protobuf.dev/programming-guides/encoding (last-one-wins and merg
 
 from __future__ import annotations
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from collections.abc import Iterable
+
+_VARINT, _BYTES = 0, 2  # of the wire types; 1 and 5 are eight and four bytes
 
 # Receipt.gateway and the `receipt` of every response are both field 15, length-delimited.
 _FIELD_15 = bytes([15 << 3 | _BYTES])
-_ATTEMPTS, _ENDPOINT, _ELAPSED_US = b"\x08", b"\x2a", b"\x30"
-_DEADLINE_MS, _DEADLINE_DEFAULT = b"\x60", b"\x68"
+_ATTEMPTS, _HEDGED, _DEGRADED, _FROM_CACHE = b"\x08", b"\x10\x01", b"\x18\x01", b"\x20\x01"
+_ENDPOINT, _ELAPSED_US, _FALLBACK = b"\x2a", b"\x30", b"\x38"
+_DEADLINE_MS, _DEADLINE_DEFAULT, _NOTES = b"\x60", b"\x68", b"\x72"
 
 
 def varint(value: int) -> bytes:
@@ -36,22 +39,52 @@ class ReceiptFragment:
 
     __slots__ = ("_heads",)
 
-    def __init__(self, *, endpoint: str, attempts: int = 1, default_deadline_ms: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint: str = "",
+        attempts: int = 1,
+        default_deadline_ms: int = 0,
+        deadline_ms: int = 0,
+        hedged: bool = False,
+        from_cache: bool = False,
+        fallback: int = 0,
+        notes: Iterable[str] = (),
+    ) -> None:
         """Prepares the constant bytes.
 
         Args:
-            endpoint: replica that answers, as `host:port`.
+            endpoint: replica that answers, as `host:port`; empty when none was asked.
             attempts: calls made to replicas for the answer.
             default_deadline_ms: the route's deadline in milliseconds where the caller set none; 0 where it set one.
+            deadline_ms: the caller's own in milliseconds, where no replica has written it; 0 leaves what stands there.
+            hedged: whether a second replica was asked before the first had answered.
+            from_cache: whether the answer came from the cache.
+            fallback: what stands in for the answer, as a number of `Fallback`; other than 0 says that it is degraded.
+            notes: remarks, added to those of the service.
         """
         name = endpoint.encode()
-        gateway = _ATTEMPTS + varint(attempts) + _ENDPOINT + varint(len(name)) + name + _ELAPSED_US
-        deadline = b""
+        gateway = b"".join(
+            (
+                _ATTEMPTS + varint(attempts) if attempts else b"",
+                _HEDGED if hedged else b"",
+                _DEGRADED + _FALLBACK + varint(fallback) if fallback else b"",
+                _FROM_CACHE if from_cache else b"",
+                _ENDPOINT + varint(len(name)) + name if name else b"",
+                _ELAPSED_US,
+            )
+        )
+        told = b""
         if default_deadline_ms:
-            deadline = _DEADLINE_MS + varint(default_deadline_ms) + _DEADLINE_DEFAULT + b"\x01"
+            told = _DEADLINE_MS + varint(default_deadline_ms) + _DEADLINE_DEFAULT + b"\x01"
+        elif deadline_ms:
+            told = _DEADLINE_MS + varint(deadline_ms) + _DEADLINE_DEFAULT + b"\x00"
+        for note in notes:
+            text = note.encode()
+            told += _NOTES + varint(len(text)) + text
         heads = []
         for size in range(11):  # a varint has 1 to 10 bytes
-            inner = deadline + _FIELD_15 + varint(len(gateway) + size) + gateway
+            inner = told + _FIELD_15 + varint(len(gateway) + size) + gateway
             heads.append(_FIELD_15 + varint(len(inner) + size) + inner)
         self._heads = tuple(heads)
 
@@ -68,29 +101,90 @@ def read_string_field(message: bytes, number: int) -> str:
         message: the encoded message.
         number: the field's number. The first occurrence counts, as serialisers write it once.
     """
+    try:
+        return read_bytes_field(message, number).decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def read_bytes_field(message: bytes, number: int) -> bytes:
+    """Reads one field of bytes, text or a message of an encoded message; empty when it is absent or malformed.
+
+    Args:
+        message: the encoded message.
+        number: the field's number. The first occurrence counts, as serialisers write it once.
+    """
+    found = _find(message, number, _BYTES)
+    if found is None:
+        return b""
+    _, position = _read_varint(message, found[0])
+    _, position = _read_varint(message, position)
+    return message[position : found[1]]
+
+
+def read_varint_field(message: bytes, number: int) -> int:
+    """Reads one field of an encoded message that is a bool, an enum or an integer of 0 or more; 0 when it is absent or
+    malformed.
+
+    Args:
+        message: the encoded message.
+        number: the field's number. The first occurrence counts, as serialisers write it once.
+    """
+    found = _find(message, number, _VARINT)
+    if found is None:
+        return 0
+    _, position = _read_varint(message, found[0])
+    return _read_varint(message, position)[0]
+
+
+def without_string_field(message: bytes, number: int) -> bytes:
+    """An encoded message without one of its string fields; the message itself when it has none or is malformed.
+
+    Args:
+        message: the encoded message.
+        number: the field's number. The first occurrence is left out, as serialisers write it once.
+    """
+    found = _find(message, number, _BYTES)
+    return message if found is None else message[: found[0]] + message[found[1] :]
+
+
+def with_varint_field(message: bytes, number: int, value: int) -> bytes:
+    """An encoded message in which an integer field has a value of 0 or more: the last one that is written wins.
+
+    Args:
+        message: the encoded message.
+        number: the field's number.
+        value: the new value.
+    """
+    return message + varint(number << 3 | _VARINT) + varint(value)
+
+
+def _find(message: bytes, number: int, kind: int) -> tuple[int, int] | None:
+    """Where the first occurrence of a field begins, with its tag, and ends; None when it is absent or malformed."""
     position, end = 0, len(message)
     try:
         while position < end:
+            begin = position
             tag, position = _read_varint(message, position)
-            kind = tag & 7
-            if kind == _BYTES:
-                size, position = _read_varint(message, position)
-                if position + size > end:
-                    return ""
-                if tag >> 3 == number:
-                    return message[position : position + size].decode()
-                position += size
-            elif kind == _VARINT:
-                _, position = _read_varint(message, position)
-            elif kind == _FIXED64:
-                position += 8
-            elif kind == _FIXED32:
-                position += 4
-            else:
-                return ""
-    except (IndexError, UnicodeDecodeError, ValueError):
-        return ""
-    return ""
+            match tag & 7:
+                case 0:
+                    _, position = _read_varint(message, position)
+                case 1:
+                    position += 8
+                case 2:
+                    size, position = _read_varint(message, position)
+                    position += size
+                case 5:
+                    position += 4
+                case _:
+                    return None
+            if position > end:
+                return None
+            if tag >> 3 == number:
+                return (begin, position) if tag & 7 == kind else None
+    except (IndexError, ValueError):
+        pass
+    return None
 
 
 def _read_varint(message: bytes, position: int) -> tuple[int, int]:
