@@ -3,11 +3,11 @@
 Prints JSON. One drift service and predictors run as processes of their own: without a tap, with the tap's default
 share, and with every row observed. Client, predictors and drift service share the machine. Each round measures all in
 turns, there and back, the order turning from round to round, each after a while of the same load, so that what was
-observed is counted while more is asked. A fourth predictor without a tap, `off_again`, tells how far two equal ones come
-apart. Ratios are medians over rounds of the throughput with a tap by that
-without. The rows are made up, so they are not those of the shipped predictor's reference: an alarm
-stands, and windows are worth reports, which is the dearer case. What a row costs in processor time, the predictor's and
-the drift service's together, is told beside, since it depends less on what else the machine does.
+observed is counted while more is asked. A fourth predictor without a tap, `off_again`, tells how far two equal ones
+come apart. Ratios are medians over rounds of the throughput with a tap by that without. The rows are made up, so they
+are not those of the shipped predictor's reference: an alarm stands, and windows are worth reports, which is the dearer
+case. What a row costs in processor time, the predictor's and the drift service's together, is told beside, since it
+depends less on what else the machine does.
 
     python bench/drift_tap.py
     python bench/drift_tap.py --rounds 1 --seconds 1
