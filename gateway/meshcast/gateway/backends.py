@@ -16,7 +16,7 @@ from meshcast.rpc import Health, ServingStatus
 
 from .breaker import Breaker
 from .contracts import Contracts
-from .endpoints import EndpointSource, StaticEndpoints
+from .endpoints import EndpointSource, source_of
 from .load import RouteLoad
 from .picker import Picker
 from .replica import Replica, State
@@ -145,7 +145,7 @@ class Backends:
     async def __aenter__(self) -> Backends:
         await self._owners.__aenter__()
         for backend in self.by_name.values():
-            source = self._sources.get(backend.name) or StaticEndpoints(backend.settings.endpoints)
+            source = self._sources.get(backend.name) or source_of(backend.settings.endpoints, self.settings.discovery)
             task = self._owners.create_task(self._follow_source(backend, source), name=f"endpoints:{backend.name}")
             self._tasks.append(task)
         self.publish()

@@ -12,6 +12,7 @@ from meshcast.api.predictor.v1 import predictor_pb2
 
 from .admin import AdminSettings
 from .breaker import BreakerSettings
+from .endpoints import DiscoverySettings, check_endpoint
 from .parts import PART_NAMES, Part
 from .retry import RetrySettings
 
@@ -29,7 +30,7 @@ class RouteSettings:
     services: tuple[str, ...] = ()
     """Full names of its gRPC services, as in `meshcast.api.predictor.v1.PredictorService`."""
     endpoints: tuple[str, ...] = ()
-    """Its replicas, each as `host:port`."""
+    """Its replicas: each as `host:port`, or several as `dns:///host:port` or `file:///path`, as `source_of` has them."""
     health_name: str = ""
     """Health name that tells whether a replica takes calls. Empty: the first of `services`."""
     default_deadline_s: float = 5.0
@@ -150,6 +151,7 @@ class GatewaySettings:
     admin: AdminSettings = field(default_factory=AdminSettings)
     """Channelz, on a port of its own."""
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     """When a replica that fails gets no calls."""
 
     def __post_init__(self) -> None:
@@ -194,9 +196,10 @@ def _check_route(name: str, route: RouteSettings) -> None:
     if not route.services:
         raise ValueError(f"routes.{name}.services is empty; name the gRPC services of the route")
     for endpoint in route.endpoints:
-        host, _, port = endpoint.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"routes.{name}.endpoints: {endpoint!r} is not host:port")
+        try:
+            check_endpoint(endpoint)
+        except ValueError as error:
+            raise ValueError(f"routes.{name}.endpoints: {error}") from error
     for field_name in ("default_deadline_s", "stream_deadline_s"):
         if not getattr(route, field_name) > 0:  # NaN is none
             raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
