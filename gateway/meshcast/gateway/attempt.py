@@ -113,9 +113,9 @@ class Try:
     def abandon(self, fair_s: float = math.inf) -> float:
         """Cancels the try, if it has not ended; returns how long it has run, in seconds.
 
-        That says nothing about the replica, but for one thing: a try that had a fair time, and since whose begin nothing
-        at all was heard from the replica, is a failure of it. So a frozen replica, or one behind a dead network, is
-        found out though its tries are all cancelled for the sake of quicker ones.
+        That says nothing about the replica, but for one thing: a try that had a fair time, and since whose begin
+        nothing at all was heard from the replica, is a failure of it. So a frozen replica, or one behind a dead
+        network, is found out though its tries are all cancelled for the sake of quicker ones.
 
         Args:
             fair_s: seconds in which an answer could be expected. Infinite, as when the caller has gone: never.

@@ -69,8 +69,8 @@ class Backend:
         return self._ready.get(service, ())
 
     def pick(self, service: str, avoid: Collection[Replica] = ()) -> Replica | None:
-        """The replica that takes the next call: see `Picker`. Where no breaker admits it, one of the others all the same;
-        None when none can be reached.
+        """The replica that takes the next call, as `Picker` has it; None when none can be reached. Where no breaker
+        admits the call, it is one of the others all the same.
 
         Args:
             service: full name of the gRPC service that is called.

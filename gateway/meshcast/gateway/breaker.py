@@ -79,8 +79,8 @@ class Outcome(enum.Enum):
 class Breaker:
     """The circuit breaker of one replica. Time comes in as an argument, on one monotonic clock in seconds.
 
-    Closed, it counts the outcomes of a sliding window. It opens at a share of failures or at failures in a row, never on
-    fewer tries than the floor. Open, it admits nothing until a pause is over; then it is half open and admits a few
+    Closed, it counts the outcomes of a sliding window. It opens at a share of failures or at failures in a row, never
+    on fewer tries than the floor. Open, it admits nothing until a pause is over; then it is half open and admits a few
     probes at a time: enough successes close it, one failure opens it again, and an ignored one gives its place back.
     A try that began before the last change of state says nothing about the state after it.
 

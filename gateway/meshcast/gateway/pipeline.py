@@ -6,10 +6,14 @@ import random
 from typing import TYPE_CHECKING
 
 from .attempt import attempt
+from .breaker import BreakerGate
+from .cache import Cache
 from .exchange import Stage
 from .fallback import Fallback
-from .policy import MethodPolicy
+from .hedge import Hedge
+from .policy import MethodPolicy, Tries
 from .retry import Retry, RetryBudget
+from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from .asking import Mesh
@@ -30,7 +34,9 @@ class RouteStages:
 
 
 def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
-    """The stages of a method on a route, outermost first: fallback, then retry, then the attempt.
+    """The stages of a method on a route.
+
+    Outermost first: cache, single flight, fallback, breakers, hedge or retry, attempt.
 
     Args:
         policy: of the method.
@@ -39,9 +45,17 @@ def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
     """
     settings = mesh.settings
     route = mesh.stages(backend)
-    stage: Stage = Retry(
-        attempt, policy, settings.retry, route.retries, retry_after_s=settings.reconnect_s, rng=route.rng
-    )
+    stage: Stage
+    after_s = settings.reconnect_s
+    if policy.tries is Tries.HEDGED:
+        stage = Hedge(policy, settings.hedge, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
+    else:
+        stage = Retry(attempt, policy, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
+    stage = BreakerGate(stage, backend, policy.service)
     if policy.fallbacks:
-        stage = Fallback(stage, policy, backend, baselines=mesh.baselines)
+        stage = Fallback(stage, policy, backend, baselines=mesh.baselines, stale=mesh.cache.stale)
+    if policy.cache_ttl_s > 0:  # who may get an old answer may get that of an equal call
+        stage = SingleFlight(stage)
+    if policy.cache_ttl_s > 0 or "cache" in policy.fallbacks:
+        stage = Cache(stage, mesh.cache)
     return stage

@@ -167,7 +167,7 @@ class Retry:
                     raise failure
                 if not self._budget.take():
                     raise failure
-                await self._pause(exchange, begun)
+                await pause(exchange, self._settings, begun, self._rng)
             elif has_begun and not self._budget.take():
                 raise failure
             if has_begun:
@@ -178,10 +178,18 @@ class Retry:
             except TryFailed as later:
                 failure = later
 
-    async def _pause(self, exchange: Exchange, begun: int) -> None:
-        settings = self._settings
-        pause_s = self._rng.random() * min(settings.backoff_max_s, settings.backoff_s * 2 ** (begun - 1))
-        await asyncio.sleep(max(0.0, min(pause_s, exchange.remaining_s())))
+
+async def pause(exchange: Exchange, settings: RetrySettings, failed: int, rng: random.Random) -> None:
+    """Waits before a replica that has failed a call is asked again; never longer than the call has.
+
+    Args:
+        exchange: the call.
+        settings: of the retries.
+        failed: tries of it that have failed, 1 or more.
+        rng: draws the pause.
+    """
+    pause_s = rng.random() * min(settings.backoff_max_s, settings.backoff_s * 2 ** (failed - 1))
+    await asyncio.sleep(max(0.0, min(pause_s, exchange.remaining_s())))
 
 
 def _has_retry_time(error: grpc.aio.AioRpcError) -> bool:

@@ -13,8 +13,11 @@ from meshcast.api.predictor.v1 import predictor_pb2
 from .admin import AdminSettings
 from .breaker import BreakerSettings
 from .endpoints import DiscoverySettings, check_endpoint
+from .cache import CacheSettings
+from .hedge import HedgeSettings
 from .parts import PART_NAMES, Part
 from .retry import RetrySettings
+from .window import StreamSettings
 
 _OIP = "inference.GRPCInferenceService"
 _OIP_METHODS = frozenset({"ModelInfer"})  # of its methods, the one whose policy is worth setting
@@ -150,9 +153,15 @@ class GatewaySettings:
     """How failed tries are repeated."""
     admin: AdminSettings = field(default_factory=AdminSettings)
     """Channelz, on a port of its own."""
+    hedge: HedgeSettings = field(default_factory=HedgeSettings)
+    """When a second replica is asked beside a slow one."""
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    """How many answers are kept of the methods that a route's `cached_s` names."""
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     """When a replica that fails gets no calls."""
+    streams: StreamSettings = field(default_factory=StreamSettings)
+    """How streams of numbered chunks are spread over replicas."""
 
     def __post_init__(self) -> None:
         """Completes our own routes and checks all values; raises ValueError naming the field."""
