@@ -8,6 +8,7 @@ from meshcast.rpc import MeshError
 
 from .backends import Backend, Backends
 from .budget import Fastest, budget
+from .cache import ResponseCache
 from .contracts import MethodContract
 from .exchange import Answer, Exchange, TryFailed
 from .fallback import Baselines
@@ -107,6 +108,7 @@ class Mesh:
         backends: the routes.
         settings: of the gateway.
         baselines: that are installed.
+        cache: answers that were given before.
         receipts: makes the gateway's part of answers.
     """
 
@@ -114,6 +116,7 @@ class Mesh:
         self.backends = backends
         self.settings = backends.settings
         self.baselines = Baselines()
+        self.cache = ResponseCache(backends.settings.cache)
         self.receipts = Receipts()
         self._stages: dict[str, RouteStages] = {}
         self._askings: dict[tuple[str, str], Asking] = {}

@@ -20,6 +20,7 @@ from meshcast.rpc import Descriptions, FirstStatus, send
 _RECEIPT = "meshcast.api.type.v1.Receipt"
 _RECEIPT_FIELD = 15
 _PRIORITY = "meshcast.api.type.v1.Priority"
+_STATUS = "meshcast.api.type.v1.Status"
 _OIP = "/inference.GRPCInferenceService/"
 _REFLECTION_METHODS = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -80,6 +81,7 @@ class MethodContract:
         priority_field: number of the request's field of type `meshcast.api.type.v1.Priority`; None where it has none.
         sequence_fields: numbers of the integer `sequence` in request and response of a method that streams both ways;
             None where one of them has none.
+        status_field: number of the response's `status` of type `meshcast.api.type.v1.Status`; None where it has none.
     """
 
     path: str
@@ -90,6 +92,7 @@ class MethodContract:
     version_field: int | None = None
     priority_field: int | None = None
     sequence_fields: tuple[int, int] | None = None
+    status_field: int | None = None
 
 
 class Contracts:
@@ -199,11 +202,12 @@ async def _read_files(
 
 
 def _methods_of(service: ServiceDescriptor) -> dict[str, MethodContract]:
-    contracts = (_contract_of(service, method) for method in service.methods)
+    contracts = (contract_of(service, method) for method in service.methods)
     return {contract.path: contract for contract in contracts}
 
 
-def _contract_of(service: ServiceDescriptor, method: MethodDescriptor) -> MethodContract:
+def contract_of(service: ServiceDescriptor, method: MethodDescriptor) -> MethodContract:
+    """What the gateway must know of a method, from its descriptor."""
     kind = {
         (False, False): MethodKind.UNARY,
         (True, False): MethodKind.CLIENT_STREAM,
@@ -229,6 +233,14 @@ def _contract_of(service: ServiceDescriptor, method: MethodDescriptor) -> Method
         sequence_fields=(sequences[0], sequences[1])
         if kind is MethodKind.BIDI_STREAM and sequences[0] is not None and sequences[1] is not None
         else None,
+        status_field=next(
+            (
+                f.number
+                for f in response.fields
+                if f.name == "status" and f.message_type is not None and f.message_type.full_name == _STATUS
+            ),
+            None,
+        ),
     )
 
 

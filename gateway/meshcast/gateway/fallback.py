@@ -87,7 +87,7 @@ class Fallback:
         policy: of the method.
         backend: the route.
         baselines: that are installed.
-        stale: gives what the cache kept, however old; None where nothing is kept.
+        stale: gives what the cache kept, labelled where it is fresh no more; None where nothing is kept.
     """
 
     def __init__(
@@ -127,8 +127,9 @@ class Fallback:
         for name, way in self._ways:
             answer = await way(exchange, error)
             if answer is not None:
-                self._backend.load.counts.fallbacks[name] += 1
-                log.debug("degraded answer", method=self._policy.path, fallback=name, why=error.message)
+                if answer.fallback:
+                    self._backend.load.counts.fallbacks[name] += 1
+                    log.debug("degraded answer", method=self._policy.path, fallback=name, why=error.message)
                 return answer
         raise failure
 
@@ -153,10 +154,9 @@ class Fallback:
 
     async def _cached(self, exchange: Exchange, error: MeshError) -> Answer | None:
         answer = self._stale(exchange) if self._stale is not None else None
-        if answer is None:
-            return None
-        note = f"an earlier answer to the same question: {_why(error)}"
-        return replace(answer, fallback=Kind.FALLBACK_CACHE, from_cache=True, notes=(*answer.notes, note))
+        if answer is None or not answer.fallback:
+            return answer  # what is still fresh is no lesser answer
+        return replace(answer, notes=(*answer.notes, _why(error)))
 
     async def _baseline(self, exchange: Exchange, error: MeshError) -> Answer | None:
         if _pins_version(exchange):
