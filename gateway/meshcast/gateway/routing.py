@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc.aio
 
-from meshcast.rpc import FirstStatus, MeshError
+from meshcast.rpc import MeshError
 
 from .asking import Asking, Mesh
 from .backends import Backend, best
-from .budget import Budget, budget, unreachable
 from .contracts import MethodContract, MethodKind
 from .exchange import TryFailed
-from .forwarding import Context, callers_metadata, fail_as, pass_trailers
-from .relay import Pace, relay_both, relay_down, until
-from .replica import Replica
+from .forwarding import Context, callers_metadata, fail_as
+from .routed_stream import RoutedStream
 from .wire import read_string_field
 
 _OURS = "meshcast.api."
@@ -29,13 +25,12 @@ _MODEL_FIELDS = {f"/{_OIP}/RepositoryModelLoad": 2, f"/{_OIP}/RepositoryModelUnl
 _MODELLESS = frozenset(f"/{_OIP}/{name}" for name in ("ServerLive", "ServerReady", "ServerMetadata"))
 # Their answers are lists, so that those of all routes can be put end to end: protobuf adds repeated fields up on parse.
 _LISTS = frozenset((f"/{_OIP}/RepositoryIndex",))
-_ENDLESS = "Watch"  # what a stream's name begins with in our contracts if it goes on until somebody ends it
 
 
 class RoutedServices(grpc.GenericRpcHandler):
     """Generic handler of every service in the route table; other services and unknown methods are left to others.
 
-    A unary call goes through the pipeline of its method. A stream is tried once.
+    A unary call goes through the pipeline of its method; for streams see `RoutedStream`.
 
     Args:
         mesh: the routes with their pipelines.
@@ -115,8 +110,9 @@ class RoutedMethod:
         self._is_list = len(backends) > 1 and contract.path in _LISTS
         self._names_model = len(backends) > 1 and self._service == _OIP and contract.path not in _MODELLESS | _LISTS
         self._changes_models = contract.path in _MODEL_FIELDS
-        is_endless = self._service.startswith(_OURS) and contract.path.rpartition("/")[2].startswith(_ENDLESS)
-        self._ending = ending if is_endless else None
+        self._streams = RoutedStream(
+            mesh.backends, contract, self._backend, is_kept=is_kept, needs_first=self._names_model, ending=ending
+        )
 
     def handler(self) -> grpc.RpcMethodHandler[bytes, bytes]:
         """grpc's handler over encoded messages."""
@@ -125,12 +121,8 @@ class RoutedMethod:
                 return grpc.unary_unary_rpc_method_handler(self.unary_of_all)
             case MethodKind.UNARY:
                 return grpc.unary_unary_rpc_method_handler(self.unary)
-            case MethodKind.SERVER_STREAM:
-                return grpc.unary_stream_rpc_method_handler(self.server_stream)
-            case MethodKind.CLIENT_STREAM:
-                return grpc.stream_unary_rpc_method_handler(self.client_stream)
-            case MethodKind.BIDI_STREAM:
-                return grpc.stream_stream_rpc_method_handler(self.bidi_stream)
+            case _:
+                return self._streams.handler()
 
     async def unary(self, request: bytes, context: Context) -> bytes:
         """One message each way."""
@@ -172,99 +164,6 @@ class RoutedMethod:
             if isinstance(end, TryFailed):  # a route's own word before ours about one that cannot be reached
                 await self._fail(end.error, context, backend, end.endpoint)
         raise next(end for end in ends if isinstance(end, MeshError))
-
-    async def server_stream(self, request: bytes, context: Context) -> None:
-        """One message up, many down."""
-        relay = self._stream(context, self._backend(request), context.write, request=request)
-        await (relay if self._ending is None else until(self._ending, relay))
-
-    async def client_stream(self, requests: Any, context: Context) -> bytes:
-        """Many messages up, one down."""
-        answers: list[bytes] = []
-
-        async def keep(message: bytes) -> None:
-            answers.append(message)
-
-        await self._stream(context, self._backend(b""), keep, read=lambda: anext(requests, grpc.aio.EOF))
-        if len(answers) != 1:
-            raise ValueError(f"{self._path} answered {len(answers)} messages in place of one")
-        return answers[0]
-
-    async def bidi_stream(self, _requests: Any, context: Context) -> None:
-        """Many messages both ways; also serves methods of unknown kind."""
-        first: Any = None
-        if self._names_model:
-            first = await context.read()
-        backend = self._backend(first or b"")
-        await self._stream(context, backend, context.write, read=context.read, first=first)
-
-    async def _stream(
-        self,
-        context: Context,
-        backend: Backend,
-        write: Callable[[bytes], Awaitable[None]],
-        *,
-        read: Callable[[], Awaitable[Any]] | None = None,
-        request: bytes | None = None,
-        first: Any = None,
-    ) -> None:
-        """Relays a call that streams.
-
-        Args:
-            context: of the caller's call.
-            backend: that answers.
-            write: takes the backend's messages.
-            read: gives the caller's messages, then EOF; None where there is only one.
-            request: the only message up; None where the caller streams.
-            first: what was read of the caller's stream already; None when nothing was.
-        """
-        pace = Pace(time.perf_counter())
-        replica, allowed = self._first(backend, context)
-        load, code = backend.load, "CANCELLED"
-        metadata = callers_metadata(context, self._own_metadata)
-        fragment = replica.fragment(1, allowed.default_ms) if self._has_receipt else None
-        if read is None:
-            call = replica.unary_stream(self._path)(request, timeout=allowed.timeout_s, metadata=metadata)
-        else:
-            make = replica.stream if self._is_kept else replica.channel.stream_stream
-            call = make(self._path)(timeout=allowed.timeout_s, metadata=metadata)
-        status = FirstStatus(call)
-        load.in_flight += 1
-        replica.in_flight += 1
-        try:
-            if read is None:
-                failure = await relay_down(call, context, write, status=status, fragment=fragment, pace=pace)
-            else:
-                failure = await relay_both(
-                    call, context, read, write, status=status, fragment=fragment, pace=pace, first=first
-                )
-            if failure is not None:
-                code = failure.code().name
-                await self._fail(failure, context, backend, replica.endpoint)
-            code = "OK"
-            await pass_trailers(call, context)
-        finally:
-            call.cancel()  # an abandoned call would never be collected
-            load.in_flight -= 1
-            replica.in_flight -= 1
-            load.record(code)
-
-    def _first(self, backend: Backend, context: Context) -> tuple[Replica, Budget]:
-        """The replica that takes a stream, and what it may take of the deadline; counts a stream that is refused."""
-        try:
-            allowed = budget(
-                backend,
-                context.time_remaining(),
-                default_s=backend.settings.stream_s(self._path),
-                margin_s=self._settings.deadline_margin_ms / 1e3,
-            )
-            replica = backend.pick(self._service)
-            if replica is None:
-                raise unreachable(backend, self._service, retry_after_s=self._settings.reconnect_s)
-        except MeshError as refusal:
-            backend.load.record(refusal.code.name)
-            raise
-        return replica, allowed
 
     async def _fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, endpoint: str) -> NoReturn:
         await fail_as(
