@@ -11,7 +11,8 @@ from .replica import Replica
 
 REPORT_FRESH_S = 5.0  # a replica's own word about its load is older than that only where it gets no calls
 LATENCY_FRESH_S = 1.0  # after it a slow replica is tried like any other: else it could never show that it is well again
-_RATIO_MIN = 1.5  # latencies of equal replicas differ by chance; only more than this counts
+# Latencies of equal replicas differ by chance, most where they are short; only more than this counts.
+_RATIO_MIN, _DIFFERENCE_S_MIN = 1.5, 0.005
 _BATCH_ROWS = 32.0  # rows that a service runs at a time: as many waiting rows are as much as a call under way
 
 
@@ -25,10 +26,11 @@ class Picker:
         rng: draws; None for one of its own. The same draws give the same picks.
     """
 
-    __slots__ = ("_random",)
+    __slots__ = ("_picks", "_random")
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self._random = (rng or random.Random()).random
+        self._picks = 0
 
     def admitted(
         self, ready: Sequence[Replica], avoid: Collection[Replica] = (), now: float | None = None
@@ -49,7 +51,7 @@ class Picker:
             if count:
                 one, other = self._two(ready)
                 if one.breaker.state is closed and other.breaker.state is closed:
-                    return lighter(one, other, now)
+                    return self._noted(lighter(one, other, now))
         return self._among([each for each in ready if each not in avoid and each.breaker.admits(now)], now)
 
     def any(
@@ -62,7 +64,12 @@ class Picker:
     def _among(self, replicas: Sequence[Replica], now: float) -> Replica | None:
         if len(replicas) < 2:
             return replicas[0] if replicas else None
-        return lighter(*self._two(replicas), now)
+        return self._noted(lighter(*self._two(replicas), now))
+
+    def _noted(self, picked: Replica) -> Replica:
+        self._picks += 1
+        picked.picked = self._picks
+        return picked
 
     def _two(self, replicas: Sequence[Replica]) -> tuple[Replica, Replica]:
         count = len(replicas)
@@ -72,7 +79,7 @@ class Picker:
 
 
 def lighter(one: Replica, other: Replica, now: float) -> Replica:
-    """The one of two replicas that will likely answer first; `one` where nothing tells them apart.
+    """The one of two replicas that will likely answer first; of equals, the one whose turn it is.
 
     Compared are the calls under way on them from here, times what both have said of their load lately, times their
     recent latencies. What is known of one only, or is not fresh, says nothing.
@@ -95,8 +102,10 @@ def lighter(one: Replica, other: Replica, now: float) -> Replica:
             )
     oldest = now - LATENCY_FRESH_S
     if one.latency_at >= oldest and other.latency_at >= oldest:
-        latency_s, others_s = one.latency_s, other.latency_s
-        if latency_s > _RATIO_MIN * others_s or others_s > _RATIO_MIN * latency_s:
-            weight *= latency_s
-            others *= others_s
-    return one if weight <= others else other
+        low_s, high_s = sorted((one.latency_s, other.latency_s))
+        if high_s > _RATIO_MIN * low_s and high_s > low_s + _DIFFERENCE_S_MIN:
+            weight *= one.latency_s
+            others *= other.latency_s
+    if weight == others:
+        return one if one.picked <= other.picked else other
+    return one if weight < others else other

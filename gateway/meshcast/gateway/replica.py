@@ -51,6 +51,7 @@ class Replica:
         heard_at: when anything was heard from it last, on the same clock.
         report: what it said of its load last; None when it never did.
         reported_at: when it did, on the same clock.
+        picked: number of the route's pick that chose it last; 0 before any.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Replica:
         "latency_s",
         "models",
         "models_asked",
+        "picked",
         "problem",
         "report",
         "reported_at",
@@ -95,6 +97,7 @@ class Replica:
         self.heard_at = -math.inf
         self.report: LoadReport | None = None
         self.reported_at = -math.inf
+        self.picked = 0
         self._unary: dict[str, Callable[..., Any]] = {}
         self._unary_stream: dict[str, Callable[..., Any]] = {}
         self._stream: dict[str, Callable[..., Any]] = {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,9 +83,11 @@ def test_calls_under_way_stay_level_among_equal_replicas(count: int, seed: int) 
 
 
 def test_the_same_draws_give_the_same_picks() -> None:
-    replicas = [replica(f"r{index}:1") for index in range(4)]
-    one, other = Picker(random.Random(3)), Picker(random.Random(3))
-    assert [one.any(replicas, now=0.0) for _ in range(20)] == [other.any(replicas, now=0.0) for _ in range(20)]
+    def picks() -> list[str]:
+        picker, replicas = Picker(random.Random(3)), [replica(f"r{index}:1") for index in range(4)]
+        return [picked.endpoint for _ in range(20) if (picked := picker.any(replicas, now=0.0))]
+
+    assert picks() == picks()
 
 
 def test_a_replica_that_has_just_refused_is_avoided() -> None:
@@ -145,6 +149,7 @@ def test_a_replica_that_says_it_is_busy_or_has_a_queue_is_passed_over() -> None:
 def test_what_was_said_long_ago_or_by_one_only_does_not_count() -> None:
     idle, busy, silent = said("a:1", 0.1), said("b:1", 0.9), replica("c:1")
     assert lighter(busy, idle, REPORT_FRESH_S + 0.1) is busy
+    assert lighter(idle, busy, REPORT_FRESH_S + 0.1) is idle
     assert lighter(busy, silent, 1.0) is busy
 
 
@@ -156,11 +161,18 @@ def test_a_slow_replica_is_passed_over_while_its_latency_is_fresh() -> None:
     assert lighter(slow, quick, 10.1 + LATENCY_FRESH_S) is slow  # else it could never show that it is well again
 
 
-def test_a_few_percent_of_latency_are_chance() -> None:
+@pytest.mark.parametrize(("slower_s", "quicker_s"), [(0.120, 0.100), (0.003, 0.001)])
+def test_small_differences_of_latency_are_chance(slower_s: float, quicker_s: float) -> None:
     one, other = replica("a:1"), replica("b:1")
-    one.answered(0.012, 10.0)
-    other.answered(0.010, 10.0)
+    one.answered(slower_s, 10.0)
+    other.answered(quicker_s, 10.0)
     assert lighter(one, other, 10.0) is one
+
+
+def test_two_idle_replicas_take_turns() -> None:
+    picker = backend(replica("a:1"), replica("b:1"))
+    picks = [picker.pick(SERVICE) for _ in range(10)]
+    assert all(one is not other for one, other in pairwise(picks))
 
 
 def test_a_replica_whose_breaker_is_open_is_not_picked_while_there_is_another() -> None:
