@@ -1,10 +1,12 @@
 """What the gateway adds: a unary call's p50 and a stream's rows per second, direct and through it, in one run.
 
 Prints JSON. Without targets it starts a stand-in for the predictor (same contract and message sizes; `--compute-ms`
-burns one core for that long a chunk, as a model run does) and a gateway, each a process of its own. Rounds alternate
-between the two ways, and medians of the rounds are compared, so that both see the same machine.
+burns one core for that long a chunk, as a model run does), a gateway and a bare relay (`bare_relay.py`), each a process
+of its own. Blocks of calls alternate between the ways, and medians are compared, so that all see the same machine. Then
+it asks a composite question of four scripted backends that take 20 ms each.
 
     python bench/gateway_overhead.py
+    python bench/gateway_overhead.py --short
     python bench/gateway_overhead.py --direct 127.0.0.1:8101 --gateway 127.0.0.1:8001 --request a.bin --chunk b.bin
 """
 
@@ -21,9 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,22 @@ import grpc
 import numpy as np
 from processes import machine
 
+from meshcast.api.gateway.v1 import gateway_pb2 as composite
+from meshcast.api.gateway.v1 import gateway_pb2_grpc as composite_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.gateway import GatewaySettings
 from meshcast.rpc import ChannelSettings, RpcSettings, Server, ServingStatus, channel, run
 
 _SERVICE = "meshcast.api.predictor.v1.PredictorService"
 _UNARY = f"/{_SERVICE}/PredictEngagement"
 _STREAM = f"/{_SERVICE}/PredictEngagementStream"
+_PARTS = {
+    "predictor": _UNARY,
+    "forecaster": "/meshcast.api.forecaster.v1.ForecasterService/ForecastGrowth",
+    "analyzer": "/meshcast.api.analyzer.v1.AnalyzerService/AnalyzeContent",
+    "drift": "/meshcast.api.drift.v1.DriftService/DetectDataDrift",
+}
+_BLOCK = 20  # calls one way before the next way has its turn: what disturbs the machine lasts longer
 _POSTS_BEFORE = 100  # settled posts that a chunk carries beside its rows
 
 
@@ -146,30 +158,57 @@ def _process(arguments: list[str], port_of: Callable[[str], int | None]) -> Iter
         child.communicate(timeout=20)
 
 
-def _stand_in_port(line: str) -> int | None:
+def _plain_port(line: str) -> int | None:
     return int(line.split()[1]) if line.startswith("port ") else None
 
 
-def _gateway_port(line: str) -> int | None:
+def _json_port(line: str) -> int | None:
+    """The port of a gateway's log line or of a scripted backend's first line."""
     try:
         record = json.loads(line)
     except ValueError:
         return None
-    return int(record["port"]) if record.get("event") == "ready" else None
+    return int(record["port"]) if record.get("event", "ready") == "ready" else None
 
 
 @contextmanager
-def _stand_ins(compute_ms: float) -> Iterator[tuple[str, str]]:
-    """Addresses of a stand-in predictor and of a gateway before it."""
-    here = str(Path(__file__).resolve())
-    with _process([here, "--serve-stand-in", "--compute-ms", str(compute_ms)], _stand_in_port) as backend:
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "meshcast.toml"
-            config.write_text(
-                f'[logs]\nformat = "json"\n[gateway.routes.predictor]\nendpoints = ["127.0.0.1:{backend}"]\n', "utf-8"
+def _gateway(routes: Mapping[str, int]) -> Iterator[str]:
+    """Address of a gateway before backends at these ports, by the names of their routes."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "meshcast.toml"
+        tables = [f'[gateway.routes.{name}]\nendpoints = ["127.0.0.1:{port}"]\n' for name, port in routes.items()]
+        off = "[gateway.http]\nport = -1\n" if hasattr(GatewaySettings(), "http") else ""
+        config.write_text("".join(['[logs]\nformat = "json"\n', off, *tables]), "utf-8")
+        with _process(["-m", "meshcast.gateway", "--config", str(config), "--port", "0"], _json_port) as port:
+            yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def _stand_ins(compute_ms: float) -> Iterator[dict[str, str]]:
+    """Addresses of a stand-in predictor, and of a bare relay and a gateway before it."""
+    here = Path(__file__).resolve()
+    with _process([str(here), "--serve-stand-in", "--compute-ms", str(compute_ms)], _plain_port) as backend:
+        direct = f"127.0.0.1:{backend}"
+        with (
+            _process([str(here.with_name("bare_relay.py")), direct], _plain_port) as relay,
+            _gateway({"predictor": backend}) as gateway,
+        ):
+            yield {"direct": direct, "relay": f"127.0.0.1:{relay}", "gateway": gateway}
+
+
+@contextmanager
+def _scripted(latency_ms: float) -> Iterator[dict[str, str]]:
+    """Addresses of a scripted backend for each of our services, by name, and of a gateway before them."""
+    script = str(Path(__file__).resolve().parents[1] / "tests" / "faults" / "scripted_backend.py")
+    with ExitStack() as stack:
+        ports = {
+            name: stack.enter_context(
+                _process([script, "--service", name, "--latency-ms", str(latency_ms), "--drain-s", "1"], _json_port)
             )
-            with _process(["-m", "meshcast.gateway", "--config", str(config), "--port", "0"], _gateway_port) as port:
-                yield f"127.0.0.1:{backend}", f"127.0.0.1:{port}"
+            for name in _PARTS
+        }
+        gateway = stack.enter_context(_gateway(ports))
+        yield {**{name: f"127.0.0.1:{port}" for name, port in ports.items()}, "gateway": gateway}
 
 
 def _request() -> bytes:
@@ -201,14 +240,17 @@ def _fill(columns: pb.PostColumns, posts: int) -> None:
         setattr(columns, name, np.ones(posts, "<f4").tobytes())
 
 
-async def _unary_ms(to: grpc.aio.Channel, request: bytes, calls: int) -> float:
-    ask: Any = to.unary_unary(_UNARY)
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        await ask(request, timeout=10)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e3
+async def _unary_ms(ways: Mapping[str, grpc.aio.Channel], request: bytes, calls: int) -> dict[str, list[float]]:
+    """Milliseconds of single calls one after the other; blocks of them alternate between the ways."""
+    asks: dict[str, Any] = {way: to.unary_unary(_UNARY) for way, to in ways.items()}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(max(1, calls // _BLOCK)):
+        for way, ask in asks.items():
+            for _ in range(_BLOCK):
+                began = time.perf_counter()
+                await ask(request, timeout=10)
+                times[way].append((time.perf_counter() - began) * 1e3)
+    return times
 
 
 async def _stream_chunks_per_s(to: grpc.aio.Channel, chunk: bytes, chunks: int, window: int) -> float:
@@ -234,32 +276,73 @@ async def _stream_chunks_per_s(to: grpc.aio.Channel, chunk: bytes, chunks: int, 
     return chunks / elapsed
 
 
-async def _measure(options: argparse.Namespace, direct: str, gateway: str) -> dict[str, Any]:
+async def _measure(options: argparse.Namespace, addresses: Mapping[str, str]) -> dict[str, Any]:
     request = options.request.read_bytes() if options.request else _request()
     chunk = options.chunk.read_bytes() if options.chunk else _chunk(options.rows)
-    plain = ChannelSettings(plain=True)
-    unary: dict[str, list[float]] = {"direct": [], "gateway": []}
-    stream: dict[str, list[float]] = {"direct": [], "gateway": []}
-    async with channel(direct, settings=plain) as one, channel(gateway, settings=plain) as other:
-        ways = {"direct": one, "gateway": other}
-        for to in ways.values():  # connections and caches
-            await _unary_ms(to, request, 200)
+    stream: dict[str, list[float]] = {way: [] for way in addresses}
+    unary: dict[str, list[float]] = {way: [] for way in addresses}
+    async with AsyncExitStack() as stack:
+        ways = {
+            way: await stack.enter_async_context(channel(address, settings=ChannelSettings(plain=True)))
+            for way, address in addresses.items()
+        }
+        await _unary_ms(ways, request, 200)  # connections and caches
+        for to in ways.values():
             await _stream_chunks_per_s(to, chunk, 20, options.window)
         for _ in range(options.rounds):
-            for way, to in ways.items():
-                unary[way].append(await _unary_ms(to, request, options.calls))
+            for way, times in (await _unary_ms(ways, request, options.calls)).items():
+                unary[way] += times
             for way, to in ways.items():
                 stream[way].append(await _stream_chunks_per_s(to, chunk, options.chunks, options.window))
     unary_ms = {way: statistics.median(times) for way, times in unary.items()}
     rows_per_s = {way: statistics.median(rates) * options.rows for way, rates in stream.items()}
-    return {
+    added_ms = {way: unary_ms[way] - unary_ms["direct"] for way in unary_ms if way != "direct"}
+    report: dict[str, Any] = {
         "unary_p50_ms": {way: round(value, 3) for way, value in unary_ms.items()},
-        "unary_added_p50_ms": round(unary_ms["gateway"] - unary_ms["direct"], 3),
+        "unary_added_p50_ms": {way: round(value, 3) for way, value in added_ms.items()},
         "stream_rows_per_s": {way: round(value) for way, value in rows_per_s.items()},
         "stream_ratio": round(
             statistics.median(g / d for g, d in zip(stream["gateway"], stream["direct"], strict=True)), 3
         ),
         "chunk": {"rows": options.rows, "bytes": len(chunk), "window": options.window},
+    }
+    if "relay" in added_ms:
+        report["unary_added_of_relay"] = round(added_ms["gateway"] / added_ms["relay"], 3)
+    return report
+
+
+async def _measure_fan_out(options: argparse.Namespace, addresses: Mapping[str, str]) -> dict[str, Any]:
+    """A composite question to all parts, beside each part asked directly; in turns, one call at a time."""
+    question = composite.PredictComprehensiveRequest()
+    for field in ("engagement", "growth", "content", "drift"):
+        getattr(question, field).SetInParent()
+    times: dict[str, list[float]] = {name: [] for name in addresses}
+    async with AsyncExitStack() as stack:
+        channels = {
+            name: await stack.enter_async_context(channel(address, settings=ChannelSettings(plain=True)))
+            for name, address in addresses.items()
+        }
+        asks: dict[str, Any] = {name: channels[name].unary_unary(method) for name, method in _PARTS.items()}
+        mesh: Any = composite_grpc.GatewayServiceStub(channels["gateway"])
+        for count in range(options.fan_outs + 20):
+            for name in addresses:
+                began = time.perf_counter()
+                if name == "gateway":
+                    answers = [answer async for answer in mesh.PredictComprehensive(question, timeout=5)]
+                    if len(answers[-1].summary.answered) != len(_PARTS):
+                        raise SystemExit(f"parts failed: {answers}")
+                else:
+                    await asks[name](b"", timeout=5)
+                if count >= 20:
+                    times[name].append((time.perf_counter() - began) * 1e3)
+    p50_ms = {name: statistics.median(taken) for name, taken in times.items()}
+    slowest_ms = max(value for name, value in p50_ms.items() if name != "gateway")
+    return {
+        "parts": len(_PARTS),
+        "latency_ms": options.latency_ms,
+        "slowest_direct_p50_ms": round(slowest_ms, 3),
+        "p50_ms": round(p50_ms["gateway"], 3),
+        "bound_ms": round(1.1 * slowest_ms + 2.0, 3),
     }
 
 
@@ -276,8 +359,14 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=150, help="chunks a round")
     parser.add_argument("--window", type=int, default=4, help="chunks under way at a time")
     parser.add_argument("--compute-ms", type=float, nargs="*", default=[0.0, 5.0], help="stand-in's compute per chunk")
+    parser.add_argument("--fan-outs", type=int, default=300, help="composite questions; 0 for none")
+    parser.add_argument("--latency-ms", type=float, default=20.0, help="what each part of them takes")
+    parser.add_argument("--short", action="store_true", help="a tenth of the calls, for a first look or a CI job")
     parser.add_argument("--serve-stand-in", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.short:
+        options.rounds, options.calls, options.chunks, options.fan_outs = 3, 200, 60, 60
+        options.compute_ms = options.compute_ms[:1]
     if options.serve_stand_in:
         run(_serve_stand_in(options.compute_ms[0]))
         return
@@ -287,11 +376,14 @@ def main() -> None:
         "grpcio": grpc.__version__,
     }
     if options.direct and options.gateway:
-        report["predictor"] = run(_measure(options, options.direct, options.gateway))
+        report["predictor"] = run(_measure(options, {"direct": options.direct, "gateway": options.gateway}))
     else:
         for compute_ms in options.compute_ms:
-            with _stand_ins(compute_ms) as (direct, gateway):
-                report[f"stand_in_{compute_ms:g}_ms"] = run(_measure(options, direct, gateway))
+            with _stand_ins(compute_ms) as addresses:
+                report[f"stand_in_{compute_ms:g}_ms"] = run(_measure(options, addresses))
+        if options.fan_outs:
+            with _scripted(options.latency_ms) as addresses:
+                report["fan_out"] = run(_measure_fan_out(options, addresses))
     print(json.dumps(report, indent=2))
 
 
