@@ -94,7 +94,7 @@ def test_the_gateways_routes_lead_to_the_services_ports(compose: dict[str, Any],
     assert gateway["depends_on"].keys() == routes.keys() == compose["services"].keys() - {"gateway"}
     for name, route in routes.items():
         endpoint = gateway["environment"][f"MESHCAST_GATEWAY_ROUTES_{name.upper()}_ENDPOINTS"]
-        host, _, port = endpoint.partition(":")
+        host, _, port = endpoint.removeprefix("dns:///").partition(":")  # so that replicas are found
         assert host == name
         assert port == route.endpoints[0].partition(":")[2]  # one port a service, whatever runs it
         assert port in compose["services"][host]["expose"]

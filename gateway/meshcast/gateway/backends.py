@@ -16,7 +16,7 @@ from meshcast.rpc import Health, ServingStatus
 
 from .breaker import Breaker
 from .contracts import Contracts
-from .endpoints import EndpointSource, source_of
+from .endpoints import EndpointSource, server_name, source_of
 from .load import RouteLoad
 from .picker import Picker
 from .replica import Replica, State
@@ -26,7 +26,7 @@ from .watching import follow
 log = structlog.get_logger()
 
 GATEWAY_SERVICE = "meshcast.api.gateway.v1.GatewayService"
-Connect = Callable[[str], grpc.aio.Channel]
+Connect = Callable[[str, str], grpc.aio.Channel]
 
 
 class Backend:
@@ -120,7 +120,7 @@ class Backends:
 
         Args:
             settings: routes and intervals.
-            connect: makes the channel to a `host:port`.
+            connect: makes the channel to a `host:port` whose certificate carries a name; empty for the host itself.
             health: registry whose names follow the replicas.
             sources: where each route's replicas are, by route; a route that is not named has the settings' list.
             own_metadata: metadata keys that the channels write themselves, so that the caller's are not passed on.
@@ -224,7 +224,7 @@ class Backends:
                 for endpoint in endpoints:
                     if endpoint not in backend.replicas:
                         replica = backend.replicas[endpoint] = Replica(
-                            endpoint, self._connect(endpoint), Breaker(self.settings.breaker)
+                            endpoint, self._connect(endpoint, server_name(endpoint, backend.settings.endpoints)), Breaker(self.settings.breaker)
                         )
                         followers[endpoint] = group.create_task(
                             self._follow(backend, replica), name=f"watch:{backend.name}:{endpoint}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
 import structlog
 
@@ -40,7 +40,7 @@ class DnsEndpoints:
         self._seen = Seen(gone_s)
         self._resolve = resolve or resolved
 
-    async def watch(self) -> AsyncIterator[Sequence[str]]:
+    async def watch(self) -> AsyncGenerator[Sequence[str], None]:
         """Yields the addresses once they are known, and after every change."""
         told: Sequence[str] | None = None
         problem = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +49,7 @@ class StaticEndpoints:
     def __init__(self, endpoints: Sequence[str]) -> None:
         self._endpoints = tuple(dict.fromkeys(endpoints))
 
-    async def watch(self) -> AsyncIterator[Sequence[str]]:
+    async def watch(self) -> AsyncGenerator[Sequence[str], None]:
         """Yields the list once."""
         yield self._endpoints
 
@@ -63,7 +63,7 @@ class MergedEndpoints:
     def __init__(self, sources: Sequence[EndpointSource]) -> None:
         self._sources = tuple(sources)
 
-    async def watch(self) -> AsyncIterator[Sequence[str]]:
+    async def watch(self) -> AsyncGenerator[Sequence[str], None]:
         """Yields the union after every change of a part."""
         latest: dict[int, Sequence[str]] = {}
         changed = asyncio.Event()
@@ -126,6 +126,21 @@ def source_of(endpoints: Sequence[str], settings: DiscoverySettings) -> Endpoint
     if not sources:
         return StaticEndpoints(fixed)
     return MergedEndpoints([*([StaticEndpoints(fixed)] if fixed else []), *sources])
+
+
+def server_name(endpoint: str, endpoints: Sequence[str]) -> str:
+    """The name that a replica's certificate must carry: that of the `dns:///` entry which led to it; empty for its own.
+
+    Args:
+        endpoint: of the replica, as `host:port`.
+        endpoints: of its route, as `source_of` takes them.
+    """
+    if endpoint in endpoints:
+        return ""
+    port = split(endpoint)[1]
+    entries = [split(one.removeprefix(DNS)) for one in endpoints if one.startswith(DNS)]
+    names = {host for host, at in entries if at == port}
+    return names.pop() if len(names) == 1 else ""
 
 
 def check_endpoint(endpoint: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import structlog
@@ -31,7 +31,7 @@ class FileEndpoints:
         self._path = Path(path)
         self._poll_s = poll_s
 
-    async def watch(self) -> AsyncIterator[Sequence[str]]:
+    async def watch(self) -> AsyncGenerator[Sequence[str], None]:
         """Yields the addresses once a good file was read, and after every change."""
         told: Sequence[str] | None = None
         stamp: _Stamp | None = None

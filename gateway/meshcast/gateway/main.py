@@ -84,8 +84,9 @@ async def serving(
     tracing = tracing or Tracing()
     plain = replace(channels or ChannelSettings(), plain=True)
 
-    def connect(endpoint: str) -> grpc.aio.Channel:
-        return channel(endpoint, settings=plain, tls=tls, interceptors=tracing.client_interceptors)
+    def connect(endpoint: str, server_name: str) -> grpc.aio.Channel:
+        own = replace(tls, server_name=tls.server_name or server_name) if tls is not None else None
+        return channel(endpoint, settings=plain, tls=own, interceptors=tracing.client_interceptors)
 
     health = Health()
     own_metadata = _TRACE_KEYS if tracing.client_interceptors else frozenset[str]()

@@ -47,9 +47,9 @@ async def test_without_tracing_the_callers_trace_passes_through(run_predictor: A
 
 @pytest.fixture
 def tls(tmp_path: Path) -> TlsSettings:
-    """A certificate for 127.0.0.1 that server and clients of the mesh share, both sides checked."""
+    """A certificate for localhost that server and clients of the mesh share, both sides checked."""
     authority = trustme.CA()
-    leaf = authority.issue_cert("127.0.0.1", "localhost")
+    leaf = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
     for blob in leaf.cert_chain_pems:
@@ -62,7 +62,8 @@ def tls(tmp_path: Path) -> TlsSettings:
     )
 
 
-async def test_a_mesh_with_mutual_tls_is_routed_and_watched(serve: Any, tls: TlsSettings) -> None:
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_a_mesh_with_mutual_tls_is_routed_and_watched(serve: Any, tls: TlsSettings, by_name: bool) -> None:
     async def describe(request: pb.DescribeModelRequest, context: Any) -> pb.DescribeModelResponse:
         return pb.DescribeModelResponse(history_features=["hour"])
 
@@ -74,13 +75,14 @@ async def test_a_mesh_with_mutual_tls_is_routed_and_watched(serve: Any, tls: Tls
     backend = await serve(
         lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(PREDICTOR, handlers)]), tls=tls
     )
-    route = RouteSettings(services=(PREDICTOR,), endpoints=(backend.address,))
+    at = f"dns:///localhost:{backend.port}" if by_name else f"localhost:{backend.port}"
+    route = RouteSettings(services=(PREDICTOR,), endpoints=(at,))
     rpc = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0)
     async with (
         serving(GatewaySettings(routes={"predictor": route}), rpc, tls=tls) as gateway,
-        channel(gateway.address, tls=tls) as to_gateway,
+        channel(f"localhost:{gateway.port}", tls=tls) as to_gateway,
     ):
         stub: Any = pb_grpc.PredictorServiceStub(to_gateway)
         answer = await stub.DescribeModel(pb.DescribeModelRequest(), timeout=5)
     assert list(answer.history_features) == ["hour"]
-    assert answer.receipt.gateway.endpoint == backend.address
+    assert answer.receipt.gateway.endpoint == (backend.address if by_name else at)

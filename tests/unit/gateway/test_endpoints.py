@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcast.gateway.dns_endpoints import DnsEndpoints, Seen, resolved
-from meshcast.gateway.endpoints import DiscoverySettings, MergedEndpoints, StaticEndpoints, check_endpoint, source_of
+from meshcast.gateway.endpoints import (
+    DiscoverySettings,
+    MergedEndpoints,
+    StaticEndpoints,
+    check_endpoint,
+    server_name,
+    source_of,
+)
 from meshcast.gateway.file_endpoints import FileEndpoints, parse
 
 SETTINGS = DiscoverySettings(dns_poll_s=0.001, file_poll_s=0.001)
@@ -75,6 +82,14 @@ def test_endpoints_of_every_form_are_taken(endpoint: str) -> None:
 def test_an_endpoint_that_cannot_work_is_named(endpoint: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         check_endpoint(endpoint)
+
+
+def test_a_certificate_must_carry_the_name_that_led_to_the_replica() -> None:
+    endpoints = ["10.0.0.9:1", "dns:///predictor:1", "dns:///a:2", "dns:///b:2", "file:///list"]
+    assert server_name("10.0.0.1:1", endpoints) == "predictor"
+    assert server_name("10.0.0.9:1", endpoints) == ""
+    assert server_name("10.0.0.1:2", endpoints) == ""  # either
+    assert server_name("10.0.0.1:3", endpoints) == ""
 
 
 @pytest.mark.parametrize("field", ["dns_poll_s", "file_poll_s", "dns_gone_s"])
@@ -153,7 +168,7 @@ async def test_a_list_is_followed_and_a_broken_one_changes_nothing(tmp_path: Pat
         first = asyncio.ensure_future(anext(watch))
         path.write_text("a:1\n", "utf-8")
         assert await first == ("a:1",)
-        for broken in ("a:1\nb:\n", "", None):
+        for number, broken in enumerate(("a:1\nb:\n", "", None), 2):
             after = asyncio.ensure_future(anext(watch))
             if broken is None:
                 path.unlink()
@@ -162,9 +177,9 @@ async def test_a_list_is_followed_and_a_broken_one_changes_nothing(tmp_path: Pat
             done, _ = await asyncio.wait({after}, timeout=0.02)
             assert not done
             newer = path.with_suffix(".new")
-            newer.write_text(f"a:1\nb:{len(broken or '') + 1}\n", "utf-8")
+            newer.write_text(f"a:1\nb:{number}\n", "utf-8")
             newer.rename(path)
-            assert await after == ("a:1", f"b:{len(broken or '') + 1}")
+            assert await after == ("a:1", f"b:{number}")
 
 
 async def test_a_mixture_is_one_sorted_list(tmp_path: Path) -> None:
