@@ -30,7 +30,7 @@ class Relay(grpc.GenericRpcHandler):
         method: str = handler_call_details.method
         if method.endswith("Stream"):
             return grpc.stream_stream_rpc_method_handler(self._stream(method))
-        ask = self._calls.setdefault(method, self._to.unary_unary(method))
+        ask: Any = self._calls.setdefault(method, self._to.unary_unary(method))
 
         async def unary(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             answer: bytes = await ask(request, timeout=context.time_remaining())

@@ -18,7 +18,7 @@ from .budget import unreachable
 from .exchange import Answer, Exchange, TryFailed
 from .forwarding import never_began
 from .percentiles import Percentiles
-from .retry import RetryBudget, RetrySettings, may_try_again, pause
+from .retry import RetrySettings, may_try_again, pause
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -129,7 +129,7 @@ class Hedge:
         policy: MethodPolicy,
         settings: HedgeSettings,
         retry: RetrySettings,
-        retries: RetryBudget,
+        retries: Allowance,
         *,
         retry_after_s: float,
         rng: random.Random,
@@ -156,7 +156,7 @@ class Hedge:
         if replica is None:
             raise unreachable(backend, self._service, retry_after_s=self._retry_after_s)
         self._allowance.earn()
-        self._retries.pay()
+        self._retries.earn()
         race = _Race()
         race.add(Try(exchange, replica))
         delay_s = self.delay.seconds(self._allowance.fill)
@@ -208,7 +208,7 @@ class Hedge:
         counts = backend.load.counts
         if self._allowance.spend():
             counts.hedges += 1
-        elif all(each.replica.breaker.state is BreakerState.OPEN for each in race.tries) and self._retries.take():
+        elif all(each.replica.breaker.state is BreakerState.OPEN for each in race.tries) and self._retries.spend():
             counts.retries += 1  # those that are busy with it have been given up
         else:
             return waited_s * 2
@@ -242,7 +242,7 @@ class Hedge:
         if other is None or exchange.remaining_s() <= 0:
             raise failure
         if has_begun:
-            if failed >= self._retry_settings.attempts_max or not self._retries.take():
+            if failed >= self._retry_settings.attempts_max or not self._retries.spend():
                 raise failure
             backend.load.counts.retries += 1
         if is_again:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from .allowance import Allowance
 from .attempt import attempt
 from .breaker import BreakerGate
 from .cache import Cache
@@ -12,7 +13,7 @@ from .exchange import Stage
 from .fallback import Fallback
 from .hedge import Hedge
 from .policy import MethodPolicy, Tries
-from .retry import Retry, RetryBudget
+from .retry import Retry
 from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class RouteStages:
     """
 
     def __init__(self, mesh: Mesh) -> None:
-        self.retries = RetryBudget(mesh.settings.retry)
+        self.retries = Allowance(mesh.settings.retry.share_max, mesh.settings.retry.burst)
         self.rng = random.Random()
 
 

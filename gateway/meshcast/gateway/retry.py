@@ -13,6 +13,7 @@ import grpc
 from meshcast.rpc import from_rpc_error
 from meshcast.rpc.status import PUSHBACK_KEY
 
+from .allowance import Allowance
 from .budget import unreachable
 from .exchange import Answer, Exchange, TryFailed
 from .forwarding import never_began
@@ -54,33 +55,6 @@ class RetrySettings:
             raise ValueError(f"retry.backoff_s must be between 0 and backoff_max_s, is {self.backoff_s}")
 
 
-class RetryBudget:
-    """Token bucket of a route: calls pay in, retries take out.
-
-    Args:
-        settings: share and burst.
-    """
-
-    __slots__ = ("_burst", "_share", "tokens")
-
-    def __init__(self, settings: RetrySettings) -> None:
-        self._burst = float(settings.burst)
-        self._share = settings.share_max
-        self.tokens = self._burst
-
-    def pay(self) -> None:
-        """A call has begun."""
-        tokens = self.tokens + self._share
-        self.tokens = tokens if tokens < self._burst else self._burst
-
-    def take(self) -> bool:
-        """Takes a retry out; False when there is none left."""
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
-
-
 def may_try_again(error: grpc.aio.AioRpcError, *, is_idempotent: bool) -> bool:
     """Whether another replica may answer a call that one has failed.
 
@@ -118,7 +92,7 @@ class Retry:
         inner: Attempt,
         policy: MethodPolicy,
         settings: RetrySettings,
-        budget: RetryBudget,
+        budget: Allowance,
         *,
         retry_after_s: float,
         rng: random.Random,
@@ -137,7 +111,7 @@ class Retry:
         replica = backend.pick(self._service)
         if replica is None:
             raise unreachable(backend, self._service, retry_after_s=self._retry_after_s)
-        self._budget.pay()
+        self._budget.earn()
         try:
             return await self._inner(exchange, replica)
         except TryFailed as failure:
@@ -165,10 +139,10 @@ class Retry:
                 other = backend.pick(self._service)
                 if other is None:
                     raise failure
-                if not self._budget.take():
+                if not self._budget.spend():
                     raise failure
                 await pause(exchange, self._settings, begun, self._rng)
-            elif has_begun and not self._budget.take():
+            elif has_begun and not self._budget.spend():
                 raise failure
             if has_begun:
                 backend.load.counts.retries += 1
