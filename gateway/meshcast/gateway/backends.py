@@ -224,7 +224,9 @@ class Backends:
                 for endpoint in endpoints:
                     if endpoint not in backend.replicas:
                         replica = backend.replicas[endpoint] = Replica(
-                            endpoint, self._connect(endpoint, server_name(endpoint, backend.settings.endpoints)), Breaker(self.settings.breaker)
+                            endpoint,
+                            self._connect(endpoint, server_name(endpoint, backend.settings.endpoints)),
+                            Breaker(self.settings.breaker),
                         )
                         followers[endpoint] = group.create_task(
                             self._follow(backend, replica), name=f"watch:{backend.name}:{endpoint}"
