@@ -60,6 +60,34 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
     )
 
 
+def server_context(settings: TlsSettings) -> ssl.SSLContext | None:
+    """The same certificates for a server that is not grpc's; None when no certificate is set, for plaintext.
+
+    Files are followed as by `server_credentials`.
+
+    Raises:
+        Precondition: a file is missing or unreadable, or certificate and key do not fit together.
+    """
+    if settings.certificate is None and settings.key is None and settings.client_ca is None:
+        return None
+    if settings.certificate is None or settings.key is None:
+        raise Precondition("TLS needs both tls.certificate and tls.key")
+    source = _CertificateFiles(settings.certificate, settings.key, settings.client_ca)
+    source.load()
+    latest = first = source.context()
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        nonlocal latest
+        if source.changed() is not None:
+            with contextlib.suppress(Precondition):  # changed once more: the next handshake looks again
+                latest = source.context()
+        if latest is not first:
+            connection.context = latest
+
+    first.sni_callback = renew  # called in each handshake, with or without a name
+    return first
+
+
 def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials | None:
     """Credentials of a channel; None when the settings ask for plaintext.
 
@@ -122,6 +150,11 @@ class _CertificateFiles:
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         key, chain = _read(self._key, "key"), _read(self._certificate, "certificate")
         root = None if self._client_ca is None else _read(self._client_ca, "client_ca")
+        self.context()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
+
+    def context(self) -> ssl.SSLContext:
+        """The files as they are now, for servers that are not grpc's; raises Precondition when they cannot serve."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self._certificate, self._key, password="")  # else a locked key asks the terminal
@@ -132,11 +165,12 @@ class _CertificateFiles:
         try:
             if self._client_ca is not None:
                 context.load_verify_locations(self._client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except ssl.SSLError as error:
             raise Precondition(
                 f"tls.client_ca {self._client_ca} holds no certificate: {error.reason or error}"
             ) from error
-        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=root)
+        return context
 
 
 def _read(path: Path, name: str) -> bytes:

@@ -7,10 +7,10 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import structlog
@@ -19,8 +19,11 @@ from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.rpc import (
     ChannelSettings,
     Health,
+    InvalidInput,
     LogSettings,
     MeshError,
+    Precondition,
+    Registrar,
     RpcSettings,
     Server,
     TlsSettings,
@@ -42,6 +45,9 @@ from .metrics import GatewayMetrics
 from .routing import RoutedServices
 from .service import GatewayServicer
 from .settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from .http_door import HttpDoor
 
 log = structlog.get_logger()
 
@@ -66,19 +72,22 @@ async def serving(
     logs: LogSettings | None = None,
     tracing: Tracing | None = None,
     sources: Mapping[str, EndpointSource] | None = None,
-) -> AsyncIterator[Server]:
+    http_port: int | None = None,
+) -> AsyncIterator[GatewayServer]:
     """A gateway that serves until the block is left, then drains: health, endless streams, calls in flight, channels.
 
     Args:
-        settings: routes; its port is not looked at, `rpc` has the port that is taken.
+        settings: routes; its ports are not looked at, `rpc` has the port that is taken.
         rpc: of the gateway's own server.
         channels: of the channels to the replicas; retry and balancing are the gateway's own.
         tls: of the server and of the channels.
         logs: which calls get a log line.
         tracing: spans of the server and of the channels.
         sources: where each route's replicas are; a route that is not named has the settings' list.
+        http_port: of the HTTP door, whose other settings are `settings.http`; 0 takes a free one, None opens none.
 
     Raises:
+        Precondition: the HTTP door's libraries are not installed.
         PortInUse: the address cannot be listened on.
     """
     tracing = tracing or Tracing()
@@ -96,9 +105,13 @@ async def serving(
         await backends.wait_first_contact(settings.first_contact_s)
         mesh = Mesh(backends)
         routed = RoutedServices(mesh)
-        server = Server(
+
+        def register(grpc_server: grpc.aio.Server) -> None:
+            pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)
+
+        server = GatewayServer(
             rpc,
-            services=[lambda grpc_server: pb_grpc.add_GatewayServiceServicer_to_server(servicer, grpc_server)],
+            services=[register],
             service_names=[GATEWAY_SERVICE, *backends.by_service],
             health=health,
             generic_handlers=[routed],
@@ -116,12 +129,51 @@ async def serving(
         GatewayMetrics(backends.by_name, server.registry)
         async with admin(settings.admin, rpc, tls=tls), server:
             ending = asyncio.create_task(_end_watches(server, backends, routed), name="end-watches")
+            door = (
+                nullcontext()
+                if http_port is None
+                else _door(settings, http_port, server, backends, register, routed, tls)
+            )
             try:
-                yield server
+                async with door as opened:
+                    server.http_address = "" if opened is None else opened.address
+                    try:
+                        yield server
+                    finally:
+                        await server.drain()
             finally:
-                await server.drain()
                 ending.cancel()
                 await asyncio.gather(ending, return_exceptions=True)
+
+
+class GatewayServer(Server):
+    """The gateway's server of gRPC.
+
+    Attributes:
+        http_address: of the HTTP door beside it, as in `http://127.0.0.1:8000`; empty where there is none.
+    """
+
+    http_address = ""
+
+
+def _door(
+    settings: GatewaySettings,
+    port: int,
+    server: Server,
+    backends: Backends,
+    register: Registrar,
+    routed: RoutedServices,
+    tls: TlsSettings | None,
+) -> HttpDoor:
+    """The HTTP door, whose libraries are only imported where it is opened."""
+    try:
+        from .http_door import HttpDoor
+    except ImportError as error:
+        raise Precondition(
+            f"the HTTP door needs {error.name}: pip install 'meshcast[gateway]', or close it by gateway.http.port = ''"
+        ) from error
+    http = replace(settings.http, port=port)
+    return HttpDoor(server, backends, register=register, handlers=routed, settings=http, tls=tls)
 
 
 async def _end_watches(server: Server, backends: Backends, routed: RoutedServices) -> None:
@@ -131,13 +183,15 @@ async def _end_watches(server: Server, backends: Backends, routed: RoutedService
     routed.ending.set()
 
 
-async def serve(loaded: Mapping[str, Any]) -> None:
+async def serve(loaded: Mapping[str, Any], *, http_port: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
     Args:
         loaded: settings by table.
+        http_port: of the HTTP door; 0 takes a free one, None opens none.
 
     Raises:
+        Precondition: the HTTP door's libraries are not installed.
         PortInUse: the address cannot be listened on.
     """
     with setup_tracing(loaded["tracing"], "gateway") as tracing:
@@ -149,8 +203,15 @@ async def serve(loaded: Mapping[str, Any]) -> None:
             tls=loaded["tls"],
             logs=loaded["logs"],
             tracing=tracing,
+            http_port=http_port,
         ) as server:
-            log.info("ready", port=server.port, metrics_port=server.metrics_port, address=server.address)
+            log.info(
+                "ready",
+                port=server.port,
+                metrics_port=server.metrics_port,
+                address=server.address,
+                http_address=server.http_address,
+            )
             await server.wait()
 
 
@@ -163,11 +224,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", help="address to listen on, in place of rpc.host")
     parser.add_argument("--port", type=int, help="port to listen on, in place of gateway.port; 0 takes a free one")
     parser.add_argument("--metrics-port", type=int, help="port of /metrics; 0 takes a free one")
+    parser.add_argument(
+        "--http-port", help="port of the HTTP door, in place of gateway.http.port; 0 takes a free one, off"
+    )
     options = parser.parse_args(arguments)
     try:
         loaded = load(_TABLES, path=options.config, environ=os.environ)
         loaded["rpc"] = _own_rpc(loaded["rpc"], loaded["gateway"], options)
-        run(serve(loaded))
+        run(serve(loaded, http_port=_http_port(loaded["rpc"].port, loaded["gateway"], options.http_port)))
     except MeshError as error:
         print(f"gateway: {error.message}", file=sys.stderr)
         return 2
@@ -183,3 +247,18 @@ def _own_rpc(rpc: RpcSettings, settings: GatewaySettings, options: argparse.Name
     if metrics_port is None:
         metrics_port = settings.metrics_port if port == settings.port else None
     return replace(rpc, host=options.host or rpc.host, port=port, metrics_port=metrics_port)
+
+
+def _http_port(port: int, settings: GatewaySettings, option: str | None) -> int | None:
+    """Port of the HTTP door; None for none. A gateway that was moved from its port takes any free one.
+
+    Raises:
+        InvalidInput: the option is no port.
+    """
+    if option is None:
+        return settings.http.port if port == settings.port or settings.http.port is None else 0
+    if option in ("off", ""):
+        return None
+    if not option.isdigit() or int(option) > 65_535:
+        raise InvalidInput(f"--http-port is 0 to 65535 or off, is {option!r}", field="http_port")
+    return int(option)

@@ -15,6 +15,7 @@ from .breaker import BreakerSettings
 from .endpoints import DiscoverySettings, check_endpoint
 from .cache import CacheSettings
 from .hedge import HedgeSettings
+from .http_settings import HttpSettings
 from .parts import PART_NAMES, Part
 from .retry import RetrySettings
 from .window import StreamSettings
@@ -153,6 +154,8 @@ class GatewaySettings:
     """How failed tries are repeated."""
     admin: AdminSettings = field(default_factory=AdminSettings)
     """Channelz, on a port of its own."""
+    http: HttpSettings = field(default_factory=HttpSettings)
+    """The HTTP door."""
     hedge: HedgeSettings = field(default_factory=HedgeSettings)
     """When a second replica is asked beside a slow one."""
     cache: CacheSettings = field(default_factory=CacheSettings)

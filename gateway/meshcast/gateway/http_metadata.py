@@ -1,0 +1,77 @@
+"""Metadata of a call over HTTP: which headers become metadata of gRPC, and which metadata become headers."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+
+from meshcast.rpc import InvalidInput
+
+from .forwarding import Metadata
+
+METADATA_BYTES_MAX = 6 * 1024
+"""Bytes of a caller's metadata: gRPC refuses more than 8 KiB at random (its soft limit), our own included."""
+
+# What browsers, proxies and the protocols of this door say to each other; gRPC's own door has none of it either.
+_HTTP_ONLY = frozenset(
+    {
+        *("accept", "accept-charset", "accept-encoding", "accept-language", "age", "cache-control", "connection"),
+        *("content-encoding", "content-length", "content-type", "cookie", "date", "dnt", "expect", "forwarded", "from"),
+        *("host", "if-match", "if-modified-since", "if-none-match", "keep-alive", "origin", "pragma", "priority"),
+        *("proxy-authorization", "proxy-connection", "range", "referer", "te", "trailer", "transfer-encoding"),
+        *("upgrade", "upgrade-insecure-requests", "user-agent", "via", "warning", "x-grpc-web", "x-user-agent"),
+        *("inference-header-content-length",),
+    }
+)
+_HTTP_ONLY_PREFIXES = ("sec-", "connect-", "grpc-", "x-forwarded-", "access-control-")
+_KEY = re.compile(r"[0-9a-z_.\-]+\Z")
+_BINARY = "-bin"
+
+
+def from_headers(headers: Iterable[tuple[str, str]]) -> Metadata:
+    """The caller's metadata among the headers of its request, as gRPC hands them to a handler.
+
+    A key ending in `-bin` holds base64 and becomes bytes. What gRPC could not carry is left out: keys of other
+    characters, values that are no printable ASCII.
+
+    Args:
+        headers: names in lower case.
+
+    Raises:
+        InvalidInput: more than `METADATA_BYTES_MAX` bytes, or a binary value that is no base64.
+    """
+    metadata: list[tuple[str, str | bytes]] = []
+    size = 0
+    for key, value in headers:
+        if key in _HTTP_ONLY or key.startswith(_HTTP_ONLY_PREFIXES) or not _KEY.match(key):
+            continue
+        size += len(key) + len(value) + 32  # as HTTP/2 counts them
+        if key.endswith(_BINARY):
+            metadata.append((key, _decoded(key, value.strip())))
+        elif value.isascii() and value.isprintable():
+            metadata.append((key, value))
+    if size > METADATA_BYTES_MAX:
+        raise InvalidInput(
+            f"the request's own headers have {size:,} bytes, the limit is {METADATA_BYTES_MAX:,}", field="headers"
+        )
+    return tuple(metadata)
+
+
+def to_headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str]]:
+    """Metadata of an answer as headers: bytes as base64 without padding; what HTTP cannot carry is left out."""
+    headers = []
+    for key, value in metadata:
+        if isinstance(value, bytes):
+            headers.append((key, b64encode(value).decode().rstrip("=")))
+        elif value.isascii() and value.isprintable():
+            headers.append((key, value))
+    return headers
+
+
+def _decoded(key: str, value: str) -> bytes:
+    try:
+        return b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"the header {key} is no base64", field=f"headers[{key}]") from error
