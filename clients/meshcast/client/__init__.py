@@ -40,6 +40,7 @@ from meshcast.client.growth import (
     SeriesAnomaly,
     Trend,
 )
+from meshcast.client.into import StoredStream
 from meshcast.client.judgements import ContentChunk, ContentJudgement, Span, ViralPotential
 from meshcast.client.mesh import MeshClient
 from meshcast.client.priority import Priority
@@ -56,7 +57,9 @@ from meshcast.client.questions import (
     post_table,
 )
 from meshcast.client.receipts import Receipt, ReceiptSummary
+from meshcast.client.resume import ResumeToken
 from meshcast.client.series_questions import GrowthQuestion, SeriesLike
+from meshcast.client.stored_columns import content_columns, engagement_columns, forecast_columns, status_columns
 from meshcast.client.sync import SyncMeshClient
 from meshcast.client.text_answers import Classification, Embeddings, RankedDocument, Ranking, TextHead
 from meshcast.rpc import prediction_id
@@ -94,6 +97,12 @@ __all__ = [
     "StoredPrediction",
     "Validation",
     "ComprehensivePart",
+    "StoredStream",
+    "ResumeToken",
+    "status_columns",
+    "engagement_columns",
+    "forecast_columns",
+    "content_columns",
     "Forecast",
     "ForecastChunk",
     "Band",

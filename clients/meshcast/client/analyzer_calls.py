@@ -99,7 +99,7 @@ class AnalyzerCalls(Calls):
         contents: ContentsLike | AsyncIterable[ContentLike],
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         version: int = 0,
@@ -121,7 +121,7 @@ class AnalyzerCalls(Calls):
             contents: the posts: a table, or rows of any iterable.
             chunk_rows: rows of a chunk at most, up to 1,024; a chunk also ends where its texts would make too large a
                 message.
-            window: chunks in flight at most.
+            window: chunks in flight at most; None: as many as bring rows, see `AdaptiveWindow`.
             progress: told after each chunk.
             request_id: prefix of the chunks' request ids; the same prefix and rows give the same ids again.
             version: version that must answer; 0 for the one that serves.

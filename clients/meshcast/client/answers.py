@@ -111,7 +111,7 @@ class EngagementChunk(ChunkAnswer):
 
     def prediction_id(self, row: int) -> str:
         """Id under which a row of the chunk, counted from 0, can be read back."""
-        return self._row_id(row)
+        return self.row_id(row)
 
     def predictions(self) -> "list[EngagementPrediction | MeshError]":
         """The rows one by one, a failed one as its error."""

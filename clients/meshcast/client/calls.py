@@ -16,6 +16,7 @@ from meshcast.api.gateway.v1 import gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2_grpc
 from meshcast.client.questions import Histories, RequestIds
 from meshcast.client.stream import AnswerOf, Chunk, ChunkStream, OpenCall
+from meshcast.client.window import AdaptiveWindow
 from meshcast.rpc import ChannelSettings, InvalidInput, TlsSettings, channel, mesh_errors
 
 T = TypeVar("T")
@@ -86,13 +87,14 @@ async def stream_answers(
     chunks: Iterator[Chunk] | AsyncIterator[Chunk],
     answer_of: AnswerOf[T],
     *,
-    window: int,
+    window: int | None,
     timeout_s: float,
     progress: Progress | None,
     rows_total: int | None,
 ) -> AsyncGenerator[T, None]:
     """Sends chunks over one stream, yields their answers in order, and tells of the progress; see `ChunkStream`."""
-    stream = ChunkStream(open_call, chunks, answer_of, window=window, timeout_s=timeout_s)
+    sized = AdaptiveWindow() if window is None else window
+    stream = ChunkStream(open_call, chunks, answer_of, window=sized, timeout_s=timeout_s)
     async with aclosing(stream.answers()) as answers:
         async for answer in answers:
             if progress is not None:
@@ -131,12 +133,12 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
             await asyncio.sleep(0)  # a long plain iterable must not hold the loop
 
 
-def check_window(chunk_rows: int, window: int) -> None:
+def check_window(chunk_rows: int, window: int | None) -> None:
     """Refuses bounds of a stream that are none.
 
     Raises:
         InvalidInput: the argument is named.
     """
     for name, value, most in (("chunk_rows", chunk_rows, 16_384), ("window", window, 256)):
-        if not 1 <= value <= most:
+        if value is not None and not 1 <= value <= most:
             raise InvalidInput(f"{name} must be from 1 to {most}, is {value}", field=name)

@@ -47,7 +47,8 @@ class ChunkAnswer:
         ok[list(self.failed)] = False
         return ok
 
-    def _row_id(self, row: int) -> str:
+    def row_id(self, row: int) -> str:
+        """Id under which a row of the chunk, counted from 0, can be read back."""
         if self.row_request_ids:
             return prediction_id(self.row_request_ids[row])
         return f"{self.receipt.prediction_id}.{row}"

@@ -97,7 +97,7 @@ class ForecasterCalls(Calls):
         named: bool = True,
         nonnegative: bool | NDArray[np.bool_] = False,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         version: int = 0,
@@ -126,7 +126,7 @@ class ForecasterCalls(Calls):
                 compared with actual values.
             nonnegative: whether the series cannot be negative: for all rows, or shape (m,).
             chunk_rows: rows of a chunk at most; a chunk also ends where its days would make too large a message.
-            window: chunks in flight at most.
+            window: chunks in flight at most; None: as many as bring rows, see `AdaptiveWindow`.
             progress: told after each chunk.
             request_id: prefix of the chunks' request ids; the same prefix and rows give the same forecast ids again.
             version: version that must answer; 0 for the one that serves.
@@ -138,7 +138,7 @@ class ForecasterCalls(Calls):
             MeshError: the stream failed for good. Failed rows and refused chunks are no error here: see the chunks.
         """
         index = table.whole() if rows is None else rows
-        _check_index(index, table)
+        check_series_index(index, table)
         check_window(chunk_rows, window)
         owner = np.searchsorted(table.bounds, index.start, side="right") - 1
         names = table.names[owner].tolist() if named else []
@@ -282,7 +282,12 @@ class ForecasterCalls(Calls):
         return self._open.streaming_forecaster.ForecastGrowthStream(timeout=timeout_s)
 
 
-def _check_index(index: SeriesIndex, table: SeriesTable) -> None:
+def check_series_index(index: SeriesIndex, table: SeriesTable) -> None:
+    """Refuses rows that are no ranges of their table.
+
+    Raises:
+        InvalidInput: the row is named.
+    """
     if len(index) == 0:
         raise InvalidInput("there is no series to forecast", field="rows")
     inside = (index.start >= 0) & (index.start < index.stop) & (index.stop <= len(table))

@@ -144,7 +144,7 @@ class ForecastChunk(ChunkAnswer):
 
     def forecast_id(self, row: int) -> str:
         """Id under which a row of the chunk, counted from 0, can be read back."""
-        return self._row_id(row)
+        return self.row_id(row)
 
     def forecasts(self) -> "list[Forecast | MeshError]":
         """The rows one by one, a failed one as its error."""

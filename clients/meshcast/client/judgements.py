@@ -74,7 +74,7 @@ class ContentChunk(ChunkAnswer):
 
     def prediction_id(self, row: int) -> str:
         """Id of the judgement of a row of the chunk, counted from 0."""
-        return self._row_id(row)
+        return self.row_id(row)
 
     def judgements(self) -> "list[ContentJudgement | MeshError]":
         """The rows one by one, a failed one as its error."""

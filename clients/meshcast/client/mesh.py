@@ -16,12 +16,20 @@ from meshcast.client.drift_history_calls import DriftHistoryCalls
 from meshcast.client.embedder_calls import EmbedderCalls
 from meshcast.client.forecaster_calls import ForecasterCalls
 from meshcast.client.gateway_calls import GatewayCalls
+from meshcast.client.into_calls import IntoCalls
 from meshcast.client.predictor_calls import PredictorCalls
 from meshcast.rpc import ChannelSettings, NotFound, ServingStatus, TlsSettings
 
 
 class MeshClient(
-    PredictorCalls, ForecasterCalls, AnalyzerCalls, EmbedderCalls, DriftCalls, DriftHistoryCalls, GatewayCalls
+    PredictorCalls,
+    ForecasterCalls,
+    AnalyzerCalls,
+    EmbedderCalls,
+    DriftCalls,
+    DriftHistoryCalls,
+    GatewayCalls,
+    IntoCalls,
 ):
     """A client of the mesh, or of one service, for asyncio. Belongs to the event loop it is first used on.
 

@@ -89,7 +89,7 @@ class PredictorCalls(Calls):
         rows: HistoryIndex | None = None,
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         channel: str = "",
@@ -113,7 +113,7 @@ class PredictorCalls(Calls):
                 checked and sorted first, see `post_table`, and `chunk.rows` counts in the sorted table.
             rows: which posts are asked about and with which history; None: all that have 20 settled posts.
             chunk_rows: rows of a chunk.
-            window: chunks in flight at most.
+            window: chunks in flight at most; None: as many as bring rows, see `AdaptiveWindow`.
             progress: told after each chunk.
             request_id: prefix of the chunks' request ids; the same prefix and rows give the same prediction ids again.
             channel: the rows' channel, for the prediction log, where all are of one.
@@ -127,7 +127,7 @@ class PredictorCalls(Calls):
         """
         table = post_table(posts)
         index = settled_history(table) if rows is None else rows
-        _check_index(index, table)
+        check_post_index(index, table)
         check_window(chunk_rows, window)
         chunks = table_chunks(
             table,
@@ -147,7 +147,7 @@ class PredictorCalls(Calls):
         questions: Iterable[Question] | AsyncIterable[Question],
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         version: int = 0,
         priority: Priority = "low",
@@ -161,7 +161,7 @@ class PredictorCalls(Calls):
         Args:
             questions: the questions; an asynchronous source is asked only when there is room.
             chunk_rows: rows of a chunk at most; a chunk also ends where the questions' channel changes.
-            window: chunks in flight at most.
+            window: chunks in flight at most; None: as many as bring rows, see `AdaptiveWindow`.
             progress: told after each chunk.
             version: version that must answer; 0 for the one that serves.
             priority: which rows go first when the queue holds more than a batch.
@@ -220,7 +220,7 @@ class PredictorCalls(Calls):
     def _predict(
         self,
         chunks: Iterator[Chunk] | AsyncIterator[Chunk],
-        window: int,
+        window: int | None,
         timeout_s: float,
         progress: Progress | None,
         rows_total: int | None,
@@ -236,7 +236,12 @@ class PredictorCalls(Calls):
         )
 
 
-def _check_index(index: HistoryIndex, table: PostTable) -> None:
+def check_post_index(index: HistoryIndex, table: PostTable) -> None:
+    """Refuses rows that point outside of their table, or none.
+
+    Raises:
+        InvalidInput: the row is named.
+    """
     n = len(table)
     if len(index) == 0:
         raise InvalidInput("no post has 20 settled posts before it; give more posts of the channel", field="rows")

@@ -135,12 +135,14 @@ def source_digest(parts: Iterable[Any]) -> bytes:
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
+        data: Any
         if isinstance(part, np.ndarray):
-            head, data = f"{part.dtype.str}{part.shape}".encode(), part.tobytes()
+            head = f"{part.dtype.str}{part.shape}"
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8) if part.nbytes else b""  # no copy of a column
         else:
-            head = type(part).__name__.encode()
+            head = type(part).__name__
             data = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
-        digest.update(b"%d:%b%d:" % (len(head), head, len(data)))
+        digest.update(f"{len(head)}:{head}{len(data)}:".encode())
         digest.update(data)
     return digest.digest()
 

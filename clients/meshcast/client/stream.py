@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcast.client.window import FixedWindow, Window
 from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors, send
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def backoff_s(failures: int, error: MeshError) -> float:
     """
     if error.retry_after_s is not None:
         return min(error.retry_after_s, BACKOFF_MAX_S)
-    return min(BACKOFF_S * 2.0 ** (failures - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
+    return min(BACKOFF_S * 2.0 ** min(failures - 1, 16), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
 
 
 class StreamCall:
@@ -111,7 +112,7 @@ def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
 class ChunkStream(Generic[T]):
     """Sends chunks, yields their answers in order.
 
-    At most `window` chunks are unanswered at a time; the source is asked for the next one only when there is room.
+    At most a window of chunks is unanswered at a time; the source is asked for the next one only when there is room.
     When the stream breaks with UNAVAILABLE, or a chunk is refused for a full queue, the stream is opened again and the
     unanswered chunks are sent again as they were, so that their prediction ids do not change.
 
@@ -121,6 +122,8 @@ class ChunkStream(Generic[T]):
         answer_of: makes the value of an answer.
         window: chunks in flight at most.
         timeout_s: seconds for the whole.
+        patience_s: seconds for which a stream that breaks is opened again without an answer in between; None:
+            `RESUMES_MAX` times.
     """
 
     def __init__(
@@ -129,16 +132,19 @@ class ChunkStream(Generic[T]):
         chunks: Iterator[Chunk] | AsyncIterator[Chunk],
         answer_of: AnswerOf[T],
         *,
-        window: int,
+        window: int | Window,
         timeout_s: float,
+        patience_s: float | None = None,
     ) -> None:
         self._open_call = open_call
         self._chunks = chunks
         self._answer_of = answer_of
-        self._window = window
+        self._window = FixedWindow(window) if isinstance(window, int) else window
+        self._patience_s = patience_s
         self._ends_at = time.monotonic() + timeout_s
         self._room = asyncio.Event()
         self._unanswered: deque[Chunk] = deque()
+        self._unanswered_bytes = 0
         self._fetching: asyncio.Task[Chunk | None] | None = None
         self._fetched_all = False
         self._source_error: Exception | None = None
@@ -154,6 +160,7 @@ class ChunkStream(Generic[T]):
             MeshError: the stream failed for good; chunks that were answered before are not lost.
         """
         failures = answered = 0
+        failing_since = 0.0
         try:
             while True:
                 failure: MeshError | None = None
@@ -166,7 +173,7 @@ class ChunkStream(Generic[T]):
                             if not (self._fetched_all and not self._unanswered):
                                 failure = NotReady("the server ended the stream before its last answer")
                             break
-                        if response.status.code and failures < RESUMES_MAX:
+                        if response.status.code and self._is_patient(failures, failing_since):
                             refusal = from_item(response.status)
                             if may_resume(refusal):
                                 failure = refusal
@@ -175,6 +182,7 @@ class ChunkStream(Generic[T]):
                         answer = self._answer_of(response, chunk.rows, answered, chunk.row_request_ids)
                         failures = 0
                         answered += 1
+                        self._window.answered(len(chunk.rows), time.monotonic())
                         self.rows_answered += len(chunk.rows)
                         yield answer
                 except MeshError as error:
@@ -189,10 +197,14 @@ class ChunkStream(Generic[T]):
                     await asyncio.gather(writer, return_exceptions=True)
                 if failure is None:
                     break
+                if not failures:
+                    failing_since = time.monotonic()
+                is_patient = self._is_patient(failures, failing_since)
                 failures += 1
                 wait_s = backoff_s(failures, failure)
-                if not may_resume(failure) or failures > RESUMES_MAX or wait_s >= self._remaining_s():
+                if not may_resume(failure) or not is_patient or wait_s >= self._remaining_s():
                     raise failure
+                self._window.broken()
                 await asyncio.sleep(wait_s)
                 self.resumes += 1
         finally:
@@ -207,7 +219,20 @@ class ChunkStream(Generic[T]):
             wanted = self._unanswered[0].request.sequence if self._unanswered else "none"
             raise Internal(f"the server answered chunk {response.sequence}, expected was {wanted}")
         self._room.set()
-        return self._unanswered.popleft()
+        chunk = self._unanswered.popleft()
+        self._unanswered_bytes -= chunk.request.ByteSize()
+        return chunk
+
+    def _is_patient(self, failures: int, since: float) -> bool:
+        """Whether one more failure is to be borne, after so many in a row since a time."""
+        if self._patience_s is None or not failures:
+            return failures < RESUMES_MAX
+        return time.monotonic() - since < self._patience_s
+
+    @property
+    def _is_full(self) -> bool:
+        window, unanswered = self._window, len(self._unanswered)
+        return unanswered >= window.size or (unanswered > 0 and self._unanswered_bytes >= window.bytes_max)
 
     async def _write(self, call: StreamCall) -> None:
         """Sends what is unanswered, then what is new, until the source or the call ends; the reader learns why."""
@@ -216,12 +241,13 @@ class ChunkStream(Generic[T]):
                 if not await call.write(chunk.request):
                     return
             while not self._fetched_all:
-                while len(self._unanswered) >= self._window:
+                while self._is_full:
                     self._room.clear()
                     await self._room.wait()
                 fetched = await self._fetch()
                 if fetched is not None:
                     self._unanswered.append(fetched)
+                    self._unanswered_bytes += fetched.request.ByteSize()
                     if not await call.write(fetched.request):
                         return
             await call.done_writing()

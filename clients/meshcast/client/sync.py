@@ -27,11 +27,12 @@ from meshcast.client.sync_analyzer import SyncAnalyzerCalls
 from meshcast.client.sync_calls import Told
 from meshcast.client.sync_drift import SyncDriftCalls
 from meshcast.client.sync_forecaster import SyncForecasterCalls
+from meshcast.client.sync_into import SyncIntoCalls
 from meshcast.posts import HistoryIndex
 from meshcast.rpc import ChannelSettings, ServingStatus, TlsSettings
 
 
-class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
+class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls, SyncIntoCalls):
     """`MeshClient` without `await`: the same calls, arguments, answers and errors. Threads may share one.
 
     With `coalesce=True` the single predictions of several threads travel together.
@@ -122,7 +123,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
         rows: HistoryIndex | None = None,
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         channel: str = "",
@@ -150,7 +151,7 @@ class SyncMeshClient(SyncForecasterCalls, SyncAnalyzerCalls, SyncDriftCalls):
         questions: Iterable[Question],
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         version: int = 0,
         priority: Priority = "low",

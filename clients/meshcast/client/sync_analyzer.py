@@ -40,7 +40,7 @@ class SyncAnalyzerCalls(SyncCalls):
         contents: ContentsLike,
         *,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         version: int = 0,

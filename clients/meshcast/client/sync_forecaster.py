@@ -60,7 +60,7 @@ class SyncForecasterCalls(SyncCalls):
         named: bool = True,
         nonnegative: bool | NDArray[np.bool_] = False,
         chunk_rows: int = CHUNK_ROWS,
-        window: int = WINDOW,
+        window: int | None = WINDOW,
         progress: Progress | None = None,
         request_id: str | None = None,
         version: int = 0,

@@ -81,6 +81,10 @@ class Predictor(pb_grpc.PredictorServiceServicer):
     """What it breaks with."""
     refuse_at: dict[int, int] = field(default_factory=dict)
     """How often a chunk of this sequence is to be refused for a full queue."""
+    serving: int = 1
+    """Version that answers where a chunk asks for none."""
+    gone: set[int] = field(default_factory=set)
+    """Versions that chunks ask for in vain."""
     gate: asyncio.Event | None = None
     """Nothing is answered before it is set."""
     unary: list[pb.PredictEngagementRequest] = field(default_factory=list)
@@ -188,6 +192,10 @@ class Predictor(pb_grpc.PredictorServiceServicer):
             start, stop = history_range(request.history_start, request.history_stop, len(planned))
         except InvalidInput as error:
             return pb.PredictEngagementStreamResponse(sequence=request.sequence, status=to_item(error))
+        version = request.model_version or self.serving
+        if version in self.gone:
+            unknown = NotFound(f"no version {version}", reason=error_reason_pb2.ERROR_REASON_VERSION_UNKNOWN)
+            return pb.PredictEngagementStreamResponse(sequence=request.sequence, status=to_item(unknown))
         failed = fault(posts, planned, start, stop)
         good = np.array([row not in failed for row in range(len(planned))])
         log = np.full(len(planned), np.nan, dtype=np.float32)
@@ -203,9 +211,7 @@ class Predictor(pb_grpc.PredictorServiceServicer):
             confidence=pack_floats(np.where(good, np.float32(0.5), np.float32(np.nan))),
             recent_median_log=pack_floats(log),
             failed=[status_pb2.RowStatus(row=row, status=to_item(error)) for row, error in sorted(failed.items())],
-            receipt=receipt_pb2.Receipt(
-                prediction_id=prediction_id(request.request_id), model_version=request.model_version or 1
-            ),
+            receipt=receipt_pb2.Receipt(prediction_id=prediction_id(request.request_id), model_version=version),
         )
 
 
