@@ -226,7 +226,7 @@ class Backends:
                         replica = backend.replicas[endpoint] = Replica(
                             endpoint,
                             self._connect(endpoint, server_name(endpoint, backend.settings.endpoints)),
-                            Breaker(self.settings.breaker),
+                            Breaker(self.settings.breaker, on_change=self.wake),
                         )
                         followers[endpoint] = group.create_task(
                             self._follow(backend, replica), name=f"watch:{backend.name}:{endpoint}"

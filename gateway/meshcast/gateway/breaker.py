@@ -6,6 +6,7 @@ import enum
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ class Breaker:
     Args:
         settings: when it opens and closes.
         rng: for the jitter of the pauses; None for one of its own.
+        on_change: called after each change of its state.
 
     Attributes:
         settings: when it opens and closes.
@@ -102,6 +104,7 @@ class Breaker:
         "_buckets",
         "_failed",
         "_in_row",
+        "_on_change",
         "_openings",
         "_probes",
         "_rng",
@@ -114,11 +117,18 @@ class Breaker:
         "state",
     )
 
-    def __init__(self, settings: BreakerSettings | None = None, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings | None = None,
+        rng: random.Random | None = None,
+        *,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
         self.state = BreakerState.CLOSED
         self.opened = 0
         self.settings = settings or BreakerSettings()
         self._rng = rng or random.Random()
+        self._on_change = on_change
         self._bucket_s = self.settings.window_s / _BUCKETS
         self._buckets: deque[list[int]] = deque()  # [number, tries, failures], the oldest first
         self._bucket: list[int] = [_NOT_COUNTED, 0, 0]
@@ -223,6 +233,8 @@ class Breaker:
         self._probes = self._successes = self._in_row = self._total = self._failed = 0
         self._buckets.clear()
         self._bucket = [_NOT_COUNTED, 0, 0]
+        if self._on_change is not None:
+            self._on_change()
 
 
 class BreakerGate:

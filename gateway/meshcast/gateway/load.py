@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
-from array import array
 from bisect import bisect_left
+from typing import Protocol
 
 from meshcast.rpc.metrics import BUCKETS_S
 
 from .counts import PipelineCounts
+from .percentiles import Percentiles
 
-LATENCIES_MAX = 1024  # as ServiceHealth documents it
-WINDOW_S = 10  # likewise
+WINDOW_S = 10  # as ServiceHealth documents it
 MESH_FAILURES = frozenset(
     ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "RESOURCE_EXHAUSTED")
 )
@@ -68,6 +67,29 @@ class RecentCalls:
         self._second = max(self._second, second)
 
 
+class CallLimit(Protocol):
+    """How many calls of a route may be under way."""
+
+    @property
+    def calls_max(self) -> int:
+        """Calls that may be under way now."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn."""
+        ...
+
+
+class OpenChunks(Protocol):
+    """The chunks of one stream."""
+
+    @property
+    def open(self) -> int:
+        """Chunks that are not answered yet."""
+        ...
+
+
 class RouteLoad:
     """Counters of one route since the gateway started; plain numbers that only the gateway's event loop changes.
 
@@ -76,20 +98,23 @@ class RouteLoad:
         in_flight: calls that are under way.
         counts: what the pipeline's stages did.
         recent: calls of the last ten seconds.
+        latencies_ms: of the last single calls.
         buckets: single calls by latency, a number a bucket of `meshcast.rpc.metrics.BUCKETS_S` and one beyond.
         seconds: sum of the same latencies.
+        limit: the route's limit, which the pipeline puts here; None where it has none.
+        streams: the chunks of each stream that is spread over the replicas now.
     """
 
     __slots__ = (
-        "_latencies_ms",
-        "_ordered_ms",
-        "_recorded",
         "buckets",
         "calls_by_code",
         "counts",
         "in_flight",
+        "latencies_ms",
+        "limit",
         "recent",
         "seconds",
+        "streams",
     )
 
     def __init__(self) -> None:
@@ -97,11 +122,16 @@ class RouteLoad:
         self.in_flight = 0
         self.counts = PipelineCounts()
         self.recent = RecentCalls()
+        self.latencies_ms = Percentiles()
         self.buckets = [0] * (len(BUCKETS_S) + 1)
         self.seconds = 0.0
-        self._latencies_ms = array("d")
-        self._ordered_ms: list[float] | None = None
-        self._recorded = 0
+        self.limit: CallLimit | None = None
+        self.streams: set[OpenChunks] = set()
+
+    @property
+    def chunks_in_flight(self) -> int:
+        """Chunks of streams that are not answered yet."""
+        return sum(stream.open for stream in tuple(self.streams))  # which the thread of the metrics reads too
 
     def record(self, code: str, latency_s: float | None = None, *, now: float | None = None) -> None:
         """Counts one finished call.
@@ -117,22 +147,4 @@ class RouteLoad:
             return
         self.seconds += latency_s
         self.buckets[bisect_left(BUCKETS_S, latency_s)] += 1
-        if self._recorded < LATENCIES_MAX:
-            self._latencies_ms.append(latency_s * 1e3)
-        else:
-            self._latencies_ms[self._recorded % LATENCIES_MAX] = latency_s * 1e3
-        self._recorded += 1
-        self._ordered_ms = None
-
-    def latency_ms(self, share: float) -> float | None:
-        """Latency in milliseconds that this share of the last 1,024 calls stayed at or below; None without calls.
-
-        Args:
-            share: 0 to 1, as in 0.5 for the median. Nearest-rank definition.
-        """
-        ordered = self._ordered_ms
-        if ordered is None:
-            if not self._latencies_ms:
-                return None
-            ordered = self._ordered_ms = sorted(self._latencies_ms)  # once for all readers and shares
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+        self.latencies_ms.add(latency_s * 1e3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from mmap import PAGESIZE
 from pathlib import Path
@@ -63,15 +63,18 @@ def _service(backend: Backend, now: float) -> pb.ServiceHealth:
     return pb.ServiceHealth(
         name=backend.name,
         state=backend.state(),  # type: ignore[arg-type]  # State has the numbers of ServingState
-        replicas=[_replica(backend, replica) for _, replica in sorted(backend.replicas.items())],
+        replicas=[_replica(backend, replica, now) for _, replica in sorted(backend.replicas.items())],
         calls_by_code=load.calls_by_code,
         calls_in_flight=load.in_flight,
-        latency_ms_p50=load.latency_ms(0.5),
-        latency_ms_p90=load.latency_ms(0.9),
-        latency_ms_p99=load.latency_ms(0.99),
+        latency_ms_p50=load.latencies_ms.at(0.5),
+        latency_ms_p90=load.latencies_ms.at(0.9),
+        latency_ms_p99=load.latencies_ms.at(0.99),
         calls_per_s=load.recent.calls_per_s(now),
         error_share=load.recent.error_share(now),
+        limit=0 if load.limit is None else load.limit.calls_max,
+        calls_waiting=0 if load.limit is None else load.limit.waiting,
         counts=_counts(load.counts),
+        chunks_in_flight=load.chunks_in_flight,
     )
 
 
@@ -91,14 +94,22 @@ def _counts(counts: PipelineCounts) -> pb.PipelineCounts:
     )
 
 
-def _replica(backend: Backend, replica: Replica) -> pb.ReplicaHealth:
+def _replica(backend: Backend, replica: Replica, now: float) -> pb.ReplicaHealth:
     models: dict[str, Any] = dict(replica.models)
     health = pb.ReplicaHealth(
         endpoint=replica.endpoint,
         state=state_of(replica, backend.settings),  # type: ignore[arg-type]  # State has the numbers of ServingState
         models=models,
         problem=replica.problem,
+        breaker=replica.breaker.state,  # type: ignore[arg-type]  # likewise
         calls_in_flight=replica.in_flight,
+        tries_by_code=replica.tries,
+        latency_ms_p50=replica.latencies_ms.at(0.5),
+        latency_ms_p99=replica.latencies_ms.at(0.99),
     )
     health.changed_time.FromDatetime(replica.changed_time)
+    if replica.report is not None:
+        health.load.utilization = replica.report.application_utilization
+        health.load.queue_rows = replica.report.named_metrics.get("queue_rows", 0.0)
+        health.load.reported_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=now - replica.reported_at))
     return health

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from meshcast.rpc.metrics import CODE_LABELS, cumulative
 
 from .backends import Backend, state_of
+from .breaker import BreakerState
 from .counts import PipelineCounts
 from .replica import Replica, State
 
@@ -78,6 +79,10 @@ def _calls(backends: list[tuple[str, Backend]]) -> Iterator[Metric]:
             calls.add_metric([name, _CODES.get(code, code)], number)
         seconds.add_metric([name], list(cumulative(load.buckets)), load.seconds)
         in_flight.add_metric([name], load.in_flight)
+        chunks.add_metric([name], load.chunks_in_flight)
+        if load.limit is not None:
+            limit.add_metric([name], load.limit.calls_max)
+            waiting.add_metric([name], load.limit.waiting)
     yield from (calls, seconds, in_flight, chunks, limit, waiting)
 
 
@@ -100,7 +105,18 @@ def _replicas(replicas: list[tuple[str, Backend, Replica]]) -> Iterator[Metric]:
     labels = ["route", "replica"]
     serving = GaugeMetricFamily(_PREFIX + "replica_serving", "1 where its health says SERVING, else 0.", labels=labels)
     in_flight = GaugeMetricFamily(_PREFIX + "replica_in_flight", "Calls and chunks under way on it.", labels=labels)
+    tries = CounterMetricFamily(_PREFIX + "replica_tries", "Tries on it, by code.", labels=[*labels, "grpc_code"])
+    breaker = GaugeMetricFamily(
+        _PREFIX + "breaker", "1 for the state that its breaker is in, else 0.", labels=[*labels, "state"]
+    )
+    opened = CounterMetricFamily(_PREFIX + "breaker_opened", "How often its breaker has opened.", labels=labels)
     for name, backend, replica in replicas:
-        serving.add_metric([name, replica.endpoint], state_of(replica, backend.settings) == State.SERVING)
-        in_flight.add_metric([name, replica.endpoint], replica.in_flight)
-    yield from (serving, in_flight)
+        key = [name, replica.endpoint]
+        serving.add_metric(key, state_of(replica, backend.settings) == State.SERVING)
+        in_flight.add_metric(key, replica.in_flight)
+        for code, number in list(replica.tries.items()):
+            tries.add_metric([*key, _CODES.get(code, code)], number)
+        for state in BreakerState:
+            breaker.add_metric([*key, state.name.lower()], replica.breaker.state is state)
+        opened.add_metric(key, replica.breaker.opened)
+    yield from (serving, in_flight, tries, breaker, opened)

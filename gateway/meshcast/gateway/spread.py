@@ -146,6 +146,7 @@ class Spread:
             Cancelled: the caller is gone.
         """
         self._look_later()
+        self._backend.load.streams.add(self._ledger)
         try:
             async with self._owner as group:
                 dealing = group.create_task(self._deal_all(), name="spread-deal")
@@ -160,6 +161,7 @@ class Spread:
             # Reading and writing end so when the caller has gone; the server's cancellation is on its way then.
             raise Cancelled("the caller has left the stream") from lost
         finally:
+            self._backend.load.streams.discard(self._ledger)
             self._timer.cancel()
             if self._ending is not None:
                 self._ending.cancel()
