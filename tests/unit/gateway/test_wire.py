@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.gateway import ReceiptFragment, read_string_field
-from meshcast.gateway.wire import varint
+from meshcast.gateway.wire import (
+    read_bytes_field,
+    read_varint_field,
+    varint,
+    with_varint_field,
+    without_string_field,
+)
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -49,6 +55,37 @@ def test_a_fragment_makes_a_receipt_where_the_service_gave_none() -> None:
     assert (receipt.gateway.endpoint, receipt.gateway.elapsed_us) == ("127.0.0.1:8101", 12)
 
 
+@given(
+    hedged=st.booleans(),
+    from_cache=st.booleans(),
+    fallback=st.integers(0, 3),
+    notes=st.lists(st.text(st.characters(codec="utf-8"), max_size=200), max_size=3),
+    attempts=st.integers(0, 3),
+)
+def test_a_fragment_says_all_that_makes_an_answer_special(
+    hedged: bool, from_cache: bool, fallback: int, notes: list[str], attempts: int
+) -> None:
+    answer = receipt_pb2.Receipt(prediction_id="abc", notes=["views missing"])
+    fragment = ReceiptFragment(
+        attempts=attempts, hedged=hedged, from_cache=from_cache, fallback=fallback, notes=notes
+    ).encode(77)
+    merged = pb.ReadPredictionResponse.FromString(
+        pb.ReadPredictionResponse(receipt=answer).SerializeToString() + fragment
+    )
+    expected = receipt_pb2.Receipt(prediction_id="abc", notes=["views missing", *notes])
+    expected.gateway.attempts, expected.gateway.hedged, expected.gateway.from_cache = attempts, hedged, from_cache
+    expected.gateway.degraded, expected.gateway.fallback = fallback > 0, fallback  # type: ignore[assignment]
+    expected.gateway.elapsed_us = 77
+    assert merged.receipt == expected
+
+
+def test_the_callers_own_deadline_takes_the_place_of_another_calls() -> None:
+    kept = pb.ReadPredictionResponse(receipt=receipt_pb2.Receipt(deadline_ms=5000, deadline_default=True))
+    encoded = kept.SerializeToString() + ReceiptFragment(deadline_ms=250, from_cache=True).encode(1)
+    receipt = pb.ReadPredictionResponse.FromString(encoded).receipt
+    assert (receipt.deadline_ms, receipt.deadline_default) == (250, False)
+
+
 @given(request_id=st.text(st.characters(codec="utf-8")), channel=st.text(st.characters(codec="utf-8")))
 def test_a_string_field_is_read_as_protobuf_reads_it(request_id: str, channel: str) -> None:
     request = pb.PredictEngagementRequest(request_id=request_id, channel=channel, model_version=2**40)
@@ -69,6 +106,36 @@ def test_fields_of_every_wire_type_are_passed_over() -> None:
 @given(st.binary(max_size=200), st.integers(1, 20))
 def test_garbage_never_raises(message: bytes, number: int) -> None:
     read_string_field(message, number)
+    read_varint_field(message, number)
+    read_bytes_field(message, number)
+    assert len(without_string_field(message, number)) <= len(message)
+
+
+@given(
+    request_id=st.text(st.characters(codec="utf-8"), min_size=1),
+    version=st.integers(0, 2**62),
+    priority=st.integers(0, 3),
+)
+def test_single_fields_are_read_cut_and_set(request_id: str, version: int, priority: int) -> None:
+    request = pb.PredictEngagementRequest(request_id=request_id, channel="fox", model_version=version)
+    request.priority = priority  # type: ignore[assignment]  # a number of the enum
+    request.planned.hour_of_day = 3
+    encoded = request.SerializeToString()
+    assert read_varint_field(encoded, 6) == version
+    assert read_varint_field(encoded, 7) == priority
+    assert pb.PlannedPost.FromString(read_bytes_field(encoded, 3)) == request.planned
+    cut = pb.PredictEngagementRequest.FromString(without_string_field(encoded, 1))
+    changed = pb.PredictEngagementRequest.FromString(with_varint_field(encoded, 6, 5))
+    request.model_version = 5
+    assert changed == request
+    request.model_version, request.request_id = version, ""
+    assert cut == request
+
+
+def test_a_field_of_another_type_is_no_field() -> None:
+    encoded = pb.PredictEngagementRequest(request_id="fox", model_version=3).SerializeToString()
+    assert (read_varint_field(encoded, 1), read_string_field(encoded, 6)) == (0, "")
+    assert without_string_field(encoded, 6) == encoded
 
 
 def test_a_truncated_field_is_no_field() -> None:
