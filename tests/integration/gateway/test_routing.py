@@ -214,7 +214,8 @@ async def test_calls_take_turns_on_the_replicas(run_predictor: Any, run_gateway:
     ):
         for _ in range(10):
             await gateway.predictor.PredictEngagement(question(), timeout=5)
-    assert (one.script.calls, two.script.calls) == (5, 5)
+    assert one.script.calls + two.script.calls == 10
+    assert min(one.script.calls, two.script.calls) > 0  # how many each depends on how quick it was
 
 
 async def test_a_replica_that_asks_for_no_traffic_gets_none(run_predictor: Any, run_gateway: Any) -> None:
