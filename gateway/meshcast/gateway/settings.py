@@ -12,8 +12,10 @@ from meshcast.api.predictor.v1 import predictor_pb2
 
 from .admin import AdminSettings
 from .breaker import BreakerSettings
-from .endpoints import DiscoverySettings, check_endpoint
+from .bulkhead import BulkheadSettings
 from .cache import CacheSettings
+from .concurrency import LimitSettings
+from .endpoints import DiscoverySettings, check_endpoint
 from .hedge import HedgeSettings
 from .http_settings import HttpSettings
 from .parts import PART_NAMES, Part
@@ -160,9 +162,14 @@ class GatewaySettings:
     """When a second replica is asked beside a slow one."""
     cache: CacheSettings = field(default_factory=CacheSettings)
     """How many answers are kept of the methods that a route's `cached_s` names."""
+    limit: LimitSettings = field(default_factory=LimitSettings)
+    """How many calls of a route may be under way and wait."""
+    bulkhead: BulkheadSettings = field(default_factory=BulkheadSettings)
+    """The hard bound of what is under way on a route."""
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
-    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     """When a replica that fails gets no calls."""
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
+    """How often names and lists of replicas are looked at."""
     streams: StreamSettings = field(default_factory=StreamSettings)
     """How streams of numbered chunks are spread over replicas."""
 
