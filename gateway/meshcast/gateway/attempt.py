@@ -11,6 +11,7 @@ import grpc.aio
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import DeadlineExceeded, from_rpc_error
+from meshcast.rpc.orca import TRAILER, parse
 
 from .breaker import Outcome
 from .exchange import Answer, Exchange, TryFailed
@@ -103,6 +104,9 @@ class Try:
             raise
         self._end("OK", Outcome.OK, ended)
         replica.answered(ended - self.began, ended)
+        for key, value in trailers or ():
+            if key == TRAILER and (report := parse(value)) is not None:
+                replica.report, replica.reported_at = report, ended
         return Answer(
             response,
             backends_metadata(head) if head else (),

@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Collection, Sequence
 
+from meshcast.rpc.orca import LoadReport
+
 from .breaker import BreakerState
 from .replica import Replica
 
@@ -13,6 +15,7 @@ REPORT_FRESH_S = 5.0  # a replica's own word about its load is older than that o
 LATENCY_FRESH_S = 1.0  # after it a slow replica is tried like any other: else it could never show that it is well again
 # Latencies of equal replicas differ by chance, most where they are short; only more than this counts.
 _RATIO_MIN, _DIFFERENCE_S_MIN = 1.5, 0.005
+_BUSY_MIN = 0.1  # reports are a second old: to run after each small difference would only make it swing
 _BATCH_ROWS = 32.0  # rows that a service runs at a time: as many waiting rows are as much as a call under way
 
 
@@ -94,12 +97,10 @@ def lighter(one: Replica, other: Replica, now: float) -> Replica:
     if report is not None and others_report is not None:
         oldest = now - REPORT_FRESH_S
         if one.reported_at >= oldest and other.reported_at >= oldest:
-            weight *= 1.0 + report.application_utilization + report.named_metrics.get("queue_rows", 0.0) / _BATCH_ROWS
-            others *= (
-                1.0
-                + others_report.application_utilization
-                + others_report.named_metrics.get("queue_rows", 0.0) / _BATCH_ROWS
-            )
+            busy, others_busy = _busy(report), _busy(others_report)
+            if abs(busy - others_busy) > _BUSY_MIN:
+                weight *= busy
+                others *= others_busy
     oldest = now - LATENCY_FRESH_S
     if one.latency_at >= oldest and other.latency_at >= oldest:
         low_s, high_s = sorted((one.latency_s, other.latency_s))
@@ -109,3 +110,7 @@ def lighter(one: Replica, other: Replica, now: float) -> Replica:
     if weight == others:
         return one if one.picked <= other.picked else other
     return one if weight < others else other
+
+
+def _busy(report: LoadReport) -> float:
+    return 1.0 + report.application_utilization + report.named_metrics.get("queue_rows", 0.0) / _BATCH_ROWS

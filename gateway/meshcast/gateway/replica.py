@@ -8,16 +8,15 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc.aio
+
+from meshcast.rpc.orca import LoadReport
 
 from .breaker import Breaker
 from .percentiles import Percentiles
 from .wire import ReceiptFragment
-
-if TYPE_CHECKING:
-    from meshcast.rpc.orca import LoadReport
 
 _SMOOTHING = 0.2  # of the latency: about the last ten tries count
 

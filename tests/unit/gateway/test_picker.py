@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ from meshcast.gateway import Backend, Replica, RouteSettings, State
 from meshcast.gateway.backends import state_of
 from meshcast.gateway.breaker import Outcome
 from meshcast.gateway.picker import LATENCY_FRESH_S, REPORT_FRESH_S, Picker, lighter
+from meshcast.rpc.orca import LoadReport
 
 SERVICE = "acme.EchoService"
 ROUTE = RouteSettings(services=(SERVICE,), endpoints=("a:1",))
@@ -116,18 +116,10 @@ def test_a_model_is_found_by_name_in_whatever_state() -> None:
     assert not backend(holder).has_model("dog")
 
 
-@dataclass
-class Said:
-    """What a replica says of its load."""
-
-    application_utilization: float = 0.0
-    named_metrics: dict[str, float] = field(default_factory=dict)
-
-
 def said(endpoint: str, utilization: float, queue_rows: float = 0.0, *, at: float = 0.0) -> Replica:
     made = replica(endpoint)
-    report: Any = Said(utilization, {"queue_rows": queue_rows})
-    made.report, made.reported_at = report, at
+    made.report = LoadReport(utilization, named_metrics={"queue_rows": queue_rows})
+    made.reported_at = at
     return made
 
 
