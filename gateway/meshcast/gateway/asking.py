@@ -125,7 +125,7 @@ class Mesh:
         """What the stages of a route share; made once."""
         stages = self._stages.get(backend.name)
         if stages is None:
-            stages = self._stages[backend.name] = RouteStages(self)
+            stages = self._stages[backend.name] = RouteStages(self, backend)
         return stages
 
     def asking(self, contract: MethodContract, backend: Backend) -> Asking:

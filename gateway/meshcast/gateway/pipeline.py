@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from .allowance import Allowance
 from .attempt import attempt
 from .breaker import BreakerGate
+from .bulkhead import Bulkhead, BulkheadGate
 from .cache import Cache
 from .exchange import Stage
 from .fallback import Fallback
 from .hedge import Hedge
+from .limit import Limit, RouteLimit
 from .policy import MethodPolicy, Tries
 from .retry import Retry
 from .single_flight import SingleFlight
@@ -27,17 +29,23 @@ class RouteStages:
     Attributes:
         retries: budget of the retries.
         rng: draws what the stages leave to chance.
+        limit: of calls under way, learnt; None where the settings turn it off.
+        bulkhead: the hard bound of the same, for chunks too.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.retries = Allowance(mesh.settings.retry.share_max, mesh.settings.retry.burst)
+    def __init__(self, mesh: Mesh, backend: Backend) -> None:
+        settings = mesh.settings
+        self.retries = Allowance(settings.retry.share_max, settings.retry.burst)
         self.rng = random.Random()
+        self.limit = RouteLimit(backend.name, settings.limit, rng=self.rng) if settings.limit.calls_max else None
+        self.bulkhead = Bulkhead(backend.name, settings.bulkhead)
+        backend.load.limit = self.limit
 
 
 def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
     """The stages of a method on a route.
 
-    Outermost first: cache, single flight, fallback, breakers, hedge or retry, attempt.
+    Outermost first: cache, single flight, fallback, limit, breakers, bulkhead, hedge or retry, attempt.
 
     Args:
         policy: of the method.
@@ -52,7 +60,10 @@ def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
         stage = Hedge(policy, settings.hedge, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
     else:
         stage = Retry(attempt, policy, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
+    stage = BulkheadGate(stage, route.bulkhead)
     stage = BreakerGate(stage, backend, policy.service)
+    if route.limit is not None:
+        stage = Limit(stage, route.limit)
     if policy.fallbacks:
         stage = Fallback(stage, policy, backend, baselines=mesh.baselines, stale=mesh.cache.stale)
     if policy.cache_ttl_s > 0:  # who may get an old answer may get that of an equal call
