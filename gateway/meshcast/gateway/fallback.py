@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -26,6 +27,9 @@ Baseline = Callable[[bytes], bytes | None]
 """Encoded request to encoded response; None where the request gives no baseline."""
 
 _GROUP = "meshcast.baselines"
+# How long calls go straight to the version that stands in. The broken one is then tried once in so long, so that a
+# replica whose other versions are well keeps its breaker closed at any rate of calls.
+_KNOWN_BROKEN_S = 2.0
 # What says nothing about the question itself. A mesh that is full (RESOURCE_EXHAUSTED) must be left alone, and seen.
 _OF_THE_MESH = frozenset(
     {
@@ -75,7 +79,7 @@ class Fallback:
     """Stage: where a call fails for a reason of the mesh's, answers with what its policy names, in that order.
 
     - `version`: the model's highest version below the newest that a replica serves, where a replica was there and its
-      model failed or is loading.
+      model failed or is loading. Calls of the next two seconds are then answered by it at once.
     - `cache`: the answer that was given to the same question before.
     - `baseline`: the service's statistical baseline.
 
@@ -110,9 +114,18 @@ class Fallback:
             "baseline": self._baseline,
         }
         self._ways = [(name, ways[name]) for name in policy.fallbacks]
+        self._broken: tuple[float, int, str] | None = None  # until when which version stands in, and why
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answers the call, or raises what failed it."""
+        if self._broken is not None:
+            until, version, why = self._broken
+            if exchange.started < until and not _pins_version(exchange):
+                answer = await self._ask_version(exchange, version, why)
+                if answer is not None:
+                    self._backend.load.counts.fallbacks["version"] += 1
+                    return answer
+            self._broken = None
         try:
             return await self._inner(exchange)
         except TryFailed as failed:
@@ -141,6 +154,15 @@ class Fallback:
         version = previous_version(self._backend)
         if version is None:
             return None
+        answer = await self._ask_version(exchange, version, _why(error))
+        if answer is not None:
+            self._broken = (time.perf_counter() + _KNOWN_BROKEN_S, version, _why(error))
+        return answer
+
+    async def _ask_version(self, exchange: Exchange, version: int, why: str) -> Answer | None:
+        """The labelled answer of a version; None when it fails too."""
+        field = self._policy.contract.version_field
+        assert field is not None
         asked = exchange.request
         exchange.request = with_varint_field(asked, field, version)
         try:
@@ -149,7 +171,7 @@ class Fallback:
             return None
         finally:
             exchange.request = asked
-        note = f"version {version} answered, which was not asked for: {_why(error)}"
+        note = f"version {version} answered, which was not asked for: {why}"
         return replace(answer, fallback=Kind.FALLBACK_VERSION, notes=(*answer.notes, note))
 
     async def _cached(self, exchange: Exchange, error: MeshError) -> Answer | None:

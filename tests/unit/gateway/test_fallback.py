@@ -109,6 +109,19 @@ async def test_a_broken_model_is_replaced_by_its_previous_version() -> None:
     assert to.load.counts.fallbacks == {"version": 1}
 
 
+async def test_calls_that_follow_are_answered_by_it_at_once_and_the_broken_one_is_tried_again_later() -> None:
+    service = Service(failed(grpc.StatusCode.INTERNAL))
+    to = backend(v2=State.SERVING, v3=State.SERVING)
+    made, policy = stage(service, to, ("version",))
+    first, second, pinned, later = (exchange(policy, to, model_version=pin) for pin in (0, 0, 3, 0))
+    later.started += 60.0
+    answers = [await made(call) for call in (first, second, pinned, later)]
+    assert [answer.response for answer in answers] == [b"version 2", b"version 2", b"version 3", b"version 0"]
+    assert [answer.fallback > 0 for answer in answers] == [True, True, False, False]
+    assert [asked.model_version for asked in service.asked] == [0, 2, 2, 3, 0]
+    assert to.load.counts.fallbacks == {"version": 2}
+
+
 async def test_a_model_that_is_still_loading_is_replaced_too() -> None:
     to = backend(v2=State.SERVING, v3=State.NOT_SERVING)
     made, policy = stage(Service(told(LOADING)), to, ("version",))
