@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from made_up import made_up_posts
 from processes import machine, model_service, predictor
-from serving import asking, at_once, made_up_posts, streamed
+from serving import asking, at_once, streamed
 
 from meshcast.client import History, MeshClient
 from meshcast.posts import settled_history

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,19 +89,67 @@ async def gateway(backend: str, state: Path, settings: Mapping[str, str] | None 
         yield running
 
 
+class Restartable:
+    """A process at a port of its own that can be killed at any time and started again as it was.
+
+    Args:
+        command: what is run.
+        port: where it listens.
+        service: health name that tells that it serves.
+        state: folder of its state and its log.
+        settings: MESHCAST_… variables.
+    """
+
+    def __init__(self, command: list[str], port: int, service: str, state: Path, settings: Mapping[str, str]) -> None:
+        self.target = f"127.0.0.1:{port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command
+        self._service = service
+        self._log = state / f"log-{port}.txt"
+        self._environment = _environment(port, state, settings)
+
+    async def start(self) -> None:
+        """Starts it and returns once it serves."""
+        self.process = _started(self._command, self._environment, self._log)
+        await _serving(self.process, self.target, self._service, self._log)
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL, as a machine that is lost would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    async def end(self) -> None:
+        """Ends it in peace."""
+        if self.process is not None:
+            await asyncio.to_thread(_end, self.process)
+
+
+def restartable_predictor(state: Path, settings: Mapping[str, str]) -> Restartable:
+    """A predictor, not started yet; its state is in `state`."""
+    command = [sys.executable, "-m", "meshcast.services", "predictor"]
+    return Restartable(command, free_port(), PREDICTOR, state, settings)
+
+
+def restartable_gateway(backends: Sequence[str], state: Path) -> Restartable:
+    """A gateway in front of several predictors, not started yet."""
+    config = state / "gateway.toml"
+    endpoints = ", ".join(f'"{backend}"' for backend in backends)
+    config.write_text(
+        "[gateway.http]\nport = 0\n[gateway.routes.predictor]\n"
+        f'services = ["{PREDICTOR}", "inference.GRPCInferenceService"]\nendpoints = [{endpoints}]\n'
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "meshcast.gateway", "--config", str(config)]
+    return Restartable(command, port, PREDICTOR, state, {"MESHCAST_GATEWAY_PORT": str(port)})
+
+
 @contextlib.asynccontextmanager
 async def _running(
     command: list[str], port: int, service: str, state: Path, settings: Mapping[str, str]
 ) -> AsyncIterator[Running]:
-    environment = {
-        **os.environ,
-        "MESHCAST_RPC_PORT": str(port),
-        "MESHCAST_RPC_METRICS": "false",
-        "MESHCAST_RUNTIME_STATE_DIR": str(state),
-        **settings,
-    }
     log = state / f"log-{port}.txt"
-    process = _started(command, environment, log)
+    process = _started(command, _environment(port, state, settings), log)
     try:
         target = f"127.0.0.1:{port}"
         await _serving(process, target, service, log)
@@ -110,8 +158,18 @@ async def _running(
         await asyncio.to_thread(_end, process)
 
 
+def _environment(port: int, state: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "MESHCAST_RPC_PORT": str(port),
+        "MESHCAST_RPC_METRICS": "false",
+        "MESHCAST_RUNTIME_STATE_DIR": str(state),
+        **settings,
+    }
+
+
 def _started(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         return subprocess.Popen(command, env=environment, stdout=out, stderr=out)
 
 
