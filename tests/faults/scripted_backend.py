@@ -21,7 +21,8 @@ from typing import Any, Self
 import grpc
 
 from meshcast.api.predictor.v1 import predictor_pb2
-from meshcast.rpc import LogSettings, Overloaded, RpcSettings, Server, ServingStatus, run, setup_logs
+from meshcast.rpc import LoadReport, LogSettings, Overloaded, RpcSettings, Server, ServingStatus, run, setup_logs
+from meshcast.rpc.orca import NATIVE_TRAILER, TRAILER, encode
 from scripted_answers import ANSWERS
 
 CONTROL_SERVICE = "meshcast.test.ScriptedBackend"
@@ -48,6 +49,7 @@ class Script:
         batch_ms: time of one batch, where calls go through batches, one at a time; 0 for none.
         batch_rows: most rows of a batch. A unary call is a row; a chunk has as many as it says.
         queue_rows_max: rows that may wait for a batch; more are refused with RESOURCE_EXHAUSTED. 0: any number.
+        utilization: that unary answers tell (ORCA), at 100 calls a second; 0 tells nothing.
         seed: of the draws of stragglers and failures.
     """
 
@@ -61,6 +63,7 @@ class Script:
     batch_ms: float = 0.0
     batch_rows: int = 1
     queue_rows_max: int = 0
+    utilization: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -222,6 +225,10 @@ class ScriptedBackend(grpc.GenericRpcHandler):
     def _unary(self, method: str, answer: Callable[[bytes], bytes]) -> Callable[[bytes, Context], Any]:
         async def unary(request: bytes, context: Context) -> bytes:
             await self._work(1, _priority(method, request, context), context)
+            if self.script.utilization:
+                report = LoadReport(self.script.utilization, 100.0, named_metrics={"queue_rows": self._queued_rows})
+                data = encode(report)
+                context.set_trailing_metadata(((NATIVE_TRAILER, data), (TRAILER, data)))
             return answer(request)
 
         return unary

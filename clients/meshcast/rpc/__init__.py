@@ -23,9 +23,11 @@ from .errors import (
 from .health import Health, ServingStatus, probe
 from .ids import prediction_id, row_id
 from .interceptor import ServerInterceptor
+from .load_meter import LoadMeter, Work
 from .logs import setup_logs
 from .loop import run
 from .metrics import Metrics, MetricsServer, serve_metrics
+from .orca import LoadReport
 from .reflection import Descriptions
 from .sending import send, sending
 from .server import PortInUse, Registrar, Server
@@ -81,6 +83,9 @@ __all__ = [
     "Metrics",
     "MetricsServer",
     "serve_metrics",
+    "LoadMeter",
+    "LoadReport",
+    "Work",
     "setup_logs",
     "setup_tracing",
     "Tracing",

@@ -18,6 +18,7 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from .call import Call, Context, Observer, enter_call
 from .call_messages import CountingContext, Received, Unusable
 from .errors import Internal, InvalidInput, MeshError, NotReady, Unimplemented
+from .load_meter import FAULTS, LoadMeter
 from .metrics import KINDS, MethodCounts, Metrics
 from .status import head_message, message_too_large, trailers
 
@@ -56,6 +57,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         observers: told of every call but those of health and reflection.
         control_message_bytes_max: largest request of calls that do not stream their requests, in bytes, `BULK_SERVICES`
             left out; None for the transport's limit alone. The transport's limit holds for all.
+        meter: counts the calls, and gives what is told of the load with every unary answer; None tells nothing.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         access: Literal["none", "errors", "all"] = "errors",
         observers: Sequence[Observer] = (),
         control_message_bytes_max: int | None = None,
+        meter: LoadMeter | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.control_message_bytes_max = control_message_bytes_max
+        self.meter = meter
         self.is_draining = False
         self.is_closing = False
         self.leaving = asyncio.Event()
@@ -149,6 +153,7 @@ class _Around:
         self._counts = counts
         self._metrics = owner.metrics
         self._is_quiet = method.startswith(QUIET_SERVICES)
+        self._meter = None if self._is_quiet else owner.meter
         self._observers = () if self._is_quiet else owner._observers
         self._logs_ok = owner._access == "all" and not self._is_quiet
         self._logs_errors = owner._access != "none" and not self._is_quiet
@@ -175,7 +180,7 @@ class _Around:
     def unary(self, handler: Handler, serialize: Serializer | None, is_request_streamed: bool) -> Handler:
         """The handler of a call with one answer; it serializes by itself, so that a wrong answer is masked as well."""
         run = _as_coroutine(handler)
-        counts, metrics, owner = self._counts, self._metrics, self._owner
+        counts, metrics, owner, meter = self._counts, self._metrics, self._owner, self._meter
         is_counted = not self._is_quiet
 
         async def answer(request: Any, context: Context) -> Any:
@@ -202,6 +207,8 @@ class _Around:
                     response = serialize(response)
                 code = _code_of(context)
                 counts.sent += 1
+                if meter is not None:
+                    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *meter.trailers()))
                 return response
             except BaseException as error:
                 failure = error
@@ -289,6 +296,9 @@ class _Around:
         seconds: float,
     ) -> None:
         self._counts.finish(code, seconds)
+        if self._meter is not None:
+            self._meter.calls += 1
+            self._meter.faults += code is not _OK and code in FAULTS
         if self._logs_ok or (self._logs_errors and code is not _OK):
             facts = {} if not isinstance(failure, MeshError) else {"error": failure.message, **failure.facts}
             log.info(

@@ -22,6 +22,7 @@ from .errors import Precondition
 from .health import SERVICE_NAME as HEALTH_SERVICE_NAME
 from .health import Health, ServingStatus, add_health
 from .interceptor import ServerInterceptor
+from .load_meter import LoadMeter
 from .metrics import KINDS, Metrics, MetricsServer, serve_metrics
 from .reflection import SERVICE_NAMES as REFLECTION_SERVICE_NAMES
 from .reflection import Descriptions, add_reflection
@@ -61,6 +62,7 @@ class Server:
         descriptions: files that reflection answers from; None for those that this process has imported.
         access: which calls get a log line.
         observers: told of every call, such as tracing.
+        meter: of the load, which unary answers then tell (ORCA); None tells nothing.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Server:
         descriptions: Descriptions | None = None,
         access: Literal["none", "errors", "all"] = "errors",
         observers: Sequence[Observer] = (),
+        meter: LoadMeter | None = None,
     ) -> None:
         self.settings = settings
         self.health = health or Health()
@@ -86,6 +89,7 @@ class Server:
             access=access,
             observers=observers,
             control_message_bytes_max=settings.control_message_bytes_max,
+            meter=meter,
         )
         self.draining = asyncio.Event()
         self.port = 0

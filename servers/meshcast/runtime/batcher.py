@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.rpc.deadline import Deadline
 from meshcast.rpc.errors import DeadlineExceeded, InvalidInput, MeshError, NotReady, Overloaded
+from meshcast.rpc.load_meter import Work
 from meshcast.runtime.counts import BatcherCounts
 from meshcast.runtime.queueing import Answer, Batch, Item, Part, RowQueue, RunFacts
 from meshcast.runtime.ragged import Rows, in_order
@@ -132,6 +133,16 @@ class Batcher:
     def queued_rows(self) -> int:
         """Rows that wait for a run."""
         return self._queue.rows
+
+    @property
+    def work(self) -> Work:
+        """What the run slots have done, and what waits for them."""
+        return Work(self.counts.compute_s, self._batching.runs_max, self._queue.rows, self._queue_s)
+
+    @property
+    def _queue_s(self) -> float:
+        """Seconds that the slots will take for what waits now."""
+        return self._queue.cells * self._cell_s / self._batching.runs_max
 
     async def submit(
         self,
@@ -289,7 +300,7 @@ class Batcher:
             return self._too_many(rows)
         return Overloaded(
             f"The queue of model {self.model} is full ({self._queue.rows} of {limit} rows); retry later.",
-            retry_after_s=max(0.001, self._queue.cells * self._cell_s / self._batching.runs_max),
+            retry_after_s=max(0.001, self._queue_s),
             reason=error_reason_pb2.ERROR_REASON_QUEUE_FULL,
             model=self.model,
             rows_max=limit,

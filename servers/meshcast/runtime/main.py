@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from meshcast.rpc import (
     Health,
+    LoadMeter,
     LogSettings,
     MeshError,
     RpcSettings,
@@ -134,6 +135,7 @@ async def serving(
             tls=tls,
             access=(logs or LogSettings()).access,
             observers=tracing.observers,
+            meter=LoadMeter(lambda: [one.batcher.work for one in models]),
         )
         context = ServiceContext(
             model=model,
