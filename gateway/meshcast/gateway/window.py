@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 _GAIN = 2.0  # twice what is needed by the last measure, so that more can be seen to help; as BBR probes
-_DECAY = 0.02  # forgotten with each answer: a measure is half gone after 35
+_DECAY = 0.01  # of the rate, forgotten with each answer: a measure is half gone after 70
+_PROBE_EVERY = 256  # answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +41,28 @@ class Window:
     """The room of one stream.
 
     By Little's law, replicas that answer `rate` chunks a second, each within `fastest_s` when it need not wait, work on
-    `rate * fastest_s` chunks at a time. The window is twice that, so that it grows while growing helps, and shrinks to
-    what is needed when chunks only queue.
+    `rate * fastest_s` chunks at a time. The window is twice that, so that it grows while growing helps. As a full window
+    shows no chunk that need not wait, it is taken back to its least from time to time, and `fastest_s` measured anew.
 
-    Source: Cardwell et al., BBR: Congestion-Based Congestion Control (ACM Queue, 2016): delivery rate and round trip.
+    Source: Cardwell et al., BBR: Congestion-Based Congestion Control (ACM Queue, 2016): delivery rate, round trip and
+    the probing of both.
 
     Args:
         settings: the bounds.
 
     Attributes:
+        answered: answers so far.
         size: chunks that may be unanswered now.
     """
 
-    __slots__ = ("_fastest_s", "_rate", "_settings", "answered", "size")
+    __slots__ = ("_drained_at", "_fastest_s", "_probe_at", "_rate", "_settings", "answered", "size")
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._rate = 0.0
         self._fastest_s = math.inf
+        self._probe_at = _PROBE_EVERY
+        self._drained_at = -1
         self.answered = 0
         self.size = settings.window_min
 
@@ -72,11 +77,20 @@ class Window:
         self.answered += 1
         if latency_s <= 0:
             return
-        self._rate = max((self.answered - answered_before) / latency_s, self._rate * (1 - _DECAY))
-        self._fastest_s = min(latency_s, self._fastest_s * (1 + _DECAY))
-        wanted = math.ceil(_GAIN * self._rate * self._fastest_s)
         settings = self._settings
-        self.size = min(max(wanted, settings.window_min, 2 * replicas), settings.window_max)
+        least = min(max(settings.window_min, 2 * replicas), settings.window_max)
+        self._rate = max((self.answered - answered_before) / latency_s, self._rate * (1 - _DECAY))
+        if self.answered >= self._probe_at:
+            self._probe_at = self.answered + _PROBE_EVERY
+            self._drained_at = self.answered + self.size  # then all that was sent under the wider window is answered
+        if self.answered == self._drained_at:
+            self._fastest_s = math.inf
+        self._fastest_s = min(latency_s, self._fastest_s)
+        if self.answered < self._drained_at + least and self._drained_at > 0:
+            self.size = least
+        else:
+            wanted = math.ceil(_GAIN * self._rate * self._fastest_s)
+            self.size = min(max(wanted, least), settings.window_max)
 
     def has_room(self, chunks: int, size_bytes: int) -> bool:
         """Whether another chunk may be taken.

@@ -1,0 +1,260 @@
+"""Spreading over replicas that answer in any order, twice, not at all, or break: the caller sees each answer once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.gateway import Backend, Replica, RouteSettings, State
+from meshcast.gateway.contracts import Contracts
+from meshcast.gateway.spread import Numbered, Spread
+from meshcast.gateway.window import StreamSettings
+
+SERVICE = "meshcast.api.predictor.v1.PredictorService"
+PATH = f"/{SERVICE}/PredictEngagementStream"
+Act = Callable[[int], str]
+"""What a replica does with the n-th chunk that it gets: `answer`, `twice`, `later`, `refuse`, `end`, or a status code."""
+
+
+class ScriptedCall:
+    """A replica's stream."""
+
+    def __init__(self, endpoint: str, act: Act) -> None:
+        self.endpoint = endpoint
+        self._act = act
+        self._got = 0
+        self._later: list[bytes] = []
+        self._answers: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self.is_cancelled = False
+
+    async def write(self, message: bytes) -> None:
+        """Takes a chunk and acts on it."""
+        request = pb.PredictEngagementStreamRequest.FromString(message)
+        self._got += 1
+        answer = pb.PredictEngagementStreamResponse(sequence=request.sequence, rows=len(request.request_id))
+        answer.receipt.model = self.endpoint
+        act = self._act(self._got)
+        match act:
+            case "end":
+                self._answers.put_nowait(b"end")
+            case "later":
+                self._later.append(answer.SerializeToString())
+                asyncio.get_running_loop().call_later(0.001, self._say_later)  # or with the next one
+                return
+            case "answer" | "twice" | "refuse":
+                if act == "refuse":
+                    answer.status.code = 8
+                for _ in range(2 if act == "twice" else 1):
+                    self._answers.put_nowait(answer.SerializeToString())
+            case code:
+                failure = grpc.aio.AioRpcError(
+                    grpc.StatusCode[code], grpc.aio.Metadata(), grpc.aio.Metadata(), f"{self.endpoint} fails"
+                )
+                self._answers.put_nowait(failure)
+        self._say_later()
+
+    async def read(self) -> Any:
+        """The next answer."""
+        answer = await self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return grpc.aio.EOF if answer == b"end" else answer
+
+    async def done_writing(self) -> None:
+        """Ends the stream after what is left to say."""
+        self._say_later()
+        self._answers.put_nowait(b"end")
+
+    def cancel(self) -> None:
+        """Notes that the call is over."""
+        self.is_cancelled = True
+
+    def add_done_callback(self, callback: object) -> None:
+        """grpc's, never called here."""
+
+    async def initial_metadata(self) -> tuple[()]:
+        """None."""
+        return ()
+
+    async def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Tells whose they are."""
+        return (("x-served-by", self.endpoint),)
+
+    def _say_later(self) -> None:
+        while self._later:
+            self._answers.put_nowait(self._later.pop())
+
+
+class ScriptedChannel:
+    """A channel to a replica."""
+
+    def __init__(self, endpoint: str, act: Act) -> None:
+        self._endpoint = endpoint
+        self._act = act
+        self.calls: list[ScriptedCall] = []
+
+    def stream_stream(self, path: str) -> Any:
+        """grpc's."""
+
+        def call(**_options: object) -> ScriptedCall:
+            self.calls.append(ScriptedCall(self._endpoint, self._act))
+            return self.calls[-1]
+
+        return call
+
+
+class Caller:
+    """The caller's side: chunks to read, and the answers that were written."""
+
+    def __init__(self, chunks: int, first: int = 5) -> None:
+        self._chunks = iter(
+            [
+                pb.PredictEngagementStreamRequest(sequence=first + n, request_id="r" * (n % 7)).SerializeToString()
+                for n in range(chunks)
+            ]
+        )
+        self.answers: list[pb.PredictEngagementStreamResponse] = []
+        self.trailers: object = None
+        self.read_ahead = 0
+        self._read = 0
+
+    async def read(self) -> Any:
+        """The next chunk, or EOF."""
+        await asyncio.sleep(0)
+        self._read += 1
+        self.read_ahead = max(self.read_ahead, self._read - len(self.answers))
+        return next(self._chunks, grpc.aio.EOF)
+
+    async def write(self, message: bytes) -> None:
+        """Takes an answer."""
+        await asyncio.sleep(0)
+        self.answers.append(pb.PredictEngagementStreamResponse.FromString(message))
+
+    def set_trailing_metadata(self, trailers: object) -> None:
+        """Takes the trailers."""
+        self.trailers = trailers
+
+
+def backend_of(*acts: Act) -> tuple[Backend, list[ScriptedChannel]]:
+    backend = Backend("predictor", RouteSettings(services=(SERVICE,)), random.Random(1))
+    channels = [ScriptedChannel(f"replica:{number}", act) for number, act in enumerate(acts)]
+    for number, channel in enumerate(channels):
+        to: Any = channel
+        replica = Replica(f"replica:{number}", to)
+        replica.problem, replica.services = "", {SERVICE: State.SERVING}
+        backend.replicas[replica.endpoint] = replica
+    backend.refresh()
+    return backend, channels
+
+
+async def spread(backend: Backend, caller: Caller, **changes: Any) -> grpc.aio.AioRpcError | None:
+    contract = (Contracts().methods(SERVICE) or {})[PATH]
+    context: Any = caller
+    running = Spread(
+        Numbered(contract), backend, context, StreamSettings(**changes), metadata=(), timeout_s=30, default_ms=0
+    )
+    async with asyncio.timeout(5):
+        return await running.run()
+
+
+def answers(_number: int) -> str:
+    return "answer"
+
+
+def assert_nothing_is_left(backend: Backend, channels: list[ScriptedChannel]) -> None:
+    assert [replica.in_flight for replica in backend.replicas.values()] == [0] * len(backend.replicas)
+    assert all(call.is_cancelled for channel in channels for call in channel.calls)
+
+
+def acting(seed: int) -> Act:
+    rng = random.Random(seed)
+    acts = ("answer", "twice", "later", "refuse", "end", "UNAVAILABLE", "CANCELLED")
+    return lambda _number: rng.choices(acts, (6, 2, 2, 1, 1, 1, 1))[0]
+
+
+@given(st.integers(0, 60), st.lists(st.integers(0, 1000), max_size=4), st.integers(1, 5))
+@settings(max_examples=50)
+async def test_each_chunk_is_answered_once_in_order_while_one_replica_is_well(
+    chunks: int, seeds: list[int], window: int
+) -> None:
+    backend, channels = backend_of(answers, *(acting(seed) for seed in seeds))
+    caller = Caller(chunks)
+    failure = await spread(backend, caller, sends_max=10, window_min=window, window_max=window)
+    assert failure is None
+    assert [answer.sequence for answer in caller.answers] == [*range(5, 5 + chunks)]
+    assert [answer.rows for answer in caller.answers] == [n % 7 for n in range(chunks)]
+    assert all(answer.status.code == 0 for answer in caller.answers)
+    assert all(answer.receipt.model == answer.receipt.gateway.endpoint for answer in caller.answers)
+    assert caller.read_ahead <= window + 1  # the end of the stream counts too
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_all_replicas_get_their_share_of_a_wide_stream() -> None:
+    backend, channels = backend_of(*[lambda _number: "later"] * 3)
+    caller = Caller(90)
+    assert await spread(backend, caller) is None
+    shares = {channel.calls[0].endpoint: 0 for channel in channels}
+    for answer in caller.answers:
+        shares[answer.receipt.gateway.endpoint] += 1
+    assert min(shares.values()) >= 10
+    assert [len(channel.calls) for channel in channels] == [1, 1, 1]  # one stream each, kept
+
+
+async def test_a_stream_without_chunks_asks_nobody() -> None:
+    backend, channels = backend_of(answers)
+    caller = Caller(0)
+    assert await spread(backend, caller) is None
+    assert (caller.answers, channels[0].calls) == ([], [])
+
+
+async def test_the_only_replicas_own_end_is_the_callers() -> None:
+    backend, channels = backend_of(answers)
+    caller = Caller(3)
+    assert await spread(backend, caller) is None
+    assert caller.trailers == (("x-served-by", "replica:0"),)
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_chunk_that_breaks_every_replica_fails_the_stream_after_the_answers_before_it() -> None:
+    def poisoned(number: int) -> str:
+        return "answer" if number < 3 else "UNAVAILABLE"
+
+    backend, channels = backend_of(poisoned, poisoned, poisoned, poisoned)
+    caller = Caller(40)
+    failure = await spread(backend, caller, sends_max=2)
+    assert failure is not None and failure.code() is grpc.StatusCode.UNAVAILABLE
+    assert [answer.sequence for answer in caller.answers] == [*range(5, 5 + len(caller.answers))]
+    assert 2 <= len(caller.answers) < 40
+    assert_nothing_is_left(backend, channels)
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"])
+async def test_a_failure_that_would_come_again_is_not_tried_elsewhere(code: str) -> None:
+    def failing(number: int) -> str:
+        return "answer" if number < 2 else code
+
+    backend, channels = backend_of(failing, failing)
+    failure = await spread(backend, Caller(9))
+    assert failure is not None and failure.code().name == code
+    assert backend.load.counts.chunks_resent == 0
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_refusal_that_every_replica_repeats_reaches_the_caller_in_its_place() -> None:
+    def refusing(_number: int) -> str:
+        return "refuse"
+
+    backend, channels = backend_of(refusing, refusing)
+    caller = Caller(3)
+    assert await spread(backend, caller, window_min=1, window_max=1) is None
+    assert [(answer.sequence, answer.status.code) for answer in caller.answers] == [(5, 8), (6, 8), (7, 8)]
+    assert backend.load.counts.chunks_resent == 3
+    assert_nothing_is_left(backend, channels)
