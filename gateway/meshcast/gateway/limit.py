@@ -53,6 +53,11 @@ class RouteLimit:
         return round(self.concurrency.limit)
 
     @property
+    def share(self) -> float:
+        """Share of them that are under way; more than 1 where calls wait."""
+        return (self.concurrency.in_flight + self.room.waiting) / max(1, self.calls_max)
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
         return self.room.waiting

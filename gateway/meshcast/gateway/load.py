@@ -76,6 +76,11 @@ class CallLimit(Protocol):
         ...
 
     @property
+    def share(self) -> float:
+        """Share of them that are under way; more than 1 where calls wait."""
+        ...
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for their turn."""
         ...

@@ -19,6 +19,7 @@ from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.rpc import (
     ChannelSettings,
     Health,
+    LoadMeter,
     InvalidInput,
     LogSettings,
     MeshError,
@@ -119,6 +120,7 @@ async def serving(
             descriptions=backends.contracts.descriptions,
             access=(logs or LogSettings()).access,
             observers=tracing.observers,
+            meter=LoadMeter(limit_share=lambda: _limit_share(backends)),
         )
         servicer = GatewayServicer(
             mesh,
@@ -174,6 +176,12 @@ def _door(
         ) from error
     http = replace(settings.http, port=port)
     return HttpDoor(server, backends, register=register, handlers=routed, settings=http, tls=tls)
+
+
+def _limit_share(backends: Backends) -> float:
+    """Share of the calls that the fullest route may have under way; more than 1 where calls wait."""
+    limits = [backend.load.limit for backend in backends.by_name.values()]
+    return max((limit.share for limit in limits if limit is not None), default=0.0)
 
 
 async def _end_watches(server: Server, backends: Backends, routed: RoutedServices) -> None:
