@@ -206,7 +206,8 @@ class Hedge:
         if other is None or exchange.remaining_s() <= 0:
             return waited_s * 2  # one may come back
         counts = backend.load.counts
-        if self._allowance.spend():
+        is_hedge = self._allowance.spend()
+        if is_hedge:
             counts.hedges += 1
         elif all(each.replica.breaker.state is BreakerState.OPEN for each in race.tries) and self._retries.spend():
             counts.retries += 1  # those that are busy with it have been given up
@@ -216,7 +217,8 @@ class Hedge:
         asked.append(other)
         hedge = Try(exchange, other)
         race.add(hedge)
-        race.hedges.append(hedge)
+        if is_hedge:
+            race.hedges.append(hedge)
         return delay_s
 
     async def _retry(
