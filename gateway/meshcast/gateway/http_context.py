@@ -9,8 +9,11 @@ from typing import Any
 
 import grpc.aio
 
+from meshcast.rpc.orca import NATIVE_TRAILER, TRAILER
+
 from .forwarding import Metadata
 
+LOAD_TRAILERS = frozenset((NATIVE_TRAILER, TRAILER))
 Read = Callable[[], Awaitable[Any]]
 
 _TIMEOUT_S_MAX = 366 * 86_400.0  # HTTP's notations reach 11,000 years, which clocks do not take
@@ -119,8 +122,8 @@ class DoorContext:
         self.head = (*self.head, *metadata)
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
-        """Takes the end of the answer; what was set before is replaced."""
-        self.trailers = tuple(metadata)
+        """Takes the end of the answer; what was set before is replaced. The load is for gRPC's balancers alone."""
+        self.trailers = tuple((key, value) for key, value in metadata if key not in LOAD_TRAILERS)
 
     def trailing_metadata(self) -> Metadata:
         """What was set last."""

@@ -19,8 +19,8 @@ from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
 from meshcast.rpc import (
     ChannelSettings,
     Health,
-    LoadMeter,
     InvalidInput,
+    LoadMeter,
     LogSettings,
     MeshError,
     Precondition,

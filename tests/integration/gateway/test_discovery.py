@@ -15,6 +15,7 @@ from meshcast.gateway import RouteSettings
 from meshcast.gateway.dns_endpoints import DnsEndpoints
 from meshcast.gateway.endpoints import DiscoverySettings
 from meshcast.rpc import RpcSettings
+from meshcast.rpc.orca import TRAILER, parse
 from scripted_answers import log_engagement
 from scripted_backend import Script, ScriptedBackend
 
@@ -146,3 +147,15 @@ async def test_a_name_of_this_machine_is_resolved_by_the_system(run_gateway: Any
             await gateway.until(lambda mesh: mesh.serving)
             answer = await gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(), timeout=5)
             assert answer.receipt.gateway.endpoint == backend.address
+
+
+async def test_the_gateway_reads_what_replicas_say_of_their_load_and_tells_its_own(run_gateway: Any) -> None:
+    async with ScriptedBackend(Script(utilization=0.625)) as backend, run_gateway([backend.address]) as gateway:
+        call = gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(), timeout=5)
+        await call
+        loads = [value for key, value in await call.trailing_metadata() if key == TRAILER]
+        report = parse(loads[0])
+        assert len(loads) == 1 and report is not None
+        assert 0 <= report.application_utilization < 0.6
+        (replica,) = (await gateway.health()).services[0].replicas
+        assert replica.load.utilization == 0.625
