@@ -131,8 +131,8 @@ def restartable_predictor(state: Path, settings: Mapping[str, str]) -> Restartab
     return Restartable(command, free_port(), PREDICTOR, state, settings)
 
 
-def restartable_gateway(backends: Sequence[str], state: Path) -> Restartable:
-    """A gateway in front of several predictors, not started yet."""
+def restartable_gateway(backends: Sequence[str], state: Path, settings: Mapping[str, str] | None = None) -> Restartable:
+    """A gateway in front of several predictors, not started yet; `settings` are MESHCAST_… variables."""
     config = state / "gateway.toml"
     endpoints = ", ".join(f'"{backend}"' for backend in backends)
     config.write_text(
@@ -141,7 +141,7 @@ def restartable_gateway(backends: Sequence[str], state: Path) -> Restartable:
     )
     port = free_port()
     command = [sys.executable, "-m", "meshcast.gateway", "--config", str(config)]
-    return Restartable(command, port, PREDICTOR, state, {"MESHCAST_GATEWAY_PORT": str(port)})
+    return Restartable(command, port, PREDICTOR, state, {"MESHCAST_GATEWAY_PORT": str(port), **(settings or {})})
 
 
 @contextlib.asynccontextmanager
