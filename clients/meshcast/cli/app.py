@@ -175,6 +175,52 @@ def status(
     run(target=target, config=config, state_dir=state_dir, timeout_s=timeout, as_json=as_json)
 
 
+@app.command(
+    epilog=_example(
+        "meshcast top",
+        "meshcast top --once",
+        "meshcast top --interval 5 --json >> mesh.jsonl",
+        "meshcast top --graph p99 --count 30 --svg top.svg",
+    )
+)
+def top(
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, max=60, help="Longest time between looks.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One look, after one interval, and end.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after so many looks; 0: on Ctrl-C.")] = 0,
+    graph: Annotated[Literal["calls", "p50", "p99"], typer.Option(help="What is drawn of each service.")] = "calls",
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Write the last look here as a picture (.svg).")
+    ] = None,
+    target: Target = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    timeout: Timeout = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a look.")] = False,
+) -> None:
+    """Watch the mesh live: calls, latencies, breakers, and what the gateway does about trouble.
+
+    Figures a second are of the last ten seconds, latencies of the last 1,024 calls. What is not zero and not usual is
+    yellow or red: errors, hedges, retries, calls that were shed (over the limit) or refused (breaker, deadline),
+    fallbacks. `3 of 20 +5` under way: 3 calls, where the limit is 20, and 5 wait. A gateway that restarts is waited
+    for. What does not fit the terminal is left out; --json has it all.
+    """
+    from meshcast.cli.top import top as run
+
+    run(
+        interval_s=interval,
+        count=1 if once else count,
+        figure=graph,
+        svg=svg,
+        target=target,
+        config=config,
+        state_dir=state_dir,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
+
+
 @models_app.command("list", epilog=_example("meshcast models list"))
 def models_list(
     target: Target = None,
@@ -327,33 +373,79 @@ def predict(
     )
 
 
-@app.command(epilog=_example("meshcast stream posts.csv --out predictions.csv --score-from 2017-01-01"))
+@app.command(
+    epilog=_example(
+        "meshcast stream posts.csv --out predictions.csv --score-from 2017-01-01",
+        "meshcast stream posts.csv --out predictions.sqlite --resume   # again, after whatever ended it",
+    )
+)
 def stream(
     file: Posts,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write the predictions here: .csv, .jsonl or .parquet."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the predictions here: .csv, .jsonl or .parquet; with --resume .sqlite or .db too.",
+        ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Store rows as they come, each exactly once, and go on after those that stand in --out already.",
+        ),
+    ] = False,
+    repin: Annotated[
+        bool,
+        typer.Option("--repin", help="With --resume: go on with another version where the one so far is gone."),
+    ] = False,
+    patience: Annotated[
+        float,
+        typer.Option(
+            "--patience", metavar="SECONDS", min=0, help="With --resume: how long to wait for a mesh that is away."
+        ),
+    ] = 300.0,
     score_from: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Score rows published from this time on (ISO 8601). Default: all rows."),
     ] = None,
-    chunk_rows: Annotated[int, typer.Option(min=1, max=4096, help="Rows of one message.")] = 256,
-    window: Annotated[int, typer.Option(min=1, max=64, help="Chunks that are under way at a time.")] = 4,
+    chunk_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, help="Rows of one message. Default: as the stream began, or 256.", show_default=False
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Chunks that are under way at a time. Default: as many as bring more rows a second.",
+            show_default=False,
+        ),
+    ] = None,
     target: Target = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Push every post of a file through one stream and score the predictions beside the baselines."""
+    """Push every post of a file through one stream and score the predictions beside the baselines.
+
+    Without --resume the file appears when it is whole. With it, rows are committed every second or so together with the
+    place at which the stream goes on: after a crash of this command, of the gateway or of a service, the same command
+    stores what is missing. A .parquet is then a folder of parts. One version of the model answers all rows.
+    """
     from meshcast.cli.stream import stream as run
+    from meshcast.cli.stream_into import StreamOptions
 
     run(
         file,
         out=out,
+        resume=resume,
+        options=StreamOptions(chunk_rows=chunk_rows, window=window, repin=repin, patience_s=patience),
         score_from=score_from,
-        chunk_rows=chunk_rows,
-        window=window,
         target=target,
         config=config,
         state_dir=state_dir,

@@ -48,8 +48,8 @@ async def _read(connection: Connection, timeout_s: float) -> pb.MeshHealth:
 def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> None:
     console = Console()
     table = Table(title=f"Mesh at {target} · meshcast {health.meshcast_version}", title_justify="left")
-    for heading in ("service", "state", "replica, models", "calls", "p50 ms", "p99 ms"):
-        is_number = heading in ("calls", "p50 ms", "p99 ms")
+    for heading in ("service", "state", "replica, models", "calls", "calls/s", "p50 ms", "p99 ms"):
+        is_number = heading in ("calls", "calls/s", "p50 ms", "p99 ms")
         # What has room to give is the column whose words may stand below each other.
         wraps = heading == "replica, models"
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=not wraps, overflow="fold")
@@ -58,6 +58,8 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
         failed = calls - service.calls_by_code.get("OK", 0)
         figures = (
             f"{calls:,}" + (f"\n{failed:,} not OK" if failed else ""),
+            f"{service.calls_per_s:,.1f}"
+            + (f"\n[red]{service.error_share:.1%} fail[/]" if service.error_share else ""),
             f"{service.latency_ms_p50:.2f}" if service.HasField("latency_ms_p50") else "-",
             f"{service.latency_ms_p99:.2f}" if service.HasField("latency_ms_p99") else "-",
         )
@@ -70,12 +72,19 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
                 if state == pb.SERVING_STATE_SERVING and name.count("/") == 2  # model/<name>/<version>
             )
             where = f"{replica.endpoint}\n{_word(replica.state)} {models}".rstrip()
+            if replica.breaker == pb.BREAKER_STATE_OPEN:
+                where += "\n[red]breaker open: it failed too often lately[/red]"
+            elif replica.breaker == pb.BREAKER_STATE_HALF_OPEN:
+                where += "\n[yellow]breaker half open: a few calls try it[/yellow]"
+            if replica.HasField("load"):
+                where += f"\nload {replica.load.utilization:.0%}"
+                where += f", {replica.load.queue_rows:,.0f} rows wait" if replica.load.queue_rows else ""
             if replica.problem:
                 where += f"\n[red]{replica.problem}[/red]"
             first = index == 0
             table.add_row(
                 service.name if first else "", _word(service.state) if first else "", where,
-                *(figures if first else ("", "", "")),
+                *(figures if first else ("", "", "", "")),
             )  # fmt: skip
     console.print(table)
     if running is None:
