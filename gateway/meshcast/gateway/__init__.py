@@ -2,7 +2,8 @@
 
 from .backends import Backend, Backends
 from .endpoints import EndpointSource, StaticEndpoints
-from .main import main, serving
+from .http_settings import HttpSettings
+from .main import GatewayServer, main, serving
 from .replica import Replica, State
 from .routing import RoutedServices
 from .service import GatewayServicer
@@ -13,7 +14,9 @@ __all__ = [
     # a process
     "main",
     "serving",
+    "GatewayServer",
     "GatewaySettings",
+    "HttpSettings",
     "RouteSettings",
     # where calls go
     "EndpointSource",

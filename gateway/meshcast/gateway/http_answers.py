@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from meshcast.rpc import InvalidInput, MeshError
+from meshcast.rpc import MeshError
 
 from .contracts import MethodKind
 from .http_calls import Calls
 from .http_context import DoorContext
 from .http_errors import CallFailed
 from .http_intake import Intake
-from .http_metadata import from_headers, to_headers
+from .http_metadata import from_headers, timeout_of, to_headers
 from .http_methods import Method
 
 Send = Callable[[Any], Awaitable[None]]
@@ -24,7 +24,6 @@ Result = TypeVar("Result")
 
 _JSON = (b"content-type", b"application/json")
 _LINES = (b"content-type", b"application/x-ndjson")
-_TIMEOUT_DIGITS_MAX = 10  # as the Connect protocol has it
 
 
 class Left(Exception):
@@ -57,21 +56,20 @@ async def send_failure(send: Send, failure: CallFailed, content: Any, status: in
     await send_json(send, status or failure.http_status, content, headers)
 
 
-def context_of(headers: Iterable[tuple[str, str]], client: tuple[str, int] | None) -> DoorContext:
-    """The context of a request that no library reads; `Connect-Timeout-Ms` is its deadline.
+def context_of(scope: Any) -> DoorContext:
+    """The context of a request, from ASGI's.
 
     Raises:
         CallFailed: INVALID_ARGUMENT where a header cannot be read.
     """
-    headers = list(headers)
-    given = next((value for key, value in headers if key == "connect-timeout-ms"), "")
+    headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]]
+    client = scope.get("client")
+    kind = "" if not client else "ipv6:[{}]:{}" if ":" in client[0] else "ipv4:{}:{}"
     try:
-        if given and not (given.isascii() and given.isdigit() and len(given) <= _TIMEOUT_DIGITS_MAX):
-            raise InvalidInput(f"connect-timeout-ms is no number of milliseconds: {given[:32]!r}", field="headers")
         return DoorContext(
             metadata=from_headers(headers),
-            peer=f"ipv4:{client[0]}:{client[1]}" if client else "",
-            timeout_s=int(given) / 1e3 if given else None,
+            peer=kind.format(*client) if client else "",
+            timeout_s=timeout_of(dict(headers)),
         )
     except MeshError as error:
         raise CallFailed.of(error) from error

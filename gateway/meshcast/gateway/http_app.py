@@ -28,9 +28,12 @@ log = structlog.get_logger()
 _UNARY = ("application/json", "application/proto")
 _STREAM = ("application/connect+json", "application/connect+proto")
 _WEB = ("application/grpc-web", "application/grpc-web+proto", "application/grpc-web+json")
-# Answers go out as they are: to compress one would hold the gateway's loop up, and networks inside are fast.
+# Answers go out as they are: to compress one would hold the gateway's loop up, and networks inside are fast. Deadlines
+# are the door's own affair: the library's would end a call without saying why.
 _PLAIN = (b"content-encoding", b"identity")  # the library says it, HTTP leaves it out
-_NOT_PASSED = frozenset({b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding"})
+_NOT_PASSED = frozenset(
+    {b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding", b"connect-timeout-ms", b"grpc-timeout"}
+)
 
 
 class DoorApp:
@@ -52,7 +55,7 @@ class DoorApp:
         self._settings = settings
         self._access = access
         self._grpc_port = grpc_port
-        self._connect: Any = ConnectDoor(methods, calls, settings)
+        self._connect = ConnectDoor(methods, calls, settings)
         self._rest = RestDoor(calls, settings)
         self._bodies = Bodies()
 
@@ -92,12 +95,11 @@ class DoorApp:
                 await self._about(scope, send)
                 return
             method = self._find(path)
+            context = context_of(scope)
             content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if scope["method"] == "POST":
                 self._check_type(method, content_type)
             if content_type == "application/json" and method.contract.kind is MethodKind.SERVER_STREAM:
-                pairs = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]]
-                context = context_of(pairs, scope.get("client"))
                 await answer_lines(method, self._calls, intake, context, send)
                 return
         except _WrongType as wrong:
@@ -113,7 +115,7 @@ class DoorApp:
             for key, value in scope["headers"]
             if key not in _NOT_PASSED and key.isascii() and value.isascii()
         ]
-        await self._connect({**scope, "headers": passed}, intake, send)
+        await self._connect.answer({**scope, "headers": passed}, context, intake, send)
 
     def _find(self, path: str) -> Method:
         method = self._methods.find(path)
@@ -214,6 +216,9 @@ class _Sender:
             headers += [*self._extra, (b"x-content-type-options", b"nosniff")]
             if self._calls.is_draining or not self._intake.is_over:
                 headers.append((b"connection", b"close"))
+            if self._intake.retry_after_s is not None:
+                headers = [header for header in headers if header[0] != b"retry-after"]
+                headers.append((b"retry-after", str(self._intake.retry_after_s).encode()))
             self._head = {**message, "headers": headers}
             return
         if self._head is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc.aio
@@ -23,14 +24,13 @@ from .contracts import Idempotency, MethodKind
 from .http_calls import Calls
 from .http_context import DoorContext
 from .http_errors import CallFailed
-from .http_metadata import from_headers, to_headers
+from .http_metadata import to_headers
 from .http_methods import Method, Methods
 from .http_settings import HttpSettings
 
 Context: TypeAlias = RequestContext[Any, Any]
 
-_AHEAD_S = 0.002
-"""By how much a call ends before the library would end it, whose status has no details."""
+_call: ContextVar[DoorContext] = ContextVar("http_call")  # the library hands no value of ours through
 
 _KINDS = {
     MethodKind.UNARY: StreamType.UNARY,
@@ -94,6 +94,18 @@ class ConnectDoor(ConnectASGIApplication[None]):
             codecs=(_ProtoCodec(), _JsonCodec()),
         )
 
+    async def answer(self, scope: Any, context: DoorContext, receive: Any, send: Any) -> None:
+        """Answers one request.
+
+        Args:
+            scope: ASGI's; its headers hold no deadline.
+            context: of the call.
+            receive: ASGI's.
+            send: ASGI's.
+        """
+        _call.set(context)  # the request's task ends with it
+        await self(scope, receive, send)
+
     @property
     def path(self) -> str:
         """Where it is mounted."""
@@ -154,7 +166,7 @@ class _Answers:
         self._calls = calls
 
     async def unary(self, request: bytes, context: Context) -> bytes:
-        ours = _context(context)
+        ours = _call.get()
         message = await self._read(request)
         try:
             answer = await self._calls.unary(self._method.path, message, ours)
@@ -165,7 +177,7 @@ class _Answers:
         return await self._method.to_json(answer) if type(request) is JsonText else answer
 
     async def client_stream(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        ours = _context(context)
+        ours = _call.get()
         is_json = False
 
         async def read() -> Any:
@@ -188,7 +200,7 @@ class _Answers:
         return await self._method.to_json(answer) if is_json else answer
 
     async def server_stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        ours = _context(context)
+        ours = _call.get()
         message = await self._read(request)
         is_json = type(request) is JsonText
         try:
@@ -215,20 +227,6 @@ def both_ways(path: str) -> Unimplemented:
         f"{path} streams both ways, which HTTP/1.1 cannot: ask the gateway's gRPC port, or use the method beside it",
         reason=ErrorReason.ERROR_REASON_FEATURE_MISSING,
         feature="streams both ways over HTTP",
-    )
-
-
-def _context(context: Context) -> DoorContext:
-    """Ours, of what the library knows of a request."""
-    try:
-        metadata = from_headers(context.request_headers.allitems())
-    except MeshError as error:
-        raise CallFailed.of(error) from error
-    timeout_ms = context.timeout_ms
-    return DoorContext(
-        metadata=metadata,
-        peer=f"ipv4:{context.client_address}" if context.client_address else "",
-        timeout_s=None if timeout_ms is None else max(0.0, timeout_ms / 1e3 - _AHEAD_S),
     )
 
 

@@ -42,6 +42,7 @@ class Intake:
 
     Attributes:
         is_whole: True once the body is there, or its sender has left.
+        retry_after_s: after which a body that was refused may be sent again; None where it was not, or may not.
     """
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], settings: HttpSettings, bodies: Bodies) -> None:
@@ -54,6 +55,7 @@ class Intake:
         length = headers.get("content-length", "")
         self._announced = int(length) if length.isascii() and length.isdigit() else 0
         self.is_whole = False
+        self.retry_after_s: int | None = None
 
     async def __call__(self) -> Any:
         """The next message of ASGI.
@@ -116,10 +118,11 @@ class Intake:
         if size > limit:
             raise CallFailed.of(message_too_large(size, limit, "gateway.http.body_bytes_max"))
         if self._bodies.held_bytes > self._settings.bodies_bytes_max:
+            self.retry_after_s = 1
             raise CallFailed.of(
                 Overloaded(
                     "the gateway holds as many request bodies as it may (gateway.http.bodies_bytes_max); ask again",
-                    retry_after_s=1.0,
+                    retry_after_s=self.retry_after_s,
                 )
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from meshcast.rpc import InvalidInput
 
@@ -28,6 +28,10 @@ _HTTP_ONLY = frozenset(
 _HTTP_ONLY_PREFIXES = ("sec-", "connect-", "grpc-", "x-forwarded-", "access-control-")
 _KEY = re.compile(r"[0-9a-z_.\-]+\Z")
 _BINARY = "-bin"
+_LOAD_REPORT = "endpoint-load-metrics-bin"  # for balancers of gRPC, which do not come this way
+_CONNECT_TIMEOUT = re.compile(r"[0-9]{1,10}\Z")
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
+_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def from_headers(headers: Iterable[tuple[str, str]]) -> Metadata:
@@ -59,10 +63,30 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> Metadata:
     return tuple(metadata)
 
 
+def timeout_of(headers: Mapping[str, str]) -> float | None:
+    """The caller's deadline in seconds from now, from `Connect-Timeout-Ms` or `Grpc-Timeout`; None where there is none.
+
+    Raises:
+        InvalidInput: it is no such number.
+    """
+    if given := headers.get("connect-timeout-ms"):
+        if _CONNECT_TIMEOUT.match(given):
+            return int(given) / 1e3
+        raise InvalidInput(f"connect-timeout-ms is no number of milliseconds: {given[:32]!r}", field="headers")
+    if given := headers.get("grpc-timeout"):
+        found = _GRPC_TIMEOUT.match(given)
+        if found is not None:
+            return int(found[1]) * _UNITS_S[found[2]]
+        raise InvalidInput(f"grpc-timeout is no time as in 500m: {given[:32]!r}", field="headers")
+    return None
+
+
 def to_headers(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str]]:
     """Metadata of an answer as headers: bytes as base64 without padding; what HTTP cannot carry is left out."""
     headers = []
     for key, value in metadata:
+        if key == _LOAD_REPORT:
+            continue
         if isinstance(value, bytes):
             headers.append((key, b64encode(value).decode().rstrip("=")))
         elif value.isascii() and value.isprintable():

@@ -61,15 +61,14 @@ class RestDoor:
             if scope["method"] != wanted and not (wanted == "GET" and scope["method"] == "HEAD"):
                 await send_json(send, 405, {"error": f"ask by {wanted}"}, [(b"allow", wanted.encode())])
                 return
-            pairs = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]]
-            context = context_of(pairs, scope.get("client"))
+            context = context_of(scope)
             body = await intake.body()
             await while_there(intake, self._route(segments, headers, body, context, send))
         except CallFailed as failure:
-            await send_failure(send, failure, failure.to_rest(), 404 if _is_unknown(failure) else None)
+            await send_failure(send, failure, failure.to_rest())
         except MeshError as error:
             told = CallFailed.of(error)
-            await send_failure(send, told, told.to_rest())
+            await send_failure(send, told, told.to_rest(), 404 if isinstance(error, _NoRoute) else None)
 
     async def _route(
         self, segments: Sequence[str], headers: Mapping[str, str], body: bytes, context: DoorContext, send: Send
@@ -222,14 +221,14 @@ async def _now(work: Any) -> Any:
     return work()
 
 
-def _no_route(segments: Sequence[str]) -> Unimplemented:
+class _NoRoute(Unimplemented):
+    """The path names nothing here."""
+
+
+def _no_route(segments: Sequence[str]) -> _NoRoute:
     path = "/".join(("/v2", *segments))[:200]
-    return Unimplemented(
+    return _NoRoute(
         f"there is no route {json.dumps(path, ensure_ascii=False)} here; GET / lists what there is",
         reason=ErrorReason.ERROR_REASON_METHOD_UNKNOWN,
         method=path,
     )
-
-
-def _is_unknown(failure: CallFailed) -> bool:
-    return any(b"METHOD_UNKNOWN" in detail.value for detail in failure.status.details)

@@ -17,7 +17,7 @@ from meshcast.api.forecaster.v1 import forecaster_pb2, forecaster_pb2_grpc
 from meshcast.api.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
-from meshcast.gateway import GatewaySettings, RouteSettings, serving
+from meshcast.gateway import GatewayServer, GatewaySettings, RouteSettings, serving
 from meshcast.rpc import ChannelSettings, Health, InvalidInput, NotFound, RpcSettings, Server, ServingStatus, channel
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
@@ -28,7 +28,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
     *("endpoints", "watch", "models", "contracts", "close"),
+    *("spread-deal", "spread-up", "spread-down"),
     *("relay-up", "relay-watch", "relay-end", "list", "fanout", "part", "questions", "question", "end-watches"),
+    *("http-stream", "http-watch"),
 }
 
 
@@ -245,7 +247,7 @@ class Replica:
 class RunningGateway:
     """A gateway that runs."""
 
-    server: Server
+    server: GatewayServer
     channel: grpc.aio.Channel
     predictor: Any = field(init=False)
     forecaster: Any = field(init=False)
@@ -383,6 +385,7 @@ def run_gateway() -> RunGateway:
         sources: Any = None,
         tracing: Any = None,
         drain_delay_s: float = 0.0,
+        http_port: int | None = None,
         **changes: Any,
     ) -> AsyncIterator[RunningGateway]:
         table = dict(routes or {"predictor": RouteSettings(services=(PREDICTOR,), endpoints=tuple(endpoints))})
@@ -400,7 +403,7 @@ def run_gateway() -> RunGateway:
         timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
         settings = GatewaySettings(routes=table, **timing)
         rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)
-        async with serving(settings, rpc, sources=sources, tracing=tracing) as server:
+        async with serving(settings, rpc, sources=sources, tracing=tracing, http_port=http_port) as server:
             async with channel(server.address, settings=ChannelSettings(plain=True)) as to_gateway:
                 yield RunningGateway(server, to_gateway)
         leaked = [task for task in asyncio.all_tasks() if task.get_name().split(":")[0] in _OUR_TASKS]
