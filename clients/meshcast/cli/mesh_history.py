@@ -7,7 +7,7 @@ from typing import Literal
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.gateway.load import MESH_FAILURES
 
-__all__ = ["Figure", "MeshHistory", "Pace", "TryPace"]
+__all__ = ["Figure", "MeshHistory", "Pace", "TryPace", "load_of"]
 
 Figure = Literal["calls", "p50", "p99"]
 """What a graph shows of a service: calls a second, or a latency in milliseconds."""
@@ -149,6 +149,14 @@ class MeshHistory:
                     points[-1] = value
                 else:
                     points.append(value)
+
+
+def load_of(health: pb.MeshHealth, replica: pb.ReplicaHealth) -> pb.ReplicaLoad | None:
+    """What a replica said of its load in the last ten seconds; None where it said nothing, as one without calls."""
+    if not replica.HasField("load"):
+        return None
+    age_s = (health.read_time.ToNanoseconds() - replica.load.reported_time.ToNanoseconds()) / 1e9
+    return replica.load if age_s <= WINDOW_S else None
 
 
 def _totals(counts: pb.PipelineCounts) -> tuple[int, ...]:

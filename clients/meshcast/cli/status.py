@@ -10,6 +10,7 @@ from rich.table import Table
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
+from meshcast.cli.mesh_history import load_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import Connection, connect, state_folder
 from meshcast.cli.state import MeshState
@@ -76,9 +77,10 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
                 where += "\n[red]breaker open: it failed too often lately[/red]"
             elif replica.breaker == pb.BREAKER_STATE_HALF_OPEN:
                 where += "\n[yellow]breaker half open: a few calls try it[/yellow]"
-            if replica.HasField("load"):
-                where += f"\nload {replica.load.utilization:.0%}"
-                where += f", {replica.load.queue_rows:,.0f} rows wait" if replica.load.queue_rows else ""
+            load = load_of(health, replica)
+            if load is not None:
+                where += f"\nload {load.utilization:.0%}"
+                where += f", {load.queue_rows:,.0f} rows wait" if load.queue_rows else ""
             if replica.problem:
                 where += f"\n[red]{replica.problem}[/red]"
             first = index == 0

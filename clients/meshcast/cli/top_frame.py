@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.cli.mesh_history import Figure, MeshHistory
+from meshcast.cli.mesh_history import Figure, MeshHistory, load_of
 
 __all__ = ["frame", "sparkline"]
 
@@ -162,7 +162,7 @@ def _replicas(health: pb.MeshHealth, history: MeshHistory, *, nothing: str) -> l
     paces = [history.tries(service.name, replica.endpoint) for service, replica in found]
     names = [service.name for service, _ in found]
     shown = [name if at == 0 or names[at - 1] != name else "" for at, name in enumerate(names)]
-    loads = [replica.load if replica.HasField("load") else None for _, replica in found]
+    loads = [load_of(health, replica) for _, replica in found]
     return [
         _Column("", [Text(name) for name in shown], is_number=False),
         _Column("replica", [Text(replica.endpoint) for _, replica in found], is_number=False),
@@ -173,9 +173,15 @@ def _replicas(health: pb.MeshHealth, history: MeshHistory, *, nothing: str) -> l
         _Column("p50 ms", [_ms(r.latency_ms_p50 if r.HasField("latency_ms_p50") else None) for _, r in found], rank=3),
         _Column("p99 ms", [_ms(r.latency_ms_p99 if r.HasField("latency_ms_p99") else None) for _, r in found], rank=3),
         _Column("under way", [_count(replica.calls_in_flight, nothing) for _, replica in found], rank=4),
-        _Column("load", [Text("-") if load is None else Text(f"{load.utilization:.0%}") for load in loads], rank=5),
         _Column(
-            "queue", [Text("-") if load is None else _count(round(load.queue_rows), nothing) for load in loads], rank=6
+            "load",
+            [Text("-", style="dim") if load is None else Text(f"{load.utilization:.0%}") for load in loads],
+            rank=5,
+        ),
+        _Column(
+            "queue",
+            [Text("-", style="dim") if load is None else _count(round(load.queue_rows), nothing) for load in loads],
+            rank=6,
         ),
         _Column("models", [Text(_models(replica)) for _, replica in found], rank=7, is_number=False),
     ]

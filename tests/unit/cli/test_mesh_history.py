@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.cli.mesh_history import SAMPLES_MAX, MeshHistory, Pace, TryPace
+from meshcast.cli.mesh_history import SAMPLES_MAX, MeshHistory, Pace, TryPace, load_of
 
 
 def message(at_s: float, *, started_s: int = 1, tries: dict[str, int] | None = None, **fields: Any) -> pb.MeshHealth:
@@ -95,3 +95,14 @@ def test_graphs_are_bounded() -> None:
     for second in range(3 * SAMPLES_MAX):
         history.update(message(second, calls_per_s=second))
     assert len(history.graph("predictor", "calls")) == SAMPLES_MAX
+
+
+def test_a_load_that_was_told_long_ago_says_nothing() -> None:
+    health = message(100.0)
+    (replica,) = health.services[0].replicas
+    assert load_of(health, replica) is None
+    replica.load.utilization = 0.5
+    replica.load.reported_time.FromSeconds(91)
+    assert load_of(health, replica) == replica.load
+    replica.load.reported_time.FromSeconds(89)
+    assert load_of(health, replica) is None

@@ -39,6 +39,7 @@ def mesh(at_s: int = 100_000) -> pb.MeshHealth:
         },
     )
     one.tries_by_code["OK"] = 100
+    one.load.reported_time.FromSeconds(at_s - 3)
     service.replicas.add(
         endpoint="127.0.0.1:8111",
         state=pb.SERVING_STATE_UNREACHABLE,
