@@ -8,13 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+
+from meshcast.sinks import open_sink
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +164,39 @@ def test_stream_writes_every_row_and_scores_them(mesh: Mesh, posts_file: Path, t
     assert set(found["baseline_mae"]) == {"last value", "median of last 20", "median of last 100"}
     assert found["receipts"]["rows"] == found["rows"]
     assert rows[-1]["actual_engagement"] == ""
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet", "rows.sqlite"])
+def test_stream_stores_each_row_once_however_often_it_is_run(
+    mesh: Mesh, posts_file: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    command = ("stream", str(posts_file), "--out", str(out), "--resume", "--json")
+    first, again = mesh.json(*command), mesh.json(*command)
+    assert (first["rows_before"], again["rows_before"]) == (0, first["rows"])
+    assert again["mae"] == first["mae"] and again["coverage"] == first["coverage"] and again["receipts"]["rows"] == 0
+    with closing(open_sink(out)) as sink:
+        sink.open(None)
+        rows = [row for block in sink.read() for row in np.asarray(block["row"]).tolist()]
+    assert rows == list(range(first["rows"]))
+
+
+def test_a_stream_that_stands_is_said_to_and_no_other_takes_its_place(
+    mesh: Mesh, posts_file: Path, tmp_path: Path
+) -> None:
+    command = ("stream", str(posts_file), "--out", str(tmp_path / "rows.csv"))
+    mesh.run(*command, "--resume", "--chunk-rows", "64")
+    shown = mesh.run(*command, "--resume").stdout
+    assert "rows stood there already" in shown and "mean absolute error" in shown
+    assert "--resume" in mesh.run(*command, code=2).stderr
+    other = mesh.run(*command, "--resume", "--chunk-rows", "32", code=2).stderr
+    assert "its chunks have 64 rows, not 32" in other and "another sink" in other
+
+
+def test_resume_needs_a_place(mesh: Mesh, posts_file: Path, tmp_path: Path) -> None:
+    assert "--out FILE" in mesh.run("stream", str(posts_file), "--resume", code=2).stderr
+    for name in ("rows.txt", "missing/rows.csv"):
+        mesh.run("stream", str(posts_file), "--resume", "--out", str(tmp_path / name), code=2)
 
 
 def test_a_second_mesh_from_the_same_folder_is_refused(mesh: Mesh) -> None:

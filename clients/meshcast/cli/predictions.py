@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.cli.problem import ExitCode, Problem, translate
-from meshcast.client import EngagementChunk
+from meshcast.client import EngagementChunk, status_columns
 from meshcast.posts import POSTS_MIN, PostTable, engagement, read_posts
 from meshcast.rpc import MeshError
+from meshcast.sinks import Column
 
 __all__ = ["PredictionTable", "no_history", "posts_of"]
 
@@ -49,6 +50,15 @@ class PredictionTable:
         Raises:
             MeshError: the chunk as a whole was refused.
         """
+        self.note(chunk)
+        self.chunks.append(chunk)
+
+    def note(self, chunk: EngagementChunk) -> None:
+        """Counts the rows of a chunk that failed, and why; the chunk itself is not kept.
+
+        Raises:
+            MeshError: the chunk as a whole was refused.
+        """
         if chunk.error is not None:
             raise chunk.error
         self.failures += len(chunk.failed)
@@ -57,7 +67,6 @@ class PredictionTable:
             why = "; ".join(violation.description for violation in error.violations) or error.message
             befell, first = self.reasons.get(why, (0, int(chunk.rows[place])))
             self.reasons[why] = (befell + 1, first)
-        self.chunks.append(chunk)
 
     def refusal(self, asked: int) -> Problem:
         """What to say of the rows that were not predicted: the reasons, the most frequent first."""
@@ -87,6 +96,10 @@ class PredictionTable:
         columns["prediction_id"] = np.array([chunk.prediction_id(row) for row in range(len(rows))])
         columns["model_version"] = np.full(len(rows), chunk.receipt.model_version)
         return columns
+
+    def stored_columns(self, chunk: EngagementChunk, first_row: int) -> dict[str, Column]:
+        """The same with what a sink needs of each row: its number from 0, how it was answered, and why not."""
+        return {**self.columns(chunk), **status_columns(chunk, first_row)}
 
     def predicted(self) -> tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]:
         """Rows, log_engagement, levels, lower ends and upper ends of all chunks; ends of shape (levels, rows)."""

@@ -1,8 +1,5 @@
 """Predictions on disk: columns to CSV, JSON Lines or Parquet, block by block; a file appears only when it is whole."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +9,7 @@ import numpy as np
 
 from meshcast.cli.problem import Problem
 from meshcast.columns import load_pyarrow
+from meshcast.sinks import csv_head, csv_lines, json_lines, plain_values
 
 __all__ = ["Sink", "open_sink"]
 
@@ -82,13 +80,10 @@ class _Csv:
         self._has_head = False
 
     def write(self, columns: Columns) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         if not self._has_head:
-            writer.writerow(columns)
+            self._file.write(csv_head(columns))
             self._has_head = True
-        writer.writerows(zip(*(_plain(column, missing="") for column in columns.values()), strict=True))
-        self._file.write(text.getvalue())
+        self._file.write(csv_lines(columns))
 
     def close(self) -> None:
         self._file.close()
@@ -99,9 +94,7 @@ class _JsonLines:
         self._file = open(path, "w", encoding="utf-8")  # closed by close()
 
     def write(self, columns: Columns) -> None:
-        rows = zip(*(_plain(column, missing=None) for column in columns.values()), strict=True)
-        for row in rows:
-            self._file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+        self._file.write(json_lines(columns))
 
     def close(self) -> None:
         self._file.close()
@@ -114,7 +107,7 @@ class _Parquet:
         self._writer: Any = None
 
     def write(self, columns: Columns) -> None:
-        table = self._pyarrow.table({name: _plain(column, missing=None) for name, column in columns.items()})
+        table = self._pyarrow.table({name: plain_values(column, missing=None) for name, column in columns.items()})
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(self._path, table.schema)
         self._writer.write_table(table)
@@ -122,15 +115,3 @@ class _Parquet:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _plain(column: Sequence[Any] | np.ndarray[Any, Any], *, missing: Any) -> list[Any]:
-    """A column as Python values, with float32 as the shortest text that reads back as the same float32."""
-    if isinstance(column, list | tuple):  # not as an array: one long text would make all of them as long
-        return [missing if value != value else value for value in column]
-    values = np.asarray(column)
-    if values.dtype.kind != "f":
-        return list(values.tolist())
-    if values.dtype == np.float32:
-        return [missing if np.isnan(value) else float(str(value)) for value in values]
-    return [missing if value != value else value for value in values.tolist()]
