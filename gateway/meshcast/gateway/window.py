@@ -41,8 +41,8 @@ class Window:
     """The room of one stream.
 
     By Little's law, replicas that answer `rate` chunks a second, each within `fastest_s` when it need not wait, work on
-    `rate * fastest_s` chunks at a time. The window is twice that, so that it grows while growing helps. As a full window
-    shows no chunk that need not wait, it is taken back to its least from time to time, and `fastest_s` measured anew.
+    `rate * fastest_s` chunks at a time. The window is twice that, so that it grows while growing helps. As chunks do
+    wait in a full window, it is taken back to its least from time to time, and `fastest_s` is measured anew.
 
     Source: Cardwell et al., BBR: Congestion-Based Congestion Control (ACM Queue, 2016): delivery rate, round trip and
     the probing of both.

@@ -21,7 +21,7 @@ from meshcast.gateway.window import StreamSettings
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
 PATH = f"/{SERVICE}/PredictEngagementStream"
 Act = Callable[[int], str]
-"""What a replica does with the n-th chunk that it gets: `answer`, `twice`, `later`, `refuse`, `end`, or a status code."""
+"""What a replica does with its n-th chunk: `answer`, `twice`, `later`, `refuse`, `end`, or fail with a code's name."""
 
 
 class ScriptedCall:
