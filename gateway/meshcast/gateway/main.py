@@ -41,6 +41,7 @@ from .admin import admin
 from .asking import Mesh
 from .backends import GATEWAY_SERVICE, Backends
 from .endpoints import EndpointSource
+from .http_settings import HttpSettings
 from .mesh_health import MeshHealth
 from .metrics import GatewayMetrics
 from .routing import RoutedServices
@@ -258,13 +259,15 @@ def _own_rpc(rpc: RpcSettings, settings: GatewaySettings, options: argparse.Name
 
 
 def _http_port(port: int, settings: GatewaySettings, option: str | None) -> int | None:
-    """Port of the HTTP door; None for none. A gateway that was moved from its port takes any free one.
+    """Port of the HTTP door; None for none. A gateway that was moved from its port takes any free one, unless the door's
+    own port was set.
 
     Raises:
         InvalidInput: the option is no port.
     """
     if option is None:
-        return settings.http.port if port == settings.port or settings.http.port is None else 0
+        is_moved = port == 0 or port != settings.port
+        return 0 if is_moved and settings.http.port == HttpSettings().port else settings.http.port
     if option in ("off", ""):
         return None
     if not option.isdigit() or int(option) > 65_535:

@@ -173,7 +173,7 @@ async def test_tensors_in_json_nested_or_flat(rest: Any) -> None:
 async def test_binary_tensors_both_ways(rest: Any) -> None:
     script, door = rest
     x = np.arange(6, dtype="<f4").reshape(3, 2)
-    document = {
+    document: dict[str, Any] = {
         "inputs": [
             {"name": "x", "datatype": "FP32", "shape": [3, 2], "parameters": {"binary_data_size": x.nbytes}},
             {"name": "n", "datatype": "INT32", "shape": [1], "data": [7]},
