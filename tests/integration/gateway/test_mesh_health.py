@@ -11,10 +11,15 @@ import pytest
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2
+from meshcast.api.type.v1 import priority_pb2, receipt_pb2
+from meshcast.gateway import RouteSettings
 from meshcast.gateway.breaker import BreakerSettings
+from meshcast.gateway.bulkhead import BulkheadSettings
+from meshcast.rpc.orca import TRAILER, LoadReport, encode
 
 SENSITIVE = BreakerSettings(tries_min=2, failures_in_row=2, pause_s=30.0, pause_s_max=30.0)
 RARELY_MS = 60_000
+PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 
 
 def asked(script: str = "", **fields: Any) -> predictor_pb2.PredictEngagementRequest:
@@ -104,3 +109,71 @@ async def test_chunks_under_way_show(run_predictor: Any, run_gateway: Any) -> No
         await asyncio.wait_for(replica.script.ended.wait(), 5)
         await gateway.until(lambda mesh: mesh.services[0].chunks_in_flight == 0)
     assert during == 1
+
+
+async def test_a_call_over_the_bound_shows_with_its_priority(run_predictor: Any, run_gateway: Any) -> None:
+    async with run_predictor() as replica:
+        async with run_gateway([replica.address], bulkhead=BulkheadSettings(calls_max=1)) as gateway:
+            stalled = gateway.predictor.PredictEngagement(asked("stall"), timeout=10)
+            await asyncio.wait_for(replica.script.began.wait(), 5)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.predictor.PredictEngagement(asked(priority=priority_pb2.PRIORITY_LOW), timeout=5)
+            (service,) = (await gateway.health()).services
+            stalled.cancel()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert service.counts.shed == {"low": 1}
+    assert service.calls_by_code == {"RESOURCE_EXHAUSTED": 1}
+    assert service.error_share == 1.0
+
+
+async def test_the_routes_limit_shows_once_it_was_asked(run_predictor: Any, run_gateway: Any) -> None:
+    async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
+        before = (await gateway.health()).services[0].limit
+        await gateway.predictor.PredictEngagement(asked(), timeout=5)
+        (service,) = (await gateway.health()).services
+    assert before == 0 < service.limit
+    assert service.calls_waiting == 0
+
+
+async def test_a_replicas_own_word_of_its_load_shows(run_gateway: Any) -> None:
+    report = LoadReport(application_utilization=0.75, named_metrics={"queue_rows": 12.0})
+
+    async def answer(request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata(((TRAILER, encode(report)),))
+        return b""
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    handlers: dict[str, Any] = {"PredictEngagement": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(PREDICTOR, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with run_gateway([f"127.0.0.1:{port}"]) as gateway:
+        await gateway.predictor.PredictEngagement(asked(), timeout=5)
+        health = await gateway.health()
+    await server.stop(None)
+    load = health.services[0].replicas[0].load
+    assert (load.utilization, load.queue_rows) == (0.75, 12.0)
+    assert abs(load.reported_time.ToSeconds() - health.read_time.ToSeconds()) <= 5
+
+
+async def test_a_degraded_answer_shows_by_what_stood_in(run_predictor: Any, run_gateway: Any) -> None:
+    request = asked("bug")
+    for number in range(20):
+        post = request.history.add(hour_of_day=12, day_of_week=number % 7, reactions=number)
+        post.published_time.seconds = 86_400 * number
+    request.planned.hour_of_day = request.planned.day_of_week = 3
+    request.planned.published_time.seconds = 86_400 * 30
+    async with run_predictor() as replica:
+        route = RouteSettings(
+            services=(PREDICTOR,), endpoints=(replica.address,), fallbacks={"PredictEngagement": ("baseline",)}
+        )
+        async with run_gateway(routes={"predictor": route}) as gateway:
+            answer = await gateway.predictor.PredictEngagement(request, timeout=5)
+            (service,) = (await gateway.health()).services
+    assert answer.prediction.engagement == pytest.approx(9.5, rel=0.01)
+    assert answer.receipt.model == "baseline/predictor"
+    assert answer.receipt.gateway.degraded
+    assert answer.receipt.gateway.fallback == receipt_pb2.FALLBACK_BASELINE
+    assert any("statistical baseline" in note for note in answer.receipt.notes)
+    assert service.counts.fallbacks == {"baseline": 1}
+    assert service.calls_by_code == {"OK": 1}
