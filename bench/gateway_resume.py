@@ -195,7 +195,7 @@ async def kill_at_random(
     """Kills as often as asked, each kind alike, in random order and at random rows."""
     victims = np.repeat(["replica", "gateway", "client"], arguments.kills)
     rng.shuffle(victims)
-    rows = np.sort(rng.uniform(0.02, 0.95, len(victims))) * arguments.rows
+    rows = np.sort(rng.uniform(0.02, 0.75, len(victims))) * arguments.rows
 
     async def start_again(process: Restartable, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
