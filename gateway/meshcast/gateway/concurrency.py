@@ -50,7 +50,7 @@ _DIP_MAX = (1.0, 4.0)  # longest time of one, in seconds and in latencies
 class LimitSettings:
     """How many calls of a route may be under way and wait; the table `[gateway.limit]`."""
 
-    calls_initial: int = 20
+    calls_initial: int = 32
     """Calls of a route under way before anything is known of it."""
     calls_min: int = 4
     """What the limit never falls below."""
@@ -256,6 +256,8 @@ class Concurrency:
         is_used = 2 * self._peak >= limit and self._dip_since is None
         if self._base_sum_s and is_used:
             limit = self._followed(settings.tolerance * self._base_sum_s / self._latency_sum_s, now)
+            if 4 * self._peak < 3 * self.limit:  # what was not needed is not raised
+                limit = min(limit, self.limit)
         if self._cut:
             limit = min(limit, self.limit * _CUT)
             self._is_slow_start = False

@@ -19,6 +19,7 @@ from .exchange import Answer, Exchange, Priority, Stage, TryFailed
 from .waiting_room import Waiter, WaitingRoom
 
 _RETRY_AFTER_S = (0.05, 5.0)
+_EXPECTED_SHARE = 0.5  # of the time that a call may wait: with twice that, few wait in vain
 _OVERLOAD = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -149,7 +150,7 @@ class Limit:
         left_s = exchange.ends_at - now
         may_wait_s = min(left_s * limit.settings.wait_share, left_s - self._latency.expected_s)
         wait_s = room.wait_s(priority, now)
-        if wait_s > may_wait_s or may_wait_s <= 0:
+        if wait_s > _EXPECTED_SHARE * may_wait_s or may_wait_s <= 0:
             raise limit.refusal(exchange, wait_s)
         loop = asyncio.get_running_loop()
         waiter = Waiter(priority, loop.create_future())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from .exchange import Priority
 
 _FORGET_S = 1.0  # how long a priority's pace says anything about the next calls after the last of them has waited
-_PACE_WEIGHT = 0.2  # of the newest gap in the moving average
+_PACE_CALLS = 50  # that the pace is a mean of: where calls end in batches, many go at once and then none
 
 
 class Waiter:
@@ -32,11 +32,12 @@ class Waiter:
 class _Line:
     """Those who wait at one priority, and the pace at which they are let go."""
 
-    __slots__ = ("emptied", "gap_s", "last", "waiters")
+    __slots__ = ("emptied", "gap_s", "gaps", "last", "waiters")
 
     def __init__(self) -> None:
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
         self.gap_s = 0.0
+        self.gaps = 0
         self.last = 0.0
         self.emptied = -_FORGET_S
 
@@ -44,7 +45,7 @@ class _Line:
         if not self.waiters:
             self.last = now
             if now - self.emptied > _FORGET_S:
-                self.gap_s = 0.0
+                self.gap_s, self.gaps = 0.0, 0
         self.waiters[waiter] = None
 
     def remove(self, waiter: Waiter, now: float) -> None:
@@ -55,7 +56,9 @@ class _Line:
     def go(self, now: float) -> Waiter:
         """Takes the first out, as its turn has come."""
         waiter, _ = self.waiters.popitem(last=False)
-        self.gap_s += _PACE_WEIGHT * (now - self.last - self.gap_s)
+        if self.gaps < _PACE_CALLS:
+            self.gaps += 1
+        self.gap_s += (now - self.last - self.gap_s) / self.gaps
         self.last = now
         if not self.waiters:
             self.emptied = now
@@ -64,11 +67,12 @@ class _Line:
     def give_up(self, now: float) -> None:
         """Takes note that the first in line has waited for nothing: the line is at least as slow as that."""
         self.gap_s = max(self.gap_s, now - self.last)
+        self.gaps = self.gaps or 1
 
     def wait_s(self, now: float) -> float:
-        """Seconds that one more would wait: those before it, each as long as the gaps between the last that went, or as
-        the present one if that is longer. The first in line has nothing to go by."""
-        return len(self.waiters) * max(self.gap_s, now - self.last)
+        """Seconds that one more would wait: as long as the first in line has waited for its turn, and for each before
+        it the gap between those that went last. The first has nothing to go by."""
+        return now - self.last + len(self.waiters) * self.gap_s if self.waiters else 0.0
 
 
 class WaitingRoom:

@@ -66,7 +66,8 @@ async def test_a_call_that_is_cancelled_gives_its_place_back() -> None:
     bulkhead = Bulkhead("echo", BulkheadSettings())
 
     async def service(exchange: Exchange) -> Answer:
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return Answer(b"")
 
     route = Backend("echo", RouteSettings(services=("a.B",)))
     call = asyncio.create_task(BulkheadGate(service, bulkhead)(Exchange(POLICY, route, b"", (), 0.0, 1.0, 0)))

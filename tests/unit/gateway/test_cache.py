@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ class Service:
     def __init__(self) -> None:
         self.calls = 0
         self.answer: Answer | None = None
-        self.during = lambda: None
+        self.during: Callable[[], None] = lambda: None
 
     async def __call__(self, exchange: Exchange) -> Answer:
         self.calls += 1
