@@ -14,7 +14,7 @@ from meshcast.api.type.v1 import error_reason_pb2
 from meshcast.client.calls import CHUNK_ROWS, Progress, check_window
 from meshcast.client.chunk_answers import ChunkAnswer
 from meshcast.client.resume import ResumeToken, check_stream_id
-from meshcast.client.stream import AnswerOf, Chunk, ChunkStream, OpenCall
+from meshcast.client.stream import AnswerOf, Chunk, ChunkStream, OpenCall, backoff_s
 from meshcast.client.window import AdaptiveWindow, FixedWindow
 from meshcast.rpc import Conflict, InvalidInput, MeshError, NotFound
 from meshcast.sinks import Columns, Sink
@@ -30,6 +30,8 @@ PATIENCE_S = 300.0
 """Seconds that a stream into a sink waits for a mesh that is away: time to start a machine."""
 INTO_TIMEOUT_S = 86_400.0
 """Deadline of a stream into a sink when none is given, in seconds; what is stored by then stays."""
+
+_REPLICAS_ASKED = 3  # times that a version is asked for again where a replica has it no more
 
 
 class ColumnsOf(Protocol[A_contra]):
@@ -155,13 +157,18 @@ class _Storing(Generic[A]):
             self._token = await self._first_token(text)
             before = self.rows_stored = self._token.next_row
             self._tell()
-            while self._token.next_row < total:
+            failures = 0
+            while (first := self._token.next_row) < total:
                 try:
                     await self._push()
                 except _VersionGone as gone:
+                    failures = failures + 1 if self._token.next_row == first else 1
+                    if failures <= _REPLICAS_ASKED:  # while replicas are replaced, another may still have it
+                        await asyncio.sleep(backoff_s(failures, gone.error))
+                        continue
                     if not self._options.repin or not self._token.model_version:
                         raise self._way_on(gone.error) from gone
-                    self._token = replace(self._token, model_version=0)
+                    self._token, failures = replace(self._token, model_version=0), 0
         finally:
             await _in_thread(sink.close)
         return StoredStream(

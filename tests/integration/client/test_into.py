@@ -157,6 +157,25 @@ async def test_a_version_that_is_gone_ends_the_stream_unless_it_may_change(
     check(FileSink(tmp_path / "b.csv"), table, index, kit)
 
 
+async def test_a_version_that_only_some_replicas_have_still_answers_all_rows(
+    target: str, predictor: Any, kit: Any, tmp_path: Path
+) -> None:
+    table, index = many(kit)
+
+    class GoneNowAndThen(set[int]):
+        asked = 0
+
+        def __contains__(self, version: object) -> bool:
+            self.asked += 1
+            return self.asked % 5 in (3, 4)
+
+    predictor.gone = GoneNowAndThen()
+    async with MeshClient(target) as mesh:
+        stored = await mesh.predict_posts_into(FileSink(tmp_path / "a.csv"), table, chunk_rows=64, window=1)
+    assert stored.versions == {1: len(index)}
+    check(FileSink(tmp_path / "a.csv"), table, index, kit)
+
+
 async def test_failed_rows_are_rows_with_their_error(target: str, kit: Any, tmp_path: Path) -> None:
     table = kit.channel_posts(140)
     lengths = table.content_length.copy()

@@ -43,7 +43,9 @@ class ResumeToken(_message.Message):
     where nothing is known.
     """
     chunk_rows: _builtins.int
-    """Rows of each chunk. Chunks begin at multiples of it."""
+    """Rows of a chunk at most. Chunks of equal rows begin at multiples of it; where a chunk also ends by its size, its first row
+    follows from the source alone.
+    """
     def __init__(
         self,
         *,
