@@ -278,7 +278,7 @@ def server_options(settings: RpcSettings) -> list[tuple[str, Any]]:
     if settings.connection_age_max_s is not None:
         options += [
             ("grpc.max_connection_age_ms", round(settings.connection_age_max_s * 1e3)),
-            ("grpc.max_connection_age_grace_ms", round(settings.drain_s * 1e3)),
+            ("grpc.max_connection_age_grace_ms", round(settings.connection_age_grace_s * 1e3)),
         ]
     return options
 

@@ -41,7 +41,9 @@ class RpcSettings:
         keepalive_timeout_s: seconds after which an unanswered ping closes the connection.
         ping_interval_min_s: clients that ping more often lose their connection.
         connection_age_max_s: a connection is asked to end after so many seconds, so that clients look their names up
-            again; None for never. Calls in flight get `drain_s`.
+            again; None for never. New calls then go over another connection.
+        connection_age_grace_s: seconds that the calls of such a connection get to end; then they end UNAVAILABLE, be it
+            the stream of a client that watches.
         handshake_timeout_s: seconds that a connection has to say something sensible.
         reflection: True to describe the services to tools such as `buf curl`.
         metrics: True to serve Prometheus metrics.
@@ -58,8 +60,9 @@ class RpcSettings:
     drain_s: float = 10.0
     keepalive_s: float = 60.0
     keepalive_timeout_s: float = 20.0
-    ping_interval_min_s: float = 10.0
+    ping_interval_min_s: float = 5.0
     connection_age_max_s: float | None = None
+    connection_age_grace_s: float = 600.0
     handshake_timeout_s: float = 5.0
     reflection: bool = True
     metrics: bool = True
