@@ -10,7 +10,7 @@ set -euo pipefail
 folder="${1:?usage: tools/triton_venv.sh FOLDER}"
 packages=(
   grpcio==1.85.1 protobuf==7.36.2 'numpy>=2.1' 'ml_dtypes>=0.4,<=0.5.4' 'python-rapidjson>=1.20' 'packaging>=24'
-  'urllib3>=2' 'typing_extensions>=4'
+  'urllib3>=2' 'typing_extensions>=4' 'geventhttpclient>=2.3'
 )
 client=tritonclient==2.73.0
 

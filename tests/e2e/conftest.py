@@ -51,6 +51,11 @@ class Process:
         """`host:port` of its gRPC server."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def http_address(self) -> str:
+        """`http://host:port` of a gateway's HTTP door."""
+        return next(str(event["http_address"]) for event in self.events() if event.get("event") == "ready")
+
     def events(self) -> list[dict[str, Any]]:
         """What it has logged."""
         return _events(self.log)

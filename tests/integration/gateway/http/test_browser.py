@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from browser_page import browser_here, browsing, serving_pages
 from meshcast.gateway import GatewaySettings, HttpSettings, RouteSettings, serving
 from meshcast.rpc import RpcSettings
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PAGE = """<!doctype html><title>mesh</title><script type="module">
 const json = { "Content-Type": "application/json", "Connect-Protocol-Version": "1" };
 
@@ -74,67 +69,11 @@ await fetch("/found", { method: "POST", body: JSON.stringify(found) });
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    """A real browser without a window."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser here: apt-get install {BROWSERS[0]}")
-    return found
-
-
-class PageServer:
-    """Serves one page, and takes what it has found.
-
-    Attributes:
-        found: what the page has posted.
-        page: what it gets.
-    """
-
-    def __init__(self) -> None:
-        self.found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.page = ""
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers one connection."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        body = b""
-        if head.startswith("post /found"):
-            size = int(head.partition("content-length: ")[2].split("\r\n")[0])
-            self.found.set_result(json.loads(await reader.readexactly(size)))
-        else:
-            body = self.page.encode()
-        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(body)}\r\n".encode())
-        writer.write(b"connection: close\r\n\r\n" + body)
-        writer.close()
-
-
-@asynccontextmanager
-async def browsing(browser: str, url: str, folder: Path) -> AsyncIterator[None]:
-    """A browser that shows a page while the block lasts."""
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
-    process = await asyncio.create_subprocess_exec(
-        *(browser, *options, f"--user-data-dir={folder / 'profile'}", url),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def test_a_page_calls_the_mesh_from_another_origin(
-    run_predictor: Any, open_door: Any, browser: str, tmp_path: Path
-) -> None:
-    pages = PageServer()
-    server = await asyncio.start_server(pages.answer, "127.0.0.1", 0)
-    origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+async def test_a_page_calls_the_mesh_from_another_origin(run_predictor: Any, open_door: Any, tmp_path: Path) -> None:
     async with (
-        server,
+        serving_pages() as pages,
         run_predictor() as replica,
-        open_door([replica.address], http=HttpSettings(allowed_origins=(origin,))) as door,
+        open_door([replica.address], http=HttpSettings(allowed_origins=(pages.origin,))) as door,
         serving(
             GatewaySettings(routes={"predictor": RouteSettings(services=(PREDICTOR,), endpoints=(replica.address,))}),
             RpcSettings(metrics=False, drain_delay_s=0.0),
@@ -143,7 +82,7 @@ async def test_a_page_calls_the_mesh_from_another_origin(
     ):
         addresses = (door.gateway.server.http_address, closed.http_address)
         pages.page = PAGE.replace("DOOR", json.dumps(addresses[0])).replace("CLOSED", json.dumps(addresses[1]))
-        async with browsing(browser, origin, tmp_path):
+        async with browsing(browser_here(), pages.origin, tmp_path):
             found = await asyncio.wait_for(pages.found, 60)
         assert replica.script.metadata[0]["x-request-id"] == "from-a-page"
     assert found["unary"]["prediction"] == {"logEngagement": 2.5}
