@@ -74,6 +74,8 @@ def stream(
     since = None if score_from is None else _time(score_from)
     if resume and out is None:
         raise Problem("--resume needs a place where the rows stand", way_out="--out FILE with it")
+    if options.repin and not resume:
+        raise Problem("--repin goes with --resume: without it, the version that serves answers each chunk")
     if out is not None and not resume:
         check_out(out)
     sink = sink_at(out) if out is not None and resume else None

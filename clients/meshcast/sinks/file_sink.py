@@ -68,9 +68,12 @@ class FileSink:
     def open(self, stream_id: str | None) -> str:
         """As `Sink.open`."""
         self.close()
+        is_removed = not self.path.exists()
         file = self.path.open("ab", buffering=0)
         try:
             lock(file, self.name)
+            if is_removed and not file.tell():
+                self._journal_path.unlink(missing_ok=True)  # whoever removed the file wants it made anew
             self._journal = self._standing(file.tell())
             file.truncate(self._journal.bytes)
         except BaseException:

@@ -162,6 +162,9 @@ class SqliteSink:
             raise
         token, rows, kinds = found
         names = [row[1] for row in database.execute(f"PRAGMA table_info({_quoted(self.table)})")]
+        if rows and not names:  # whoever dropped the table wants it made anew
+            database.execute(f"UPDATE {_STREAMS} SET token = '', rows = 0, kinds = '' WHERE name = ?", (self.table,))
+            token, rows, kinds = "", 0, ""
         return token, rows, {name: _kind(kind) for name, kind in zip(names, kinds.split(), strict=True)}
 
     def _create(self, database: sqlite3.Connection, kinds: dict[str, Kind]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -39,6 +40,25 @@ def test_a_sink_is_opened_again_where_it_was(make: Make, tmp_path: Path, kit: An
             sink.commit(kit.block(3 * number, 3), f"t{number}")
         sink.close()
         sink.close()
+
+
+def test_what_was_removed_is_made_anew(make: Make, tmp_path: Path, kit: Any) -> None:
+    with closing(make(tmp_path)) as sink:
+        sink.open("s")
+        sink.commit(kit.block(0, 3), "old")
+        sink.close()
+        if isinstance(sink, SqliteSink):
+            with closing(sqlite3.connect(sink.path)) as database:
+                database.execute("DROP TABLE rows")
+        else:
+            for part in sorted(tmp_path.glob("rows.*/*")):
+                part.unlink()
+            for path in tmp_path.glob("rows.*"):
+                path.rmdir() if path.is_dir() else path.unlink()
+        assert sink.open("s") == "" and sink.rows == 0
+        sink.commit(kit.block(5, 2), "new")
+        kit.same(kit.read_whole(sink), kit.block(5, 2))
+        assert sink.open("s") == "new"
 
 
 def test_a_second_writer_is_told_of_the_first(make: Make, tmp_path: Path, kit: Any) -> None:
