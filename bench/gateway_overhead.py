@@ -36,7 +36,6 @@ from processes import machine
 from meshcast.api.gateway.v1 import gateway_pb2 as composite
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as composite_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
-from meshcast.gateway import GatewaySettings
 from meshcast.rpc import ChannelSettings, RpcSettings, Server, ServingStatus, channel, run
 
 _SERVICE = "meshcast.api.predictor.v1.PredictorService"
@@ -177,8 +176,7 @@ def _gateway(routes: Mapping[str, int]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "meshcast.toml"
         tables = [f'[gateway.routes.{name}]\nendpoints = ["127.0.0.1:{port}"]\n' for name, port in routes.items()]
-        off = "[gateway.http]\nport = -1\n" if hasattr(GatewaySettings(), "http") else ""
-        config.write_text("".join(['[logs]\nformat = "json"\n', off, *tables]), "utf-8")
+        config.write_text("".join(['[logs]\nformat = "json"\n[gateway.http]\nport = ""\n', *tables]), "utf-8")
         with _process(["-m", "meshcast.gateway", "--config", str(config), "--port", "0"], _json_port) as port:
             yield f"127.0.0.1:{port}"
 

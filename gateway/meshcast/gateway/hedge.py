@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .replica import Replica
 
 _SAMPLES_MAX = 256  # latencies that the delay is taken from
+_SILENT_DELAYS = 2.0  # without a word, after which a replica is taken for dead rather than slow
 _SAMPLES_A_LOOK = 16  # new ones after which it is worked out again
 
 
@@ -36,8 +37,8 @@ class HedgeSettings:
     share_max: float = 0.08
     """Second tries a call on average: each call pays in so much, and each second try takes 1."""
     burst: int = 20
-    """Second tries of a method that may come before any call has paid for them; they bridge the time until a replica's
-    breaker has opened."""
+    """Second tries of a method that may come before any call has paid for them. Half of them are kept for replicas that
+    say nothing at all, to bridge the time until their breakers have opened."""
     tries_max: int = 3
     """Replicas that may be busy with one call at a time."""
     percentile: float = 0.9
@@ -139,6 +140,7 @@ class Hedge:
         self._settings = settings
         self._retry_settings = retry
         self._allowance = Allowance(settings.share_max, settings.burst)
+        self._kept = settings.burst / 2
         self._retries = retries
         self._retry_after_s = retry_after_s
         self._rng = rng
@@ -159,7 +161,7 @@ class Hedge:
         self._retries.earn()
         race = _Race()
         race.add(Try(exchange, replica))
-        delay_s = self.delay.seconds(self._allowance.fill)
+        delay_s = self.delay.seconds(self._allowance.fill(self._kept))
         fair_s = math.inf
         try:
             answer = await self._run(race, exchange, backend, delay_s)
@@ -177,9 +179,10 @@ class Hedge:
         wait_s = delay_s if len(backend.ready(self._service)) > 1 else None
         failed = 0
         while True:
-            ended = await race.first(wait_s)
+            # Where nothing can come between, its answer is awaited itself.
+            ended = race.tries[0] if wait_s is None and len(race.tries) == 1 else await race.first(wait_s)
             if ended is None:
-                wait_s = self._hedge(race, exchange, backend, asked, wait_s or 0.0, delay_s or 0.0)
+                wait_s = self._hedge(race, exchange, backend, asked, delay_s or 0.0)
                 continue
             race.tries.remove(ended)
             try:
@@ -197,22 +200,28 @@ class Hedge:
             return answer
 
     def _hedge(
-        self, race: _Race, exchange: Exchange, backend: Backend, asked: list[Replica], waited_s: float, delay_s: float
+        self, race: _Race, exchange: Exchange, backend: Backend, asked: list[Replica], delay_s: float
     ) -> float | None:
         """Asks another replica beside the slow ones where that is allowed; returns how long to wait then."""
-        if len(race.tries) >= self._settings.tries_max:
+        ran_s = time.perf_counter() - exchange.started
+        is_silent = all(each.is_silent for each in race.tries)
+        if is_silent and ran_s >= _SILENT_DELAYS * delay_s:
+            for each in race.tries:
+                each.give_up()
+        wait_s = max(delay_s, ran_s / 4)
+        if len(race.tries) >= self._settings.tries_max or exchange.remaining_s() <= 0:
             return None
         other = backend.pick_admitted(self._service, avoid=asked)
-        if other is None or exchange.remaining_s() <= 0:
-            return waited_s * 2  # one may come back
+        if other is None:
+            return wait_s  # one may come back
         counts = backend.load.counts
-        is_hedge = self._allowance.spend()
+        is_hedge = self._allowance.spend(keep=0.0 if is_silent else self._kept)
         if is_hedge:
             counts.hedges += 1
         elif all(each.replica.breaker.state is BreakerState.OPEN for each in race.tries) and self._retries.spend():
             counts.retries += 1  # those that are busy with it have been given up
         else:
-            return waited_s * 2
+            return wait_s
         exchange.hedged = True
         asked.append(other)
         hedge = Try(exchange, other)

@@ -55,6 +55,7 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         answers: asyncio.Queue[pb.PredictComprehensiveResponse] = asyncio.Queue(maxsize=len(pb.Part.values()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fanout.answer(request, budget, metadata, answers.put), name="fanout")
+            await context.send_initial_metadata(())  # while the parts are on their way: the first answer need not wait
             is_last = False
             while not is_last:
                 answer = await answers.get()
