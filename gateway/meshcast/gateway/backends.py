@@ -15,6 +15,7 @@ import structlog
 from meshcast.rpc import Health, ServingStatus
 
 from .breaker import Breaker
+from .bulkhead import Bulkhead, BulkheadSettings
 from .contracts import Contracts
 from .endpoints import EndpointSource, server_name, source_of
 from .load import RouteLoad
@@ -41,9 +42,17 @@ class Backend:
         was_reached: True once any replica was reached.
         versions_tag: the versions of models that its replicas serve, as text that changes exactly when they do; while
             no replica can be reached, what was known last.
+        bulkhead: the hard bound of calls and chunks under way.
     """
 
-    def __init__(self, name: str, settings: RouteSettings, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: RouteSettings,
+        rng: random.Random | None = None,
+        *,
+        bulkhead: BulkheadSettings | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.load = RouteLoad()
@@ -51,6 +60,7 @@ class Backend:
         self.is_listed = False
         self.was_reached = False
         self.versions_tag = ""
+        self.bulkhead = Bulkhead(name, bulkhead or BulkheadSettings())
         self._ready: dict[str, tuple[Replica, ...]] = {}
         self._picker = Picker(rng)
 
@@ -128,7 +138,9 @@ class Backends:
         self.settings = settings
         self.own_metadata = own_metadata
         self.contracts = Contracts()
-        self.by_name = {name: Backend(name, route) for name, route in sorted(settings.routes.items())}
+        self.by_name = {
+            name: Backend(name, route, bulkhead=settings.bulkhead) for name, route in sorted(settings.routes.items())
+        }
         self.by_service: dict[str, tuple[Backend, ...]] = {}
         for backend in self.by_name.values():
             for service in backend.settings.services:

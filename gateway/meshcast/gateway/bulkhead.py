@@ -29,14 +29,16 @@ class BulkheadSettings:
 
 
 class Bulkhead:
-    """What is under way on one route: unary calls by `BulkheadGate`, chunks by who sends them.
+    """What is under way on one route: unary calls by `BulkheadGate`, chunks by `Spread`.
+
+    A stream that is there already is never refused: while the bulkhead is full it takes a chunk only when it has none.
 
     Args:
         name: of the route.
         settings: the bound.
 
     Attributes:
-        in_use: calls and chunks that are under way.
+        in_use: calls and chunks that are under way; written by those who begin and end them.
         calls_max: the bound.
     """
 
@@ -53,8 +55,8 @@ class Bulkhead:
         """Whether one more would be refused."""
         return self.in_use >= self.calls_max
 
-    def enter(self, service: str, priority: Priority = Priority.NORMAL) -> None:
-        """Takes a place; give it back with `leave`.
+    def check(self, service: str, priority: Priority = Priority.NORMAL) -> None:
+        """Refuses a call or a stream while no place is free.
 
         Args:
             service: full name of the gRPC service, for the error.
@@ -72,11 +74,6 @@ class Bulkhead:
                 priority=priority.name.lower(),
                 limit=self.calls_max,
             )
-        self.in_use += 1
-
-    def leave(self) -> None:
-        """Gives a place back."""
-        self.in_use -= 1
 
 
 class BulkheadGate:
@@ -101,7 +98,7 @@ class BulkheadGate:
         if bulkhead.in_use >= bulkhead.calls_max:
             priority = exchange.priority
             exchange.backend.load.counts.shed[priority.name.lower()] += 1
-            bulkhead.enter(exchange.policy.service, priority)
+            bulkhead.check(exchange.policy.service, priority)
         bulkhead.in_use += 1
         try:
             return await self._inner(exchange)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from .allowance import Allowance
 from .attempt import attempt
 from .breaker import BreakerGate
-from .bulkhead import Bulkhead, BulkheadGate
+from .bulkhead import BulkheadGate
 from .cache import Cache
 from .exchange import Stage
 from .fallback import Fallback
 from .hedge import Hedge
 from .limit import Limit, RouteLimit
+from .patience import Patience
 from .policy import MethodPolicy, Tries
 from .retry import Retry
 from .single_flight import SingleFlight
@@ -30,7 +31,6 @@ class RouteStages:
         retries: budget of the retries.
         rng: draws what the stages leave to chance.
         limit: of calls under way, learnt; None where the settings turn it off.
-        bulkhead: the hard bound of the same, for chunks too.
     """
 
     def __init__(self, mesh: Mesh, backend: Backend) -> None:
@@ -38,14 +38,13 @@ class RouteStages:
         self.retries = Allowance(settings.retry.share_max, settings.retry.burst)
         self.rng = random.Random()
         self.limit = RouteLimit(backend.name, settings.limit, rng=self.rng) if settings.limit.calls_max else None
-        self.bulkhead = Bulkhead(backend.name, settings.bulkhead)
         backend.load.limit = self.limit
 
 
 def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
     """The stages of a method on a route.
 
-    Outermost first: cache, single flight, fallback, limit, breakers, bulkhead, hedge or retry, attempt.
+    Outermost first: cache, single flight, fallback, patience, limit, breakers, bulkhead, hedge or retry, attempt.
 
     Args:
         policy: of the method.
@@ -60,10 +59,12 @@ def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
         stage = Hedge(policy, settings.hedge, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
     else:
         stage = Retry(attempt, policy, settings.retry, route.retries, retry_after_s=after_s, rng=route.rng)
-    stage = BulkheadGate(stage, route.bulkhead)
+    stage = BulkheadGate(stage, backend.bulkhead)
     stage = BreakerGate(stage, backend, policy.service)
     if route.limit is not None:
         stage = Limit(stage, route.limit)
+    if settings.restart_s and not {"cache", "baseline"} & {*policy.fallbacks}:  # which have an answer at once
+        stage = Patience(stage, policy, backend, mesh.backends, restart_s=settings.restart_s)
     if policy.fallbacks:
         stage = Fallback(stage, policy, backend, baselines=mesh.baselines, stale=mesh.cache.stale)
     if policy.cache_ttl_s > 0:  # who may get an old answer may get that of an equal call

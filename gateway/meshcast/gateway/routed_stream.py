@@ -192,6 +192,7 @@ class RoutedStream:
             replica = backend.pick(self._service)
             if replica is None:
                 raise unreachable(backend, self._service, retry_after_s=self._settings.reconnect_s)
+            backend.bulkhead.check(self._service)
         except MeshError as refusal:
             backend.load.record(refusal.code.name)
             raise

@@ -162,6 +162,7 @@ class Spread:
             raise Cancelled("the caller has left the stream") from lost
         finally:
             self._backend.load.streams.discard(self._ledger)
+            self._backend.bulkhead.in_use -= self._ledger.open
             self._timer.cancel()
             if self._ending is not None:
                 self._ending.cancel()
@@ -175,9 +176,10 @@ class Spread:
     async def _deal_all(self) -> None:
         """Reads the caller's chunks, each when there is room for it, and deals them."""
         read, end, ledger, window, room = self._context.read, grpc.aio.EOF, self._ledger, self._window, self._room
-        number = self._method.asked
+        number, bulkhead = self._method.asked, self._backend.bulkhead
         while True:
-            while not window.has_room(ledger.open, ledger.size_bytes):
+            # A stream that holds nothing takes a chunk all the same: nobody else would tell it of the room there is.
+            while not window.has_room(ledger.open, ledger.size_bytes) or (bulkhead.is_full and ledger.open):
                 room.clear()
                 await room.wait()
             message: Any = await read()
@@ -185,6 +187,7 @@ class Spread:
                 break
             now = time.perf_counter()
             chunk = ledger.take(message, number(message), now)
+            bulkhead.in_use += 1
             lane = self._choose(chunk, now) if ledger.failure is None else None
             if lane is None:
                 self._fail(chunk.position, self._nobody(), "")
@@ -285,9 +288,11 @@ class Spread:
     async def _give_all(self) -> None:
         """Gives the caller the answers whose turn it is. Only one task at a time may write."""
         ledger, write, fragments = self._ledger, self._context.write, self._method.has_receipt
+        bulkhead = self._backend.bulkhead
         self._is_writing = True
         try:
             while (answer := ledger.next()) is not None:
+                bulkhead.in_use -= 1
                 lane, chunk = answer.by, answer.chunk
                 if not self._has_head:
                     self._has_head = True

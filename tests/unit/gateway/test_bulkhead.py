@@ -20,18 +20,16 @@ POLICY = MethodPolicy(contract=CONTRACT, tries=Tries.ONCE, deadline_s=1.0)
 
 def test_it_is_full_at_its_bound() -> None:
     bulkhead = Bulkhead("echo", BulkheadSettings(calls_max=2, retry_after_s=0.5))
-    bulkhead.enter("a.B")
+    bulkhead.in_use = 1
     assert not bulkhead.is_full
-    bulkhead.enter("a.B")
+    bulkhead.check("a.B")
+    bulkhead.in_use = 2
     assert bulkhead.is_full
     with pytest.raises(Overloaded) as refused:
-        bulkhead.enter("a.B")
+        bulkhead.check("a.B")
     assert refused.value.reason == ErrorReason.ERROR_REASON_LIMIT_REACHED
     assert refused.value.facts == {"service": "a.B", "priority": "normal", "limit": "2"}
     assert refused.value.retry_after_s == 0.5
-    bulkhead.leave()
-    bulkhead.enter("a.B")
-    assert bulkhead.in_use == 2
 
 
 async def test_calls_and_chunks_share_the_places() -> None:
@@ -50,7 +48,7 @@ async def test_calls_and_chunks_share_the_places() -> None:
     def exchange(request: bytes = b"") -> Exchange:
         return Exchange(POLICY, route, request, ((PRIORITY_KEY, "low"),), 0.0, 1.0, 0)
 
-    bulkhead.enter("a.B")  # a chunk
+    bulkhead.in_use += 1  # a chunk
     calls = [asyncio.create_task(gate(exchange(request))) for request in (b"", b"x")]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):

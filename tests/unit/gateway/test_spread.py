@@ -172,6 +172,7 @@ def answers(_number: int) -> str:
 def assert_nothing_is_left(backend: Backend, channels: list[ScriptedChannel]) -> None:
     assert [replica.in_flight for replica in backend.replicas.values()] == [0] * len(backend.replicas)
     assert all(call.is_cancelled for channel in channels for call in channel.calls)
+    assert backend.bulkhead.in_use == 0
 
 
 def acting(seed: int) -> Act:
@@ -257,4 +258,16 @@ async def test_a_refusal_that_every_replica_repeats_reaches_the_caller_in_its_pl
     assert await spread(backend, caller, window_min=1, window_max=1) is None
     assert [(answer.sequence, answer.status.code) for answer in caller.answers] == [(5, 8), (6, 8), (7, 8)]
     assert backend.load.counts.chunks_resent == 3
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_full_bulkhead_slows_a_stream_down_and_does_not_stop_it() -> None:
+    backend, channels = backend_of(answers)
+    backend.bulkhead.calls_max = 3
+    backend.bulkhead.in_use = 3  # by others
+    caller = Caller(20)
+    assert await spread(backend, caller, window_min=8, window_max=8) is None
+    assert len(caller.answers) == 20 and caller.read_ahead <= 2
+    assert backend.bulkhead.in_use == 3
+    backend.bulkhead.in_use = 0
     assert_nothing_is_left(backend, channels)
