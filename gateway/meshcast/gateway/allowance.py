@@ -22,18 +22,26 @@ class Allowance:
         self._reserve = reserve
         self._tokens = reserve
 
-    @property
-    def fill(self) -> float:
-        """How full the bucket is, 0 to 1."""
-        return self._tokens / self._reserve if self._reserve else 0.0
+    def fill(self, keep: float = 0.0) -> float:
+        """How full the bucket is above what is kept in it, 0 to 1.
+
+        Args:
+            keep: tokens that are not looked at.
+        """
+        room = self._reserve - keep
+        return max(0.0, self._tokens - keep) / room if room > 0 else 0.0
 
     def earn(self) -> None:
         """Takes note of a call."""
         self._tokens = min(self._reserve, self._tokens + self._share)
 
-    def spend(self) -> bool:
-        """Takes a token for an extra try; False when there is none."""
-        if self._tokens < 1.0:
+    def spend(self, keep: float = 0.0) -> bool:
+        """Takes a token for an extra try; False when there is none.
+
+        Args:
+            keep: tokens that must be left for more urgent ones.
+        """
+        if self._tokens < 1.0 + keep:
             return False
         self._tokens -= 1.0
         return True

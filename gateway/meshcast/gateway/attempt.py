@@ -13,7 +13,7 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import DeadlineExceeded, from_rpc_error
 from meshcast.rpc.orca import TRAILER, parse
 
-from .breaker import Outcome
+from .breaker import NOT_COUNTED, Outcome
 from .exchange import Answer, Exchange, TryFailed
 from .forwarding import backends_metadata
 from .replica import Replica
@@ -128,9 +128,19 @@ class Try:
         ran_s = now - self.began
         if not self._has_ended:
             self.call.cancel()
-            is_silent = ran_s >= fair_s and self.replica.heard_at < self.began
+            is_silent = ran_s >= fair_s and self.is_silent
             self._end("CANCELLED", Outcome.FAILED if is_silent else Outcome.IGNORED, now)
         return ran_s
+
+    @property
+    def is_silent(self) -> bool:
+        """True when nothing at all was heard from the replica since the try began."""
+        return self.replica.heard_at < self.began
+
+    def give_up(self) -> None:
+        """Takes the try for a failure of the replica while it goes on; what becomes of it then says no more."""
+        self.replica.breaker.end(self._turn, Outcome.FAILED, time.perf_counter())
+        self._turn = NOT_COUNTED
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         now = time.perf_counter()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .backends import Backend
 
 _BUCKETS = 10  # of the window; what has left it is forgotten a tenth at a time
-_NOT_COUNTED = -1
+NOT_COUNTED = -1
+"""In place of a turn, of a try that says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class Breaker:
         self._on_change = on_change
         self._bucket_s = self.settings.window_s / _BUCKETS
         self._buckets: deque[list[int]] = deque()  # [number, tries, failures], the oldest first
-        self._bucket: list[int] = [_NOT_COUNTED, 0, 0]
+        self._bucket: list[int] = [NOT_COUNTED, 0, 0]
         self._total = 0
         self._failed = 0
         self._in_row = 0
@@ -159,7 +160,7 @@ class Breaker:
         if self.state is BreakerState.CLOSED:
             return self._turn
         if not self.admits(now):
-            return _NOT_COUNTED
+            return NOT_COUNTED
         if self.state is BreakerState.OPEN:
             self._enter(BreakerState.HALF_OPEN)
         self._probes += 1
@@ -232,7 +233,7 @@ class Breaker:
         self._turn += 1
         self._probes = self._successes = self._in_row = self._total = self._failed = 0
         self._buckets.clear()
-        self._bucket = [_NOT_COUNTED, 0, 0]
+        self._bucket = [NOT_COUNTED, 0, 0]
         if self._on_change is not None:
             self._on_change()
 

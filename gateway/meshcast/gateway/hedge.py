@@ -203,17 +203,17 @@ class Hedge:
         self, race: _Race, exchange: Exchange, backend: Backend, asked: list[Replica], delay_s: float
     ) -> float | None:
         """Asks another replica beside the slow ones where that is allowed; returns how long to wait then."""
-        ran_s = time.perf_counter() - exchange.started
-        is_silent = all(each.is_silent for each in race.tries)
-        if is_silent and ran_s >= _SILENT_DELAYS * delay_s:
-            for each in race.tries:
+        now = time.perf_counter()
+        for each in race.tries:
+            if each.is_silent and now - each.began >= _SILENT_DELAYS * delay_s:
                 each.give_up()
-        wait_s = max(delay_s, ran_s / 4)
-        if len(race.tries) >= self._settings.tries_max or exchange.remaining_s() <= 0:
-            return None
-        other = backend.pick_admitted(self._service, avoid=asked)
+        is_silent = all(each.is_silent for each in race.tries)
+        wait_s = max(delay_s, (now - race.tries[0].began) / 4)
+        other = None
+        if len(race.tries) < self._settings.tries_max and exchange.ends_at > now:
+            other = backend.pick_admitted(self._service, avoid=asked)
         if other is None:
-            return wait_s  # one may come back
+            return wait_s  # one may come back, and silence says something
         counts = backend.load.counts
         is_hedge = self._allowance.spend(keep=0.0 if is_silent else self._kept)
         if is_hedge:

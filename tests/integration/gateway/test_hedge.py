@@ -148,6 +148,19 @@ async def test_a_replica_that_is_silent_while_others_win_is_found_out() -> None:
         assert counts(mesh)[0] == 3  # it was not asked any more
 
 
+async def test_a_replica_that_stays_silent_is_found_out_even_without_an_allowance() -> None:
+    breaker = BreakerSettings(tries_min=3, failures_in_row=3)
+    async with planned(2, hedge=NO_HEDGES, breaker=breaker) as mesh:
+        asking = [asyncio.ensure_future(ask_first(mesh, [STALLED, OK])) for _ in range(3)]
+        for answer, exchange in await asyncio.gather(*asking):
+            assert answer.response == b"1"
+            assert exchange.attempts == 2
+        assert mesh.replicas[0].breaker.state is BreakerState.OPEN
+        assert counts(mesh) == (0, 0, 3)
+        assert all(replica.in_flight == 0 for replica in mesh.replicas)
+        await mesh.idle()
+
+
 async def test_a_slow_try_of_a_replica_that_answers_others_is_no_failure() -> None:
     async with planned(2, breaker=BreakerSettings(tries_min=1, failures_in_row=1)) as mesh:
         slow = asyncio.ensure_future(ask_first(mesh, [STALLED, (0.1, "OK")]))
@@ -158,7 +171,8 @@ async def test_a_slow_try_of_a_replica_that_answers_others_is_no_failure() -> No
 
 
 async def test_a_caller_that_leaves_is_no_failure_of_a_replica() -> None:
-    async with planned(2, breaker=BreakerSettings(tries_min=1, failures_in_row=1)) as mesh:
+    hedge = HedgeSettings(first_delay_ms=1_000.0)
+    async with planned(2, hedge=hedge, breaker=BreakerSettings(tries_min=1, failures_in_row=1)) as mesh:
         asking = asyncio.ensure_future(mesh.stage(mesh.exchange([STALLED, STALLED])))
         await asyncio.sleep(0.05)
         asking.cancel()

@@ -16,7 +16,7 @@ def test_extra_tries_never_exceed_the_share_and_the_reserve(wanted: list[bool], 
         allowance.earn()
         spent += wants and allowance.spend()
         assert spent <= share * calls + reserve + 1e-9
-        assert 0.0 <= allowance.fill <= 1.0
+        assert 0.0 <= allowance.fill() <= 1.0
 
 
 def test_it_starts_full_and_fills_again_with_calls() -> None:

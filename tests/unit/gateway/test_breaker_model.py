@@ -70,7 +70,8 @@ class BreakerMachine(RuleBasedStateMachine):
         number, turn, began_in, admitted = one
         before, opened = self.breaker.state, self.breaker.opened
         is_probe = number in self.probes
-        is_of_now = admitted and began_in is before and self._is_of_this_turn(number, is_probe)
+        is_of_now = admitted and began_in is before
+        is_of_now = is_of_now and (is_probe if before is BreakerState.HALF_OPEN else number > self.closed_since)
         self.breaker.end(turn, outcome, self.now)
         after = self.breaker.state
         if not is_of_now or outcome is Outcome.IGNORED:
@@ -116,9 +117,6 @@ class BreakerMachine(RuleBasedStateMachine):
         if hasattr(self, "breaker") and self.breaker.state is BreakerState.OPEN:
             assert self.breaker.retry_after_s(self.now) <= self.settings.pause_s_max
             assert self.breaker.admits(self.now + self.settings.pause_s_max)
-
-    def _is_of_this_turn(self, number: int, is_probe: bool) -> bool:
-        return is_probe or number > self.closed_since
 
     closed_since = 0  # number of the last try that began before the state was closed
 
