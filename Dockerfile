@@ -80,7 +80,7 @@ CMD ["drift", "--port", "8104"]
 
 FROM role AS gateway
 COPY --from=build-gateway /opt/meshcast /opt/meshcast
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 # The empty name: a gateway lives while it answers, whatever its back-ends do.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["meshcast", "probe", "127.0.0.1:8001"]

@@ -154,6 +154,7 @@ def _version(package: str) -> str | None:
 
 def _ports(settings: CliSettings, running: MeshState | None) -> list[Port]:
     wanted = [("gateway", settings.gateway.port), ("gateway's metrics", settings.gateway.metrics_port)]
+    wanted.append(("gateway's HTTP", settings.gateway.http.port or 0))
     for name, route in settings.gateway.routes.items():
         for endpoint in route.endpoints:
             port = endpoint.rpartition(":")[2]
@@ -163,6 +164,8 @@ def _ports(settings: CliSettings, running: MeshState | None) -> list[Port]:
     if running is not None:
         for part in running.parts:
             ours |= {int(part.address.rpartition(":")[2]), part.metrics_port}
+            if part.http_address:
+                ours.add(int(part.http_address.rpartition(":")[2]))
     host = settings.rpc.host
     return [
         Port(

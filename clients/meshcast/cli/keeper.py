@@ -32,6 +32,7 @@ class Part:
         health_service: health name that says it may take traffic.
         metrics_port: port of its metrics.
         log: file that takes its output.
+        http_address: of its HTTP door, as in `http://127.0.0.1:8000`; empty without one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Part:
     health_service: str
     metrics_port: int
     log: Path
+    http_address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,12 @@ class Keeper:
         self._said = said
         self._process: Process | None = None
         self.state = PartState(
-            name=part.name, address=part.address, metrics_port=part.metrics_port, log=str(part.log), state="stopped"
+            name=part.name,
+            address=part.address,
+            metrics_port=part.metrics_port,
+            log=str(part.log),
+            state="stopped",
+            http_address=part.http_address,
         )
 
     async def start(self) -> None:

@@ -10,6 +10,7 @@ from meshcast.cli.keeper import Part
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import CliSettings, servers_setting
 from meshcast.cli.state import StateFolder
+from meshcast.gateway.http_settings import door_is_installed
 
 __all__ = ["SERVICE_GROUP", "MeshPlan", "check_ports", "installed_services", "plan"]
 
@@ -125,19 +126,24 @@ def plan(
         routes[f"{prefix}ENDPOINTS"] = ",".join(f"{local}:{port}" for port in numbers)
     port = ports.get("gateway", 0 if free_ports else settings.gateway.port) or _free_pair(bind)
     metrics = (port + METRICS_OFFSET) if free_ports or "gateway" in ports else settings.gateway.metrics_port
+    http = _http_port(settings, bind, free_ports=free_ports)
+    scheme = "http" if settings.tls.certificate is None else "https"
     gateway = Part(
         name="gateway",
         argv=(
             *(sys.executable, "-m", "meshcast.gateway"),
-            *("--port", str(port), "--metrics-port", str(metrics), *config),
+            *("--port", str(port), "--metrics-port", str(metrics), "--http-port", str(http or "off"), *config),
         ),
         environ={**environ, **shared, **routes},
         address=f"{local}:{port}",
         health_service="",
         metrics_port=metrics if settings.rpc.metrics else 0,
         log=folder.logs / "gateway.log",
+        http_address=f"{scheme}://{local}:{http}" if http else "",
     )
     binds.append((bind, port, "gateway", "gateway.port, or --port gateway=PORT"))
+    if http:
+        binds.append((bind, http, "gateway's HTTP door", "gateway.http.port"))
     if settings.rpc.metrics:
         binds.append((bind, metrics, "gateway's metrics", "gateway.metrics_port"))
     return MeshPlan(services=tuple(services), gateway=gateway, binds=tuple(binds))
@@ -185,6 +191,14 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _http_port(settings: CliSettings, host: str, *, free_ports: bool) -> int:
+    """Port of the gateway's HTTP door; 0 for none, also where its libraries are not installed."""
+    wanted = settings.gateway.http.port
+    if wanted is None or not door_is_installed():
+        return 0
+    return wanted if wanted and not free_ports else _free_pair(host)
 
 
 def _free_pair(host: str) -> int:

@@ -31,6 +31,7 @@ class PartState:
         state: starting, serving, restarting, stopped or failed.
         restarts: times it was started again.
         log: path of its log file.
+        http_address: of its HTTP door, as in `http://127.0.0.1:8000`; empty without one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PartState:
     state: str = "starting"
     restarts: int = 0
     log: str = ""
+    http_address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

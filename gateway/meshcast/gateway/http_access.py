@@ -29,12 +29,10 @@ class Access:
     Args:
         settings: of the door.
         is_loopback: whether the door is reached from this machine alone.
-        scheme: `http` or `https`.
     """
 
     settings: HttpSettings
     is_loopback: bool
-    scheme: str
 
     def refusal(self, headers: Mapping[str, str]) -> str:
         """Why a request is refused; empty where it is not.
@@ -43,11 +41,9 @@ class Access:
             headers: names in lower case.
         """
         host = headers.get("host", "")
-        if self.is_loopback and not _is_local(host) and not self._is_allowed_host(host):
-            return (
-                f"the door does not go by the name {host[:100]!r}; if a proxy stands before it, "
-                "add the name to gateway.http.allowed_hosts"
-            )
+        is_guarded = self.is_loopback or self.settings.allowed_hosts
+        if is_guarded and not _is_local(host) and not self._is_allowed_host(host):
+            return f"the door does not go by the name {host[:100]!r}; add it to gateway.http.allowed_hosts if it should"
         origin = headers.get("origin")
         if origin is not None and not self._is_allowed(origin, host):
             return f"pages of {origin[:100]!r} may not call; add it to gateway.http.allowed_origins if they should"
@@ -74,7 +70,8 @@ class Access:
 
     def _is_allowed(self, origin: str, host: str) -> bool:
         allowed = self.settings.allowed_origins
-        return origin == f"{self.scheme}://{host}" or origin in allowed or "*" in allowed
+        is_own = origin.partition("://")[2] == host  # by either scheme: a proxy may speak TLS for the door
+        return is_own or origin in allowed or "*" in allowed
 
     def _is_allowed_host(self, host: str) -> bool:
         allowed = self.settings.allowed_hosts

@@ -67,7 +67,7 @@ class HttpDoor:
         self._calls = Calls(server.interceptor, (*registered.handlers, handlers))
         self._tls = None if tls is None else server_context(tls)
         methods = Methods(backends, own=(GATEWAY_SERVICE, HEALTH_SERVICE), json_bytes_max=settings.json_bytes_max)
-        access = Access(settings, is_loopback(self._host), "http" if self._tls is None else "https")
+        access = Access(settings, is_loopback(self._host))
         app = DoorApp(methods, self._calls, settings, access, grpc_port=server.port)
         self._config = DoorConfig(app, settings)
         self._state = ServerState()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
+
+LIBRARIES = ("connectrpc", "httptools", "uvicorn")
+"""What the door is built on; the extra `gateway` brings them."""
 
 _MIB = 1024 * 1024
 _ORIGIN = re.compile(r"https?://[^/\s]+\Z")
@@ -22,8 +26,9 @@ class HttpSettings:
     """Origins whose pages may call, as in `https://board.example.org`, beside pages that come from the door itself;
     `*` is all."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names that callers may use for a door on loopback, beside `localhost` and addresses: such as of a proxy before
-    it. Others are refused, so that a page cannot reach the door by a name that it made point here. `*` is all."""
+    """Names by which the door may be called, beside `localhost` and addresses: its own, and that of a proxy before it.
+    Others are refused where some are named, and always on loopback, so that no page reaches the door by a name that it
+    made point here. `*` is all."""
     body_bytes_max: int = 16 * _MIB
     """Largest request body, in bytes, after decompression too."""
     json_bytes_max: int = 4 * _MIB
@@ -52,3 +57,8 @@ class HttpSettings:
         for origin in self.allowed_origins:
             if origin != "*" and not _ORIGIN.match(origin):
                 raise ValueError(f"allowed_origins: {origin!r} is no origin, as in https://board.example.org")
+
+
+def door_is_installed() -> bool:
+    """True where everything is installed that the door is built on."""
+    return all(find_spec(name) is not None for name in LIBRARIES)

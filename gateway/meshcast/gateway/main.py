@@ -41,7 +41,7 @@ from .admin import admin
 from .asking import Mesh
 from .backends import GATEWAY_SERVICE, Backends
 from .endpoints import EndpointSource
-from .http_settings import HttpSettings
+from .http_settings import HttpSettings, door_is_installed
 from .mesh_health import MeshHealth
 from .metrics import GatewayMetrics
 from .routing import RoutedServices
@@ -205,6 +205,8 @@ async def serve(loaded: Mapping[str, Any], *, http_port: int | None = None) -> N
     """
     with setup_tracing(loaded["tracing"], "gateway") as tracing:
         setup_logs(loaded["logs"], service="gateway", processors=tracing.log_processors)
+        if http_port is None and loaded["gateway"].http.port is not None and not door_is_installed():
+            log.warning("no HTTP door: its libraries are missing", way_out="pip install 'meshcast[gateway]'")
         async with serving(
             loaded["gateway"],
             loaded["rpc"],
@@ -259,13 +261,15 @@ def _own_rpc(rpc: RpcSettings, settings: GatewaySettings, options: argparse.Name
 
 
 def _http_port(port: int, settings: GatewaySettings, option: str | None) -> int | None:
-    """Port of the HTTP door; None for none. A gateway that was moved from its port takes any free one, unless the door's
-    own port was set.
+    """Port of the HTTP door; None for none. A gateway that was moved from its port takes any free one, unless the
+    door's own port was set.
 
     Raises:
         InvalidInput: the option is no port.
     """
     if option is None:
+        if not door_is_installed():
+            return None
         is_moved = port == 0 or port != settings.port
         return 0 if is_moved and settings.http.port == HttpSettings().port else settings.http.port
     if option in ("off", ""):

@@ -97,8 +97,18 @@ def test_an_address_of_another_machine_is_named_as_such(tmp_path: Path, free_por
 def test_free_ports_differ_from_each_other_and_can_be_bound(tmp_path: Path) -> None:
     mesh = planned(tmp_path, free_ports=True)
     numbers = [port for _, port, _, _ in mesh.binds]
-    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) == 10
+    assert len(set(numbers)) == 2 * len((*mesh.services, mesh.gateway)) + 1 == 11, "the gateway has HTTP besides"
     check_ports(mesh)
+
+
+def test_the_gateways_http_door_has_its_port_unless_it_is_closed(tmp_path: Path) -> None:
+    mesh = planned(tmp_path)
+    assert mesh.gateway.http_address == "http://127.0.0.1:8000"
+    assert mesh.gateway.argv[mesh.gateway.argv.index("--http-port") + 1] == "8000"
+    assert ("127.0.0.1", 8000, "gateway's HTTP door", "gateway.http.port") in mesh.binds
+    closed = planned(tmp_path, '[gateway.http]\nport = ""')
+    assert closed.gateway.http_address == ""
+    assert closed.gateway.argv[closed.gateway.argv.index("--http-port") + 1] == "off"
 
 
 def test_everything_binds_to_loopback_unless_told_otherwise(tmp_path: Path) -> None:

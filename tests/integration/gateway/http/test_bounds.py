@@ -103,6 +103,7 @@ async def test_what_is_no_request_is_refused_and_a_second_one_before_its_turn_is
         ({"host": "mesh.example"}, {"allowed_hosts": ("mesh.example",)}, 200),
         ({"host": "mesh.example:80"}, {"allowed_hosts": ("*",)}, 200),
         ({"host": "localhost:8000", "origin": "http://localhost:8000"}, {}, 200),
+        ({"host": "localhost", "origin": "https://localhost"}, {}, 200),
         ({"origin": "null"}, {}, 403),
         ({"origin": "https://evil.example"}, {}, 403),
         ({"origin": "https://board.example"}, {"allowed_origins": ("https://board.example",)}, 200),
