@@ -64,6 +64,7 @@ class Exchange:
         default_ms: the route's deadline where the caller set none, else 0.
         attempts: tries on replicas so far.
         hedged: whether a second replica was asked before the first had answered.
+        is_hasty: whether the caller goes on without the answer, so that the call must not wait for a restart.
     """
 
     policy: MethodPolicy
@@ -75,6 +76,7 @@ class Exchange:
     default_ms: int
     attempts: int = 0
     hedged: bool = False
+    is_hasty: bool = False
     _priority: Priority | None = None
 
     def remaining_s(self) -> float:

@@ -93,6 +93,7 @@ class Fanout:
                 raise InvalidInput(f"{kind.field} is required for the part {PART_NAMES[part]}", field=kind.field)
             remaining_s = min(deadline.remaining_s(), self._mesh.settings.part_s(part))
             exchange = asking.exchange(question.SerializeToString(), metadata, remaining_s)
+            exchange.is_hasty = True  # the other parts are an answer
             answer = await asking.answer(exchange)
             return kind.answer(answer.response, receipt_of(exchange, answer))
         except TryFailed as failed:

@@ -150,6 +150,9 @@ class GatewaySettings:
     """How often the backends' models are listed; services follow their Watch at once."""
     reconnect_s: float = 0.25
     """Pause before a lost backend is tried again."""
+    restart_s: float = 10.0
+    """How long a single call waits at most, counted from when a service's last replica has left, for one to come back;
+    0 for not at all. Parts of composite answers never wait, nor do methods with a fallback that needs no replica."""
     first_contact_s: float = 2.0
     """Longest wait at start for the backends' first word; the gateway serves without those that are late."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -182,7 +185,7 @@ class GatewaySettings:
         for name in ("part_deadline_s", "models_poll_s", "reconnect_s", "questions_max"):
             if not getattr(self, name) > 0:  # NaN is none
                 raise ValueError(f"{name} must be more than 0, is {getattr(self, name)}")
-        for name in ("deadline_margin_ms", "first_contact_s"):
+        for name in ("deadline_margin_ms", "first_contact_s", "restart_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, is {getattr(self, name)}")
         for part, seconds in self.part_deadlines_s.items():

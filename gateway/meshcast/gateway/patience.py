@@ -1,0 +1,121 @@
+"""Patience: has a call wait for a service whose last replica has just left, as in a restart, in place of failing."""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import grpc
+
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
+from meshcast.rpc import MeshError, from_rpc_error
+
+from .exchange import Answer, Exchange, Stage, TryFailed
+from .forwarding import never_began
+from .policy import MethodPolicy
+from .replica import State
+
+if TYPE_CHECKING:
+    from .backends import Backend, Backends
+
+_LOOK_S = 0.1  # between two looks where no state has changed; an open breaker tells nobody when its pause is over
+_TELL_S = 0.05  # before its deadline a call fails, while its caller still hears why
+_WAITING_MAX = 1_000  # of a method; a call more fails as it would without, so that an outage fills no memory
+_OF_A_RESTART = frozenset(
+    {
+        ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
+        ErrorReason.ERROR_REASON_CIRCUIT_OPEN,
+        ErrorReason.ERROR_REASON_DRAINING,
+        ErrorReason.ERROR_REASON_MODEL_LOADING,
+    }
+)
+
+
+class Patience:
+    """Stage: asks again once a replica serves, while the route's last one is not gone for longer than a restart takes.
+
+    A call that waited in vain fails as it did first. Methods that may not be repeated wait only where no replica had
+    begun.
+
+    Args:
+        inner: the stages that it stands before.
+        policy: of the method.
+        backend: the route.
+        backends: tells when states change.
+        restart_s: how long a restart may take, in seconds.
+
+    Attributes:
+        waiting: calls that wait.
+    """
+
+    def __init__(
+        self, inner: Stage, policy: MethodPolicy, backend: Backend, backends: Backends, *, restart_s: float
+    ) -> None:
+        self.waiting = 0
+        self._inner = inner
+        self._service = policy.service
+        self._is_idempotent = policy.is_idempotent
+        self._backend = backend
+        self._backends = backends
+        self._restart_s = restart_s
+
+    async def __call__(self, exchange: Exchange) -> Answer:
+        """Answers the call, or raises what failed it."""
+        try:
+            return await self._inner(exchange)
+        except (TryFailed, MeshError) as failure:
+            if exchange.is_hasty or not self._may_pass(failure):
+                raise
+            return await self._wait(exchange, failure)
+
+    async def _wait(self, exchange: Exchange, failure: TryFailed | MeshError) -> Answer:
+        if self.waiting >= _WAITING_MAX or not self._left_s(exchange) > 0:
+            raise failure
+        self.waiting += 1
+        try:
+            async with aclosing(self._backends.changes(min(_LOOK_S, self._left_s(exchange)))) as changes:
+                async for _ in changes:
+                    if not self._left_s(exchange) > 0:
+                        break
+                    if not self._can_ask():
+                        continue
+                    try:
+                        return await self._inner(exchange)
+                    except (TryFailed, MeshError) as again:
+                        if not self._may_pass(again):
+                            raise
+        finally:
+            self.waiting -= 1
+        raise failure
+
+    def _can_ask(self) -> bool:
+        """Whether a replica serves, and its breaker admits a call."""
+        if self._backend.state(self._service) is not State.SERVING:
+            return False
+        now = time.perf_counter()
+        return any(replica.breaker.admits(now) for replica in self._backend.ready(self._service))
+
+    def _left_s(self, exchange: Exchange) -> float:
+        """Seconds for which the call may still wait."""
+        if not self._backend.was_reached:
+            return 0.0
+        replicas = self._backend.replicas.values()
+        lost_time = max((replica.changed_time for replica in replicas), default=None)
+        if lost_time is None:
+            return 0.0
+        gone_s = (datetime.now(UTC) - lost_time).total_seconds()
+        return min(self._restart_s - gone_s, exchange.remaining_s() - _TELL_S)
+
+    def _may_pass(self, failure: TryFailed | MeshError) -> bool:
+        if isinstance(failure, MeshError):
+            return failure.reason in _OF_A_RESTART
+        error = failure.error
+        if never_began(error):
+            return True
+        return (
+            self._is_idempotent
+            and error.code() is grpc.StatusCode.UNAVAILABLE
+            and from_rpc_error(error).reason in _OF_A_RESTART
+        )
