@@ -11,6 +11,7 @@ import grpc
 
 from .errors import InvalidInput
 from .tls import TlsSettings, channel_credentials
+from .waiting import Waiting
 
 _MIB = 1024 * 1024
 
@@ -24,8 +25,8 @@ class ChannelSettings:
         health_service: health name that a replica must serve to get calls; empty is the process's, None asks for none.
         message_bytes_max: largest message in either direction, in bytes.
         attempts_max: calls made for one call when it fails UNAVAILABLE before its first answer; 1 to 5.
-        wait_for_ready: True for calls that wait while nobody can be reached, as long as their deadline; False for calls
-            that fail at once.
+        wait_for_ready: True for calls that wait while nobody can be reached, as long as their deadline; unary ones also
+            while whoever is reached says UNAVAILABLE (`Waiting`). False for calls that fail at once.
         keepalive_s: seconds of silence after which the peer is pinged.
         keepalive_timeout_s: seconds after which an unanswered ping closes the connection.
         connect_timeout_s: seconds that setting a connection up may take.
@@ -71,6 +72,8 @@ def channel(
     if not target.strip():
         raise InvalidInput("the channel's target is empty; give host:port", field="target")
     options = channel_options(settings, config)
+    if settings.wait_for_ready and not settings.plain:
+        interceptors = [Waiting(), *interceptors]
     credentials = channel_credentials(tls) if tls is not None else None
     if credentials is None:
         made = grpc.aio.insecure_channel(target, options=options, interceptors=list(interceptors))
