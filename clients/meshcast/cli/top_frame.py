@@ -1,5 +1,6 @@
 """The frame of `meshcast top`: one look at the mesh as tables that fit the terminal's width."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,8 @@ _BREAKERS = {
     pb.BREAKER_STATE_HALF_OPEN: ("half open", "yellow"),
 }
 _GAP = 2  # blank cells between two columns of a table: one is padding, one the box
-_HEADINGS = {"calls": "last minute", "p50": "p50, last minute", "p99": "p99, last minute"}
+_HEADINGS = {"calls": "recently", "p50": "p50 recently", "p99": "p99 recently"}
+_POINTS, _WIDE = 24, 140  # of a graph, in a terminal of at least so many columns; half of them in others
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,13 @@ def frame(
     if problem:
         parts.append(Text(problem, style="bold red"))
     nothing = "." if is_ascii else _NOTHING
-    services = _services(health, history, figure, is_ascii=is_ascii, nothing=nothing)
+    points = _POINTS if width >= _WIDE else _POINTS // 2
+    services = _services(health, history, figure, points, is_ascii=is_ascii, nothing=nothing)
     replicas = _replicas(health, history, nothing=nothing)
     for columns in (services, replicas):
         parts += [Text(), _table(columns, width)]
     parts += [
-        Text.assemble(("! ", "red"), (f"{service.name} {replica.endpoint}: {replica.problem}", "red"))
+        Text(f"! {service.name} {replica.endpoint}: {_brief(replica.problem)}", style="red")
         for service in health.services
         for replica in service.replicas
         if replica.problem
@@ -124,7 +127,7 @@ def _head(health: pb.MeshHealth, history: MeshHistory, target: str) -> Text:
 
 
 def _services(
-    health: pb.MeshHealth, history: MeshHistory, figure: Figure, *, is_ascii: bool, nothing: str
+    health: pb.MeshHealth, history: MeshHistory, figure: Figure, points: int, *, is_ascii: bool, nothing: str
 ) -> list[_Column]:
     services = health.services
     paces = [history.pace(service.name) for service in services]
@@ -138,7 +141,10 @@ def _services(
         _Column("calls/s", [_rate(service.calls_per_s, nothing) for service in services]),
         _Column(
             _HEADINGS[figure],
-            [Text(sparkline(history.graph(s.name, figure)[-20:], is_ascii=is_ascii), style="cyan") for s in services],
+            [
+                Text(sparkline(history.graph(s.name, figure)[-points:], is_ascii=is_ascii), style="cyan")
+                for s in services
+            ],
             rank=5,
             is_number=False,
         ),
@@ -227,6 +233,13 @@ def _models(replica: pb.ReplicaHealth) -> str:
         f"{model} {', '.join(sorted(numbers, key=lambda n: (len(n), n), reverse=True))}"
         for model, numbers in sorted(versions.items())
     )
+
+
+def _brief(problem: str) -> str:
+    """A problem without the address, which stands before it, and without grpc's words around the cause."""
+    code, _, words = problem.partition(": ")
+    tail = re.search(r"ipv[46]:\S+: (?:Failed to connect to remote host: )?(.*)$", words)
+    return f"{code}: {tail[1]}" if tail else problem
 
 
 def _count(number: int, nothing: str) -> Text:

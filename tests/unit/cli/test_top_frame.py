@@ -99,6 +99,19 @@ def test_eighty_columns_hold_the_names_states_rates_and_latencies() -> None:
     assert "resent/s" not in text
 
 
+def test_why_a_replica_cannot_be_reached_is_said_without_grpcs_wrappings() -> None:
+    health = mesh()
+    health.services[0].replicas[1].problem = (
+        "UNAVAILABLE: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8111: "
+        "Failed to connect to remote host: Connection refused"
+    )
+    history = MeshHistory()
+    history.update(health)
+    out = io.StringIO()
+    Console(file=out, width=80).print(frame(health, history, target="host:1", width=80))
+    assert "! predictor 127.0.0.1:8111: UNAVAILABLE: Connection refused\n" in out.getvalue()
+
+
 def test_a_problem_is_said_above_what_was_known_last() -> None:
     lines = drawn(120, problem="no word from the gateway for 7 s").splitlines()
     assert lines[1] == "no word from the gateway for 7 s"
