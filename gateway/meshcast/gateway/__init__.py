@@ -1,5 +1,6 @@
 """The gateway: one address for the whole mesh, by routing encoded messages, composite answers and merged health."""
 
+from .admin import AdminSettings
 from .backends import Backend, Backends
 from .endpoints import EndpointSource, StaticEndpoints
 from .http_settings import HttpSettings
@@ -16,6 +17,7 @@ __all__ = [
     "serving",
     "GatewayServer",
     "GatewaySettings",
+    "AdminSettings",
     "HttpSettings",
     "RouteSettings",
     # where calls go

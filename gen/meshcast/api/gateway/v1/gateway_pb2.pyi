@@ -628,7 +628,7 @@ class MeshHealth(_message.Message):
     calls_in_flight: _builtins.int
     """Calls and streams of callers that are under way in the gateway now, health and reflection left out."""
     rss_bytes: _builtins.int
-    """Resident memory of the gateway's process, in bytes."""
+    """Resident memory of the gateway's process, in bytes. 0 where its system does not tell."""
     @_builtins.property
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """When it was read."""
@@ -719,7 +719,7 @@ class ServiceHealth(_message.Message):
     UNKNOWN, DATA_LOSS and RESOURCE_EXHAUSTED. Unset without calls.
     """
     limit: _builtins.int
-    """Calls that the gateway lets be under way now: the adaptive limit. 0 where the route has none."""
+    """Calls that the gateway lets be under way now: the adaptive limit. 0 where the route has none, and before its first call."""
     calls_waiting: _builtins.int
     """Calls that wait for their turn under the limit."""
     chunks_in_flight: _builtins.int
