@@ -84,7 +84,7 @@ async def gateway(backend: str, state: Path, settings: Mapping[str, str] | None 
     )
     port = free_port()
     command = [sys.executable, "-m", "meshcast.gateway", "--config", str(config)]
-    extra = {"MESHCAST_GATEWAY_PORT": str(port), **(settings or {})}
+    extra = {"MESHCAST_GATEWAY_PORT": str(port), "MESHCAST_GATEWAY_HTTP_PORT": "", **(settings or {})}
     async with _running(command, port, PREDICTOR, state, extra) as running:
         yield running
 

@@ -170,43 +170,53 @@ def _raw(data: Any, datatype: str, shape: list[int], model: str, name: str) -> b
     if not isinstance(data, list):
         raise _mismatch(model, name, "has no data, which is a list, and no parameter binary_data_size")
     try:
-        array = np.array(data, dtype=object if datatype == _BYTES else None).ravel()
+        flat: list[Any] = np.array(data, dtype=object).ravel().tolist()  # as objects, so that no number is changed
     except (ValueError, RecursionError) as error:
         raise _mismatch(model, name, "has rows of different lengths") from error
-    if min(shape, default=0) >= 0 and array.size != math.prod(shape):
-        raise _mismatch(model, name, f"has {array.size} elements, its shape {shape} claims {math.prod(shape)}")
+    if any(type(element) is list for element in flat):
+        raise _mismatch(model, name, "has rows of different lengths")
+    if min(shape, default=0) >= 0 and len(flat) != math.prod(shape):
+        raise _mismatch(model, name, f"has {len(flat)} elements, its shape {shape} claims {math.prod(shape)}")
     if datatype == _BYTES:
-        if not all(isinstance(element, str) for element in array):
+        if not all(type(element) is str for element in flat):
             raise _mismatch(model, name, "is BYTES and has an element that is no text")
-        texts = [element.encode(errors="replace") for element in array]
+        texts = [element.encode(errors="replace") for element in flat]
         return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
     dtype = DTYPES.get(datatype)
     if dtype is None:
         known = ", ".join((*DTYPES, _BYTES))
         raise _mismatch(model, name, f"has the datatype {datatype[:32]!r}, which JSON cannot hold; known: {known}")
-    return _cast(array, dtype, datatype, model, name).tobytes()
-
-
-def _cast(array: NDArray[Any], dtype: np.dtype[Any], datatype: str, model: str, name: str) -> NDArray[Any]:
-    """The elements in their datatype, none of them changed but for a float's precision."""
     try:
-        if not array.size:
-            return array.astype(dtype)
-        if array.dtype.kind == "U":  # whole numbers past 2**53 and what is no number come as texts
-            array = array.astype(np.float64 if dtype.kind == "f" else dtype)
-        if array.dtype.kind == "O":
-            raise ValueError("an element that is no number, or too large")
-        with np.errstate(all="ignore"):
-            cast = array.astype(dtype)
-        if dtype.kind == "f":
-            is_kept = array.dtype.kind != "b" and not np.any(np.isinf(cast) & ~np.isinf(array.astype(np.float64)))
-        else:
-            is_kept = (dtype.kind == "b") == (array.dtype.kind == "b") and bool(np.array_equal(cast, array))
-        if not is_kept:
-            raise ValueError(f"an element that is no {datatype}")
+        return _cast(flat, dtype).tobytes()
     except (ValueError, OverflowError, TypeError) as error:
-        raise _mismatch(model, name, f"is {datatype} and has {str(error)[:100]}") from error
-    return cast
+        raise _mismatch(model, name, f"has an element that is no {datatype}") from error
+
+
+def _cast(elements: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The elements in their datatype, none of them changed but for a float's precision.
+
+    Whole numbers past 2**53, which not every JSON keeps, and numbers that JSON has not may come as texts.
+
+    Raises:
+        ValueError: an element is none of the datatype; or OverflowError, TypeError.
+    """
+    kinds = {type(element) for element in elements}
+    if dtype.kind == "b":
+        if not kinds <= {bool}:
+            raise ValueError
+        return np.array(elements, dtype)
+    if dtype.kind == "f":
+        if not kinds <= {int, float, str}:
+            raise ValueError
+        wide = np.array([float(element) for element in elements], np.float64)
+        with np.errstate(over="ignore"):
+            cast = wide.astype(dtype)
+        if np.any(np.isinf(cast) & ~np.isinf(wide)):
+            raise ValueError
+        return cast
+    if not kinds <= {int, str}:
+        raise ValueError
+    return np.array([int(element) for element in elements] if str in kinds else elements, dtype)
 
 
 def _elements(datatype: str, raw: bytes) -> Iterator[str]:
