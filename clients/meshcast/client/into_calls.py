@@ -72,7 +72,7 @@ class IntoCalls(Calls):
             stream_id: the stream's id, at most 96 characters: the rows' prediction ids follow from it. None: the one in
                 the sink, or else a new one.
             chunk_rows: rows of a chunk. None: as the stream began, or 256.
-            window: chunks in flight at most. None: between 2 and 64, as many as bring more rows a second.
+            window: chunks in flight at most. None: between 4 and 64, as many as bring more rows a second.
             progress: told after each answer: rows answered, of all rows of the source.
             channel: the rows' channel, for the prediction log, where all are of one.
             version: version that must answer; 0: the one in the sink, or else the one that serves.

@@ -7,9 +7,11 @@ from typing import Protocol
 __all__ = ["AdaptiveWindow", "FixedWindow", "Window"]
 
 _GAIN = 1.03  # what a larger window must bring: less cannot be told from a busy machine
-_LOSS = 0.99  # what a smaller one may cost
-_EPOCH_S = 0.25  # a measurement takes at least so long
-_EPOCH_CHUNKS = 8  # and so many chunks
+_LOSS = 0.98  # what a smaller one may cost
+_LATE = 2.0  # answers so much later than ever are later than they need be
+_FORGET = 1.001  # of the shortest wait, with each measurement: the mesh changes
+_EPOCH_S = 0.5  # a measurement takes at least so long
+_EPOCH_CHUNKS = 16  # and so many chunks
 _HOLD_MAX = 32  # epochs without a trial at most
 _OTHER = 1.25  # rates that differ so much are of another mesh: replicas came or went
 
@@ -57,9 +59,9 @@ class AdaptiveWindow:
     """A window that climbs the hill of rows a second.
 
     It is measured in epochs. After one, a larger window is tried: it stays where it brings more rows a second, and the
-    next larger one is tried; else the window goes back, and a smaller one is tried: it stays where it costs nothing, as
-    answers then only come earlier. The longer nothing helps, the rarer the
-    trials, until the rate itself changes.
+    next larger one is tried; else the window goes back, and where answers come later than they need, a smaller one is
+    tried, which stays where it costs nothing. The longer nothing helps, the rarer the trials, until the rate itself
+    changes.
 
     Args:
         low: smallest size.
@@ -68,8 +70,8 @@ class AdaptiveWindow:
         bytes_max: bytes of the messages under way, unless one alone has more.
     """
 
-    def __init__(self, *, low: int = 2, high: int = 64, start: int = 4, bytes_max: int = 16 * 1024 * 1024) -> None:
-        self.size = start
+    def __init__(self, *, low: int = 4, high: int = 64, start: int = 4, bytes_max: int = 16 * 1024 * 1024) -> None:
+        self.size = min(max(start, low), high)
         self.bytes_max = bytes_max
         self._low = low
         self._high = high
@@ -77,6 +79,8 @@ class AdaptiveWindow:
         self._is_growing = True
         self._hold = 0
         self._hold_next = 1
+        self._wait_min = float("inf")  # seconds from a question to its answer, by Little's law
+        self._wait_s = 0.0
         self._steady = 0.0
         self._skip = start
         self._began: float | None = None
@@ -96,6 +100,8 @@ class AdaptiveWindow:
         elapsed = now - self._began
         if elapsed >= _EPOCH_S and self._chunks >= max(_EPOCH_CHUNKS, 2 * self.size):
             rate = self._rows / elapsed
+            self._wait_s = self.size * elapsed / self._chunks
+            self._wait_min = min(self._wait_min * _FORGET, self._wait_s)
             self._restart(skip=0)
             self._began = now
             self._judge(rate)
@@ -130,6 +136,8 @@ class AdaptiveWindow:
         """Tries the next size on the way; turns around where there is none."""
         for _ in range(2):
             step = max(1, self.size // 2) if self._is_growing else -max(1, self.size // 3)
+            if not self._is_growing and self._wait_s < _LATE * self._wait_min:
+                step = 0
             wanted = min(max(self.size + step, self._low), self._high)
             if wanted != self.size:
                 self._tried_from = (self.size, rate)
