@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -106,3 +108,29 @@ async def test_every_client_gets_the_same_answer(triton_python: Path, mesh_of: A
     *healths, end = [json.loads(line) for line in watched.splitlines()]
     assert healths[0]["result"]["health"]["serving"] is True
     assert end["error"]["code"] == "deadline_exceeded"
+
+
+async def test_the_lines_of_the_page_work_as_they_stand(mesh_of: Any, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8")
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) for line in block.splitlines()]
+    with (
+        mesh_of.analyzer(tmp_path) as server,
+        mesh_of.gateway(tmp_path, analyzers=[server.address], GATEWAY_FIRST_CONTACT_S="20") as gateway,
+    ):
+        told = [
+            await ran(*shlex.split(line.replace("http://127.0.0.1:8000", gateway.http_address)), "-sS", "--fail")
+            for line in lines
+        ]
+    assert len(told) == 8
+    about, judged, parts, healths, health, ready, model, index = told
+    assert json.loads(about)["name"] == "meshcast gateway"
+    assert 0 < json.loads(judged)["judgement"]["viral"] < 1
+    content, summary = [json.loads(line)["result"] for line in parts.splitlines()]
+    assert content["content"]["judgement"] and summary["summary"]["answered"] == ["PART_CONTENT"]
+    assert json.loads(healths.splitlines()[0])["result"]["health"]["serving"] is True
+    assert json.loads(health)["health"]["serving"] is True
+    assert json.loads(ready) == {"ready": True}
+    assert {tensor["name"] for tensor in json.loads(model)["inputs"]} == {"tokens", "grams", "extras"}
+    assert "analyzer" in {entry["name"] for entry in json.loads(index)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +13,10 @@ from meshcast.gateway import GatewaySettings, HttpSettings, RouteSettings, servi
 from meshcast.rpc import RpcSettings
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
+DOCS = Path(__file__).parents[4] / "docs" / "http.md"
+SNIPPET = re.findall(r"^```js\n(.*?)^```$", DOCS.read_text("utf-8"), re.M | re.S)[0]
 PAGE = """<!doctype html><title>mesh</title><script type="module">
-const json = { "Content-Type": "application/json", "Connect-Protocol-Version": "1" };
-
-async function call(door, path, message, headers = {}) {
-  const response = await fetch(door + path, { method: "POST", headers: { ...json, ...headers },
-    body: JSON.stringify(message) });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.message), answer);
-  return answer;
-}
-
-async function* watch(door, path, message, signal) {
-  const text = new TextEncoder().encode(JSON.stringify(message));
-  const body = new Uint8Array(5 + text.length);
-  new DataView(body.buffer).setUint32(1, text.length);
-  body.set(text, 5);
-  const headers = { ...json, "Content-Type": "application/connect+json" };
-  const response = await fetch(door + path, { method: "POST", headers, body, signal });
-  let held = new Uint8Array(0);
-  for (const reader = response.body.getReader();;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    held = Uint8Array.of(...held, ...value);
-    for (;;) {
-      if (held.length < 5) break;
-      const size = new DataView(held.buffer, held.byteOffset).getUint32(1);
-      if (held.length < 5 + size) break;
-      const content = JSON.parse(new TextDecoder().decode(held.slice(5, 5 + size)));
-      if (held[0] & 2) { if (content.error) throw content.error; return; }
-      yield content;
-      held = held.slice(5 + size);
-    }
-  }
-}
+SNIPPET
 
 async function trial(work) { try { return await work(); } catch (error) {
   return { failed: error.name, code: error.code, message: error.message, details: error.details }; } }
@@ -81,7 +52,11 @@ async def test_a_page_calls_the_mesh_from_another_origin(run_predictor: Any, ope
         ) as closed,
     ):
         addresses = (door.gateway.server.http_address, closed.http_address)
-        pages.page = PAGE.replace("DOOR", json.dumps(addresses[0])).replace("CLOSED", json.dumps(addresses[1]))
+        pages.page = (
+            PAGE.replace("SNIPPET", SNIPPET)
+            .replace("DOOR", json.dumps(addresses[0]))
+            .replace("CLOSED", json.dumps(addresses[1]))
+        )
         async with browsing(browser_here(), pages.origin, tmp_path):
             found = await asyncio.wait_for(pages.found, 60)
         assert replica.script.metadata[0]["x-request-id"] == "from-a-page"
