@@ -18,7 +18,7 @@ from .exchange import Answer, Exchange, Stage
 from .wire import without_string_field
 
 _MIB = 1024 * 1024
-_ENTRY_BYTES = 300  # what an entry takes beside its answer: key, record and its place in the order (measured)
+_ENTRY_BYTES = 330  # what an entry takes beside its answer: key, record and its place in the order (measured)
 _SHARE_MAX = 8  # an answer larger than this part of the cache is not kept: it would push out too much
 
 

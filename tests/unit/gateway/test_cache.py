@@ -23,7 +23,7 @@ CONTRACT = MethodContract(
     idempotency=Idempotency.NO_SIDE_EFFECTS,
     request_id_field=pb.EmbedTextsRequest.DESCRIPTOR.fields_by_name["request_id"].number,
 )
-ENTRY_BYTES = 300
+ENTRY_BYTES = 330
 
 
 class Clock:
