@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from meshcast.gateway import Backend, RouteSettings
+from meshcast.gateway import Backend, Replica, RouteSettings
+from meshcast.gateway.breaker import BreakerState
 from meshcast.gateway.metrics import COUNTS, KINDS, GatewayMetrics
 
 
@@ -59,3 +63,24 @@ def test_every_count_of_the_pipeline_is_a_family(backend: Backend, registry: Col
 
 def test_a_gateway_without_calls_can_be_read(registry: CollectorRegistry) -> None:
     assert b"meshcast_gateway_hedges_total" in generate_latest(registry)
+
+
+async def test_a_replicas_breaker_is_one_of_its_states(backend: Backend, registry: CollectorRegistry) -> None:
+    channel = grpc.aio.insecure_channel("127.0.0.1:1")
+    replica = backend.replicas["one:1"] = Replica("one:1", channel)
+    replica.tries["UNAVAILABLE"] = 2
+    states = {
+        state.name.lower(): sample(registry, "breaker", replica="one:1", state=state.name.lower())
+        for state in BreakerState
+    }
+    assert states == {"closed": 1, "open": 0, "half_open": 0}
+    assert sample(registry, "replica_tries_total", replica="one:1", grpc_code="Unavailable") == 2
+    assert sample(registry, "replica_serving", replica="one:1") == 0
+    await channel.close()
+
+
+def test_every_family_is_documented(registry: CollectorRegistry) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text("utf-8")
+    for family in registry.collect():
+        name = family.name.removeprefix("meshcast_gateway_")
+        assert f"`{name}" in page, name
