@@ -2,7 +2,8 @@
 
 Prints JSON. The processes are those of docker-compose.yml, restarted in its order, one replica of each as it has by
 default. Callers of the typed client ask all services without a pause, with the recommended channel, calls that wait,
-and a deadline of 10 s. Beside them one caller asks with a channel that does not wait, to show what that is worth.
+and a deadline of 10 s. Beside them others ask ten times a second with a channel that does not wait, to show what
+waiting is worth.
 
     python bench/rolling_restart.py
     python bench/rolling_restart.py --replicas 2 --rounds 3
@@ -116,8 +117,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     is_over = False
     async with AsyncExitStack() as stack:
         for process in (*backends, gateway):
-            await process.start()
             stack.push_async_callback(process.end)
+            await process.start()
         mesh = await stack.enter_async_context(
             MeshClient(gateway.target, timeout_s=DEADLINE_S, settings=ChannelSettings(wait_for_ready=True))
         )
@@ -125,18 +126,19 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         for question in ask.values():
             await question(mesh, 0)  # each first question prepares something
 
-        async def caller(tally: Tally, client: MeshClient, number: int) -> None:
-            kinds = list(ask)
+        async def caller(tally: Tally, client: MeshClient, kind: str, pause_s: float) -> None:
+            number = 0
             while not is_over:
-                kind = kinds[number % len(kinds)]
                 await tally.ask(kind, ask[kind](client, number))
                 number += 1
-                await asyncio.sleep(arguments.pause_s)
+                await asyncio.sleep(pause_s)
 
         async with asyncio.TaskGroup() as group:
+            kinds = list(ask)
             for number in range(arguments.callers):
-                group.create_task(caller(waiting, mesh, number))
-            group.create_task(caller(failing, hasty, 0))
+                group.create_task(caller(waiting, mesh, kinds[number % len(kinds)], arguments.pause_s))
+            for kind in kinds:
+                group.create_task(caller(failing, hasty, kind, 0.1))
             await asyncio.sleep(SETTLE_S)
             for _ in range(arguments.rounds):
                 for process in (*backends, gateway):

@@ -13,10 +13,13 @@ import grpc
 from .status import from_rpc_error
 
 PAUSE_S, PAUSE_S_MAX = 0.05, 1.0
+# The second is what a call gets that crosses the end of its connection, however a server drains. The caller's own
+# cancellation is no status here.
+_PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 
 class Waiting(grpc.aio.UnaryUnaryClientInterceptor):
-    """Asks again while a call ends UNAVAILABLE and its deadline leaves time: the counterpart of `wait_for_ready`.
+    """Asks again while nobody could answer a call and its deadline leaves time: the counterpart of `wait_for_ready`.
 
     That one waits for a connection. This one waits for a server behind a gateway that answers, and for one that drains
     or loads its model. It pauses for as long as the server asks (`RetryInfo`), and longer each time.
@@ -44,7 +47,7 @@ class Waiting(grpc.aio.UnaryUnaryClientInterceptor):
                 await call
                 return call
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in _PASSING:
                     return call
                 asked_s = min(from_rpc_error(error).retry_after_s or 0.0, PAUSE_S_MAX)
             wait_s = max(asked_s, pause_s) * (1 + self._random() / 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ async def act(text: str, context: Any) -> str:
     return text
 
 
+async def counted(meter: LoadMeter) -> None:
+    """A caller knows of the end of its call before the server has counted it."""
+    async with asyncio.timeout(5):
+        while not meter.calls:  # noqa: ASYNC110  # a counter
+            await asyncio.sleep(0.01)
+
+
 async def test_unary_answers_tell_the_load(serve: Any, kinds_service: Any) -> None:
     meter = LoadMeter(lambda: [Work(0.0, 1, queue_rows=3)])
     server = await serve(kinds_service(act), meter=meter)
@@ -36,6 +44,7 @@ async def test_unary_answers_tell_the_load(serve: Any, kinds_service: Any) -> No
         probe: Any = health_pb2_grpc.HealthStub(to_server).Check(health_pb2.HealthCheckRequest(), timeout=5)
         await probe
         assert TRAILER not in dict(await probe.trailing_metadata())
+    await counted(meter)
     assert (meter.calls, meter.faults) == (1, 0)
 
 
@@ -48,4 +57,5 @@ async def test_only_the_servers_own_failures_are_faults(
     async with channel(server.address, settings=PLAIN) as to_server:
         with pytest.raises((InvalidInput, NotReady)):
             await ask(to_server, "Unary", [text])
+    await counted(meter)
     assert (meter.calls, meter.faults) == (1, faults)
