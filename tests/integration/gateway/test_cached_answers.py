@@ -65,8 +65,7 @@ async def test_equal_questions_at_one_time_are_one_call(run_gateway: Any) -> Non
 
 async def test_the_one_that_asks_may_leave_without_harm_to_the_others(run_gateway: Any) -> None:
     async with cached(run_gateway, Script(latency_ms=10_000)) as (backend, gateway):
-        first = gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(channel="c"), timeout=30)
-        await first.wait_for_connection()
+        first = asyncio.create_task(ask(gateway, "first"))
         await until(lambda: backend.counts.begun == 1)
         others = [asyncio.create_task(ask(gateway, f"id {number}")) for number in range(3)]
         async with asyncio.timeout(5):
@@ -75,6 +74,7 @@ async def test_the_one_that_asks_may_leave_without_harm_to_the_others(run_gatewa
         backend.script = Script(latency_ms=1)
         first.cancel()
         answers = await asyncio.gather(*others)
+        assert first.cancelled()
         assert all(answer.HasField("prediction") for answer in answers)
         assert (backend.counts.begun, backend.counts.cancelled) == (2, 1)
 
