@@ -9,6 +9,9 @@ from meshcast.api.type.v1 import receipt_pb2
 _CLOSES: Mapping[int, str] = {
     number: name.removeprefix("BATCH_CLOSE_").lower() for name, number in receipt_pb2.BatchClose.items() if number
 }
+_FALLBACKS: Mapping[int, str] = {
+    number: name.removeprefix("FALLBACK_").lower() for name, number in receipt_pb2.Fallback.items() if number
+}
 
 
 class Receipt:
@@ -61,6 +64,12 @@ class Receipt:
         return _CLOSES.get(self.message.batch_close, "")
 
     @property
+    def fallback(self) -> str:
+        """What the gateway answered with in place of what was asked for: version, cache or baseline; the notes say why.
+        Empty for the answer itself."""
+        return _FALLBACKS.get(self.message.gateway.fallback, "")
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Remarks of the server, as in `views missing`."""
         return tuple(self.message.notes)
@@ -69,7 +78,8 @@ class Receipt:
         return (
             f"Receipt(prediction_id={self.prediction_id!r}, model={self.model!r}, model_version={self.model_version}, "
             f"backend={self.backend!r}, queue_us={self.queue_us}, compute_us={self.compute_us}, "
-            f"batch_rows={self.batch_rows}, batch_close={self.batch_close!r})"
+            f"batch_rows={self.batch_rows}, batch_close={self.batch_close!r}"
+            + (f", fallback={self.fallback!r})" if self.fallback else ")")
         )
 
     def __eq__(self, other: object) -> bool:
