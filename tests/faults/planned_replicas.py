@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from fault_proxy import FaultProxy
 from meshcast.gateway import Backend, Replica, RouteSettings, State
 from meshcast.gateway.allowance import Allowance
 from meshcast.gateway.breaker import Breaker, BreakerSettings
@@ -62,12 +63,13 @@ class PlannedServer:
 
 @dataclass(eq=False)
 class Planned:
-    """Planned servers and a hedge stage over them."""
+    """Planned servers, a fault proxy before each, and a hedge stage over them."""
 
     backend: Backend
     stage: Hedge
     policy: MethodPolicy
     servers: list[PlannedServer] = field(default_factory=list)
+    proxies: list[FaultProxy] = field(default_factory=list)
 
     @property
     def replicas(self) -> list[Replica]:
@@ -132,11 +134,15 @@ async def planned(
             address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
             stack.push_async_callback(server.stop, None)
+            proxy = await stack.enter_async_context(FaultProxy(address))
+            made.proxies.append(proxy)
+            address = proxy.address
             channel = await stack.enter_async_context(
                 grpc.aio.insecure_channel(address, [("grpc.enable_retries", 0)], interceptors=interceptors)
             )
             await channel.channel_ready()
             replica = backend.replicas[address] = Replica(address, channel, Breaker(breaker, random.Random(number)))
+            stack.push_async_callback(replica.inquiry.close)
             replica.problem = ""
             replica.services = {"": State.SERVING, SERVICE: State.SERVING}
         backend.refresh()

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import DeadlineExceeded, from_rpc_error
+from meshcast.rpc import DeadlineExceeded, end_call, from_rpc_error, wait_ended
 from meshcast.rpc.orca import TRAILER, parse
 
 from .breaker import NOT_COUNTED, Outcome
@@ -93,6 +93,7 @@ class Try:
         """
         replica, call = self.replica, self.call
         try:
+            await wait_ended(call)
             response = await call
             ended = time.perf_counter()
             head, trailers = await call.initial_metadata(), await call.trailing_metadata()
@@ -117,9 +118,9 @@ class Try:
     def abandon(self, fair_s: float = math.inf) -> float:
         """Cancels the try, if it has not ended; returns how long it has run, in seconds.
 
-        That says nothing about the replica, but for one thing: a try that had a fair time, and since whose begin
-        nothing at all was heard from the replica, is a failure of it. So a frozen replica, or one behind a dead
-        network, is found out though its tries are all cancelled for the sake of quicker ones.
+        That says nothing about the replica, but for one thing: where nothing at all was heard from it since a try began
+        that had a fair time, it is asked whether it is busy or gone. So a frozen replica, or one behind a dead network,
+        is found out though its tries are all cancelled for the sake of quicker ones.
 
         Args:
             fair_s: seconds in which an answer could be expected. Infinite, as when the caller has gone: never.
@@ -127,9 +128,10 @@ class Try:
         now = time.perf_counter()
         ran_s = now - self.began
         if not self._has_ended:
-            self.call.cancel()
-            is_silent = ran_s >= fair_s and self.is_silent
-            self._end("CANCELLED", Outcome.FAILED if is_silent else Outcome.IGNORED, now)
+            end_call(self.call)
+            if ran_s >= fair_s:
+                self.question()
+            self._end("CANCELLED", Outcome.IGNORED, now)
         return ran_s
 
     @property
@@ -137,10 +139,11 @@ class Try:
         """True when nothing at all was heard from the replica since the try began."""
         return self.replica.heard_at < self.began
 
-    def give_up(self) -> None:
-        """Takes the try for a failure of the replica while it goes on; what becomes of it then says no more."""
-        self.replica.breaker.end(self._turn, Outcome.FAILED, time.perf_counter())
-        self._turn = NOT_COUNTED
+    def question(self) -> None:
+        """Has the replica asked whether it is busy or gone, where it is silent; the try itself then says no more."""
+        if self.is_silent and self._turn != NOT_COUNTED:
+            self.replica.inquiry.accuse(self._turn)
+            self._turn = NOT_COUNTED
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         now = time.perf_counter()

@@ -173,7 +173,7 @@ class Backends:
             await self._owners.__aexit__(None, None, None)
         finally:
             for replica in [*(r for b in self.by_name.values() for r in b.replicas.values()), *self._closing]:
-                await replica.channel.close()
+                await replica.close()
 
     async def wait_first_contact(self, timeout_s: float) -> None:
         """Waits until every replica was reached or found unreachable, at most `timeout_s` seconds."""
@@ -257,7 +257,7 @@ class Backends:
     async def _close(self, replica: Replica) -> None:
         """Closes the channel of a replica that has left, once its calls are done."""
         grace_s = max((route.deadline_s_max for route in self.settings.routes.values()), default=0.0)
-        await replica.channel.close(grace=grace_s)
+        await replica.close(grace_s)
         self._closing.remove(replica)
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .replica import Replica
 
 _SAMPLES_MAX = 256  # latencies that the delay is taken from
-_SILENT_DELAYS = 2.0  # without a word, after which a replica is taken for dead rather than slow
 _SAMPLES_A_LOOK = 16  # new ones after which it is worked out again
 
 
@@ -205,8 +204,8 @@ class Hedge:
         """Asks another replica beside the slow ones where that is allowed; returns how long to wait then."""
         now = time.perf_counter()
         for each in race.tries:
-            if each.is_silent and now - each.began >= _SILENT_DELAYS * delay_s:
-                each.give_up()
+            if now - each.began >= delay_s:
+                each.question()
         is_silent = all(each.is_silent for each in race.tries)
         wait_s = max(delay_s, (now - race.tries[0].began) / 4)
         other = None
@@ -218,8 +217,8 @@ class Hedge:
         is_hedge = self._allowance.spend(keep=0.0 if is_silent else self._kept)
         if is_hedge:
             counts.hedges += 1
-        elif all(each.replica.breaker.state is BreakerState.OPEN for each in race.tries) and self._retries.spend():
-            counts.retries += 1  # those that are busy with it have been given up
+        elif all(_is_given_up(each.replica) for each in race.tries) and self._retries.spend():
+            counts.retries += 1
         else:
             return wait_s
         exchange.hedged = True
@@ -260,6 +259,10 @@ class Hedge:
             await pause(exchange, self._retry_settings, failed, self._rng)
         asked.append(other)
         return Try(exchange, other)
+
+
+def _is_given_up(replica: Replica) -> bool:
+    return replica.breaker.state is BreakerState.OPEN or replica.inquiry.is_unanswered
 
 
 class _Race:

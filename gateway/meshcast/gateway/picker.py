@@ -40,6 +40,8 @@ class Picker:
     ) -> Replica | None:
         """The replica that takes the next call, among those whose breaker admits it; None when none does.
 
+        One that is being asked whether it is gone is passed over while there is another.
+
         Args:
             ready: replicas that take calls.
             avoid: those that have just failed this call, or are busy with it.
@@ -53,9 +55,15 @@ class Picker:
                 return ready[0] if ready[0].breaker.admits(now) else None
             if count:
                 one, other = self._two(ready)
-                if one.breaker.state is closed and other.breaker.state is closed:
+                if (
+                    one.breaker.state is closed
+                    and other.breaker.state is closed
+                    and not one.inquiry.is_under_way
+                    and not other.inquiry.is_under_way
+                ):
                     return self._noted(lighter(one, other, now))
-        return self._among([each for each in ready if each not in avoid and each.breaker.admits(now)], now)
+        admitted = [each for each in ready if each not in avoid and each.breaker.admits(now)]
+        return self._among([each for each in admitted if not each.inquiry.is_under_way] or admitted, now)
 
     def any(
         self, ready: Sequence[Replica], avoid: Collection[Replica] = (), now: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,9 +16,13 @@ import grpc.aio
 from meshcast.rpc.orca import LoadReport
 
 from .breaker import Breaker
+from .inquiry import Inquiry
 from .percentiles import Percentiles
 from .wire import ReceiptFragment
 
+_CHECK = "/grpc.health.v1.Health/Check"
+_CHECK_S = 0.25  # a busy service answers within some milliseconds, as its models run beside its event loop
+_NOBODY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _SMOOTHING = 0.2  # of the latency: about the last ten tries count
 
 
@@ -43,6 +48,7 @@ class Replica:
         problem: why it cannot be reached; empty when it can.
         is_known: True once it was reached or found unreachable.
         breaker: admits tries, or keeps them away after failures.
+        inquiry: asks it whether it is busy or gone, when tries wait without a word.
         tries: finished tries on it by the name of their gRPC status code.
         latencies_ms: of its last tries that were answered.
         latency_s: the same, smoothed; 0 before the first.
@@ -64,6 +70,7 @@ class Replica:
         "endpoint",
         "heard_at",
         "in_flight",
+        "inquiry",
         "is_known",
         "latencies_ms",
         "latency_at",
@@ -89,6 +96,7 @@ class Replica:
         self.problem = "not reached yet"
         self.is_known = False
         self.breaker = breaker or Breaker()
+        self.inquiry = Inquiry(endpoint, self._says_anything, lambda: self.is_reachable, self.breaker)
         self.tries: Counter[str] = Counter()
         self.latencies_ms = Percentiles()
         self.latency_s = 0.0
@@ -111,6 +119,15 @@ class Replica:
         """Has the models listed at once, as a call has just changed them."""
         self.models_asked.set()
 
+    async def close(self, grace_s: float | None = None) -> None:
+        """Closes the channel.
+
+        Args:
+            grace_s: seconds that its calls get to end; None ends them at once.
+        """
+        await self.channel.close(grace=grace_s)
+        await self.inquiry.close()
+
     def answered(self, latency_s: float, now: float) -> None:
         """Takes note of a try that was answered.
 
@@ -125,6 +142,15 @@ class Replica:
         else:
             self.latency_s = latency_s
         self.latency_at = now
+
+    async def _says_anything(self) -> bool:
+        try:
+            await self.unary(_CHECK)(b"", timeout=_CHECK_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _NOBODY:
+                return False
+        self.heard_at = time.perf_counter()
+        return True
 
     def unary(self, method: str) -> Callable[..., Any]:
         """The unary call of a method over encoded messages, made once."""

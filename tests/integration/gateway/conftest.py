@@ -27,9 +27,20 @@ DRIFT = "meshcast.api.drift.v1.DriftService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUR_TASKS = {
-    *("endpoints", "watch", "models", "contracts", "close"),
+    *("endpoints", "watch", "inquiry", "models", "contracts", "close"),
     *("spread-deal", "spread-up", "spread-down"),
-    *("relay-up", "relay-watch", "relay-end", "list", "fanout", "part", "questions", "question", "end-watches"),
+    *(
+        "relay-up",
+        "relay-down",
+        "relay-watch",
+        "relay-end",
+        "list",
+        "fanout",
+        "part",
+        "questions",
+        "question",
+        "end-watches",
+    ),
     *("http-stream", "http-watch"),
 }
 
