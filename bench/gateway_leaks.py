@@ -1,10 +1,11 @@
 """What calls leave behind that end badly: tasks, and bytes a call, in the gateway and in the client.
 
 Prints JSON. Services that answer a little and then stall, a gateway before them and the client run in three processes.
-Calls of four kinds, many at a time, are cancelled by grpc's own `cancel` (at once, on their way, or once they stall),
-or abandoned through our client, whose `async with` or `for` is left early. After a warm-up the bytes in use are read by
-`mallinfo2` several times: `per_call` is the slope of a line through these points. Python's own allocator is off
-(PYTHONMALLOC=malloc), so that its objects count too.
+Calls of four kinds, many at a time, are cancelled by `end_call` (at once, on their way, or once they stall; grpc's own
+`cancel` leaves up to a kilobyte in the client: `--own-cancel` shows it), or abandoned through our client, whose
+`async with` or `for` is left early. After a warm-up the bytes in use are read by `mallinfo2` several times: `per_call`
+is the slope of a line through these points. Python's own allocator is off (PYTHONMALLOC=malloc), so that its objects
+count too.
 
     python bench/gateway_leaks.py
     python bench/gateway_leaks.py --calls 2000 --warm-up 1000 --bytes-max 1000    # a minute, for CI
@@ -40,7 +41,17 @@ from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.client import History, MeshClient, PlannedPost
 from meshcast.gateway import GatewaySettings, RouteSettings, serving
 from meshcast.posts import settled_history
-from meshcast.rpc import ChannelSettings, LogSettings, RpcSettings, Server, ServingStatus, channel, run, setup_logs
+from meshcast.rpc import (
+    ChannelSettings,
+    LogSettings,
+    RpcSettings,
+    Server,
+    ServingStatus,
+    channel,
+    end_call,
+    run,
+    setup_logs,
+)
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 DRIFT = "meshcast.api.drift.v1.DriftService"
@@ -215,7 +226,7 @@ async def child(*arguments: str) -> AsyncIterator[Child]:
 # The calls.
 
 
-def cancelled_calls(to: grpc.aio.Channel) -> dict[str, EndBadly]:
+def cancelled_calls(to: grpc.aio.Channel, end: Callable[[Any], object]) -> dict[str, EndBadly]:
     """Calls that are cancelled: at once, on their way, or once their service stalls, in turn."""
     chunk = pb.PredictEngagementStreamRequest(planned=pb.PlannedPostColumns(posts=1))
     chunks = []
@@ -242,12 +253,12 @@ def cancelled_calls(to: grpc.aio.Channel) -> dict[str, EndBadly]:
     async def cancel_unary(number: int) -> None:
         call = unary(b"", timeout=60)
         await moment(number, None)
-        call.cancel()
+        end(call)
 
     async def cancel_watch(number: int) -> None:
         call = watch(b"", timeout=60)
         await moment(number, call.read)
-        call.cancel()
+        end(call)
 
     async def cancel_bidi(number: int) -> None:
         call = bidi(timeout=60)
@@ -255,14 +266,18 @@ def cancelled_calls(to: grpc.aio.Channel) -> dict[str, EndBadly]:
             for encoded in chunks:
                 await call.write(encoded)
         await moment(number, call.read)
-        call.cancel()
+        end(call)
 
     async def cancel_comprehensive(number: int) -> None:
         call = comprehensive(question, timeout=60)
         await moment(number, call.read)
-        call.cancel()
+        end(call)
 
     return dict(zip(KINDS, (cancel_unary, cancel_watch, cancel_bidi, cancel_comprehensive), strict=True))
+
+
+def _own_cancel(call: Any) -> None:
+    call.cancel()
 
 
 def abandoned_calls(mesh: MeshClient) -> dict[str, EndBadly]:
@@ -364,7 +379,10 @@ async def bench(options: argparse.Namespace) -> dict[str, Any]:
         address = gateway.addresses[0]
         plain = ChannelSettings(plain=True)
         async with channel(address, settings=plain) as to, MeshClient(address, settings=plain) as mesh:
-            everything = {"cancelled": cancelled_calls(to), "abandoned": abandoned_calls(mesh)}
+            everything = {
+                "cancelled": cancelled_calls(to, _own_cancel if options.own_cancel else end_call),
+                "abandoned": abandoned_calls(mesh),
+            }
             for way in options.ways:
                 for kind in options.kinds:
                     found = await measure(everything[way][kind], gateway, services, options, lambda: 0)
@@ -390,6 +408,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=64, help="calls at a time")
     parser.add_argument("--points", type=int, default=8, help="measures after the first")
     parser.add_argument("--bytes-max", type=float, default=BYTES_MAX, help="bytes that a call may leave behind")
+    parser.add_argument("--own-cancel", action="store_true", help="cancel by grpc's own `cancel`")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     parser.add_argument("--serve-services", action="store_true", help=argparse.SUPPRESS)

@@ -17,7 +17,7 @@ from meshcast.api.predictor.v1 import predictor_pb2_grpc
 from meshcast.client.questions import Histories, RequestIds
 from meshcast.client.stream import AnswerOf, Chunk, ChunkStream, OpenCall
 from meshcast.client.window import AdaptiveWindow
-from meshcast.rpc import ChannelSettings, InvalidInput, TlsSettings, channel, mesh_errors
+from meshcast.rpc import ChannelSettings, InvalidInput, TlsSettings, channel, end_call, mesh_errors, wait_ended
 
 T = TypeVar("T")
 
@@ -104,12 +104,9 @@ async def stream_answers(
 
 async def answer_to(call: grpc.aio.UnaryUnaryCall[Any, T]) -> T:
     """The answer to a call, which is cancelled when its caller is."""
-    try:
-        with mesh_errors():
-            return await call
-    finally:
-        if not call.done():
-            call.cancel()
+    with mesh_errors():
+        await wait_ended(call)
+        return await call
 
 
 async def answers_to(call: Any) -> AsyncGenerator[Any, None]:
@@ -119,7 +116,7 @@ async def answers_to(call: Any) -> AsyncGenerator[Any, None]:
             async for answer in call:
                 yield answer
     finally:
-        call.cancel()
+        end_call(call)
 
 
 async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

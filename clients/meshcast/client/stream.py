@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcast.client.window import FixedWindow, Window
-from meshcast.rpc import DeadlineExceeded, Internal, MeshError, NotReady, Overloaded, from_item, mesh_errors, send
+from meshcast.rpc import (
+    DeadlineExceeded,
+    Internal,
+    MeshError,
+    NotReady,
+    Overloaded,
+    end_call,
+    from_item,
+    mesh_errors,
+    send,
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -95,7 +105,7 @@ class StreamCall:
 
     def cancel(self) -> None:
         """Ends the call, where it has not ended: an abandoned one would live on."""
-        self._call.cancel()
+        end_call(self._call)
 
 
 def is_cancelled() -> bool:

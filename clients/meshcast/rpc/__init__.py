@@ -4,6 +4,7 @@ from . import quiet as quiet  # first: it comes before grpc
 from .call import Call, Observer, current_call
 from .channel import ChannelSettings, channel
 from .deadline import Deadline
+from .ending import end_call, finished, wait_ended
 from .errors import (
     AlreadyExists,
     Cancelled,
@@ -66,6 +67,9 @@ __all__ = [
     "current_call",
     "send",
     "sending",
+    "end_call",
+    "wait_ended",
+    "finished",
     "prediction_id",
     "row_id",
     "channel",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
 
-from meshcast.rpc import FirstStatus, send
+from meshcast.rpc import FirstStatus, end_call, send
 
 from .breaker import Outcome
 from .ledger import Chunk, Held, Sent
@@ -42,8 +41,8 @@ class Lane:
     """
 
     __slots__ = (
+        "_is_over",
         "_queue",
-        "_tasks",
         "_wake",
         "call",
         "heard_at",
@@ -64,7 +63,7 @@ class Lane:
         self.interval_s = 0.0
         self.is_closing = False
         self.is_stalled = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._is_over = False
         self._queue: deque[Sent] = deque()
         self._wake = asyncio.Event()
 
@@ -141,32 +140,16 @@ class Lane:
         """Lets the mean sink, as another lane was chosen."""
         self.interval_s *= 1 - _FORGOTTEN
 
-    def run(self, owner: asyncio.TaskGroup, hearing: Coroutine[Any, Any, None]) -> None:
-        """Starts its two directions.
-
-        Args:
-            owner: of the tasks.
-            hearing: reads the call until it ends.
-        """
-        endpoint = self.replica.endpoint
-        self._tasks = [
-            owner.create_task(self._write_all(), name=f"spread-up:{endpoint}"),
-            owner.create_task(hearing, name=f"spread-down:{endpoint}"),
-        ]
-
     def end(self, outcome: Outcome, now: float) -> list[Sent]:
-        """Ends the call and both directions; returns what was held, that it will not answer.
-
-        A task that ends its own lane goes on.
+        """Ends the call, of which both directions end by themselves; returns what was held, that it will not answer.
 
         Args:
             outcome: what the end says about the replica.
             now: on `time.perf_counter()`.
         """
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
-        self.call.cancel()  # an abandoned call would never be collected
+        end_call(self.call)  # an abandoned call would never be collected
+        self._is_over = True
+        self._wake.set()
         return self._lose(outcome, now)
 
     def close(self) -> None:
@@ -174,11 +157,11 @@ class Lane:
         self.is_closing = True
         self._wake.set()
 
-    async def _write_all(self) -> None:
+    async def write_all(self) -> None:
         """Sends what it is given until it is closed or the call has ended, of which reading tells how."""
         queue, wake, call = self._queue, self._wake, self.call
         try:
-            while True:
+            while not self._is_over:
                 while queue:
                     sent = queue.popleft()
                     if sent.chunk.is_answered:  # by another replica, before this one could take it

@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Cancelled, FirstStatus, NotReady, send
+from meshcast.rpc import Cancelled, FirstStatus, NotReady, end_call, finished, send
 
 from .forwarding import Context, pass_head
 from .wire import ReceiptFragment
@@ -74,18 +74,25 @@ async def relay_both(
     Raises:
         Cancelled: the caller is gone.
     """
-    failure: grpc.aio.AioRpcError | None = None
+    up = asyncio.create_task(_relay_up(call, read, pace, first), name="relay-up")
+    down = asyncio.create_task(
+        _relay_down(call, context, write, status=status, fragment=fragment, pace=pace), name="relay-down"
+    )
     try:
-        async with asyncio.TaskGroup() as group:
-            up = group.create_task(_relay_up(call, read, pace, first), name="relay-up")
-            try:
-                failure = await relay_down(call, context, write, status=status, fragment=fragment, pace=pace)
-            finally:
-                up.cancel()  # what the caller still sends has nobody to read it
-    except* grpc.aio.BaseError as lost:
-        # The way up ends so when the caller has gone; the server's own cancellation is then on its way to this task.
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if not down.done() and up.exception() is None:
+            await asyncio.wait({down})
+        up.cancel()  # what the caller still sends has nobody to read it
+    finally:
+        end_call(call)
+        await finished(up, down)  # those of a caller that has gone end by themselves, and leave nothing behind
+    try:
+        if not up.cancelled():
+            up.result()
+        return down.result()
+    except grpc.aio.BaseError as lost:
+        # Either way ends so when the caller has gone; the server's own cancellation is then on its way to this task.
         raise Cancelled("the caller has left the stream") from lost
-    return failure
 
 
 async def relay_down(
@@ -101,6 +108,26 @@ async def relay_down(
 
     Arguments as in `relay_both`.
     """
+    down = asyncio.create_task(
+        _relay_down(call, context, write, status=status, fragment=fragment, pace=pace), name="relay-down"
+    )
+    try:
+        await asyncio.wait({down})
+    finally:
+        end_call(call)
+        await finished(down)
+    return down.result()
+
+
+async def _relay_down(
+    call: Any,
+    context: Context,
+    write: Callable[[bytes], Awaitable[None]],
+    *,
+    status: FirstStatus,
+    fragment: ReceiptFragment | None,
+    pace: Pace,
+) -> grpc.aio.AioRpcError | None:
     receive, end = call.read, grpc.aio.EOF
     try:
         message = await receive()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import grpc.aio
 
-from meshcast.rpc import FirstStatus, MeshError
+from meshcast.rpc import FirstStatus, MeshError, end_call
 
 from .backends import Backend, Backends
 from .budget import Budget, budget, unreachable
@@ -175,7 +175,7 @@ class RoutedStream:
             code = "OK"
             await pass_trailers(call, context)
         finally:
-            call.cancel()  # an abandoned call would never be collected
+            end_call(call)  # an abandoned call would never be collected
             load.in_flight -= 1
             replica.in_flight -= 1
             load.record(code)

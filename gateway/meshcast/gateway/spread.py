@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
 
 from meshcast.api.type.v1 import status_pb2
-from meshcast.rpc import Cancelled, MeshError, NotReady, Overloaded, from_item, from_rpc_error
+from meshcast.rpc import Cancelled, MeshError, NotReady, Overloaded, end_call, finished, from_item, from_rpc_error
 
 from .backends import Backend
 from .breaker import Outcome
@@ -130,7 +131,8 @@ class Spread:
         self._lost: dict[Replica, float] = {}
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
-        self._owner = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
         self._is_writing = False
         self._wrote_at = 0.0
         self._has_head = False
@@ -147,31 +149,44 @@ class Spread:
         """
         self._look_later()
         self._backend.load.streams.add(self._ledger)
+        dealing = self._start(self._deal_all(), "spread-deal")
         try:
-            async with self._owner as group:
-                dealing = group.create_task(self._deal_all(), name="spread-deal")
-                try:
-                    await self._ended.wait()
-                finally:
-                    dealing.cancel()
-                    now = time.perf_counter()
-                    for lane in self._lanes:
-                        lane.end(Outcome.IGNORED, now)
-        except* grpc.aio.BaseError as lost:
-            # Reading and writing end so when the caller has gone; the server's cancellation is on its way then.
-            raise Cancelled("the caller has left the stream") from lost
+            await self._ended.wait()
+            dealing.cancel()  # what the caller still sends has nobody to read it
         finally:
+            now = time.perf_counter()
+            for lane in self._lanes:
+                lane.end(Outcome.IGNORED, now)
+            await finished(*self._tasks)  # those of a caller that has gone end by themselves, and leave nothing behind
             self._backend.load.streams.discard(self._ledger)
             self._backend.bulkhead.in_use -= self._ledger.open
             self._timer.cancel()
             if self._ending is not None:
                 self._ending.cancel()
+        if isinstance(self._bug, grpc.aio.BaseError):
+            # Reading and writing end so when the caller has gone; the server's cancellation is on its way then.
+            raise Cancelled("the caller has left the stream") from self._bug
+        if self._bug is not None:
+            raise self._bug
         if self._ledger.has_failed:
             failure: grpc.aio.AioRpcError = self._ledger.failure
             return failure
         if self._last_call is not None:
             await pass_trailers(self._last_call, self._context)
         return None
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task of the stream, which ends the stream when it fails."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._stopped)
+        return task
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._bug = self._bug or bug
+            self._ended.set()
 
     async def _deal_all(self) -> None:
         """Reads the caller's chunks, each when there is room for it, and deals them."""
@@ -243,7 +258,8 @@ class Spread:
         call = replica.stream(self._method.path)(timeout=max(0.0, self._ends_at - now), metadata=self._metadata)
         lane = Lane(replica, call, now)
         self._lanes.append(lane)
-        lane.run(self._owner, self._hear_all(lane))
+        self._start(lane.write_all(), f"spread-up:{replica.endpoint}")
+        self._start(self._hear_all(lane), f"spread-down:{replica.endpoint}")
         return lane
 
     async def _hear_all(self, lane: Lane) -> None:
@@ -398,7 +414,7 @@ class Spread:
         elif self._is_complete and not ledger.open:
             for lane in self._lanes:
                 if lane.held:  # only what others have answered
-                    lane.call.cancel()
+                    end_call(lane.call)
             if not any(not lane.held for lane in self._lanes):
                 self._ended.set()
             elif self._ending is None:
