@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -12,9 +13,10 @@ import grpc
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import MeshError, from_rpc_error
 
+from .backends import state_of
 from .exchange import Answer, Exchange, Stage, TryFailed
 from .forwarding import never_began
-from .policy import MethodPolicy
+from .policy import MethodPolicy, Tries
 from .replica import State
 
 if TYPE_CHECKING:
@@ -23,21 +25,13 @@ if TYPE_CHECKING:
 _LOOK_S = 0.1  # between two looks where no state has changed; an open breaker tells nobody when its pause is over
 _TELL_S = 0.05  # before its deadline a call fails, while its caller still hears why
 _WAITING_MAX = 1_000  # of a method; a call more fails as it would without, so that an outage fills no memory
-_OF_A_RESTART = frozenset(
-    {
-        ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
-        ErrorReason.ERROR_REASON_CIRCUIT_OPEN,
-        ErrorReason.ERROR_REASON_DRAINING,
-        ErrorReason.ERROR_REASON_MODEL_LOADING,
-    }
-)
+_OF_NOBODY = frozenset({ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE, ErrorReason.ERROR_REASON_CIRCUIT_OPEN})
 
 
 class Patience:
     """Stage: asks again once a replica serves, while the route's last one is not gone for longer than a restart takes.
 
-    A call that waited in vain fails as it did first. Methods that may not be repeated wait only where no replica had
-    begun.
+    A call that waited in vain fails as it did first. Methods that are asked once wait only where no replica had begun.
 
     Args:
         inner: the stages that it stands before.
@@ -56,7 +50,7 @@ class Patience:
         self.waiting = 0
         self._inner = inner
         self._service = policy.service
-        self._is_idempotent = policy.is_idempotent
+        self._is_repeatable = policy.tries is not Tries.ONCE
         self._backend = backend
         self._backends = backends
         self._restart_s = restart_s
@@ -66,28 +60,32 @@ class Patience:
         try:
             return await self._inner(exchange)
         except (TryFailed, MeshError) as failure:
-            if exchange.is_hasty or not self._may_pass(failure):
+            if exchange.is_hasty or not self._may_pass(failure) or self.waiting >= _WAITING_MAX:
                 raise
-            return await self._wait(exchange, failure)
+            self.waiting += 1
+            try:
+                return await self._wait(exchange, failure)
+            finally:
+                self.waiting -= 1
 
     async def _wait(self, exchange: Exchange, failure: TryFailed | MeshError) -> Answer:
-        if self.waiting >= _WAITING_MAX or not self._left_s(exchange) > 0:
+        began_time = datetime.now(UTC) - timedelta(seconds=time.perf_counter() - exchange.started)
+        if isinstance(failure, TryFailed):  # a lost connection is seen here sooner than by who watches its health
+            await asyncio.sleep(min(_LOOK_S, max(0.0, exchange.remaining_s())))
+        left_s = self._left_s(exchange, began_time)
+        if left_s <= 0:
             raise failure
-        self.waiting += 1
-        try:
-            async with aclosing(self._backends.changes(min(_LOOK_S, self._left_s(exchange)))) as changes:
-                async for _ in changes:
-                    if not self._left_s(exchange) > 0:
-                        break
-                    if not self._can_ask():
-                        continue
-                    try:
-                        return await self._inner(exchange)
-                    except (TryFailed, MeshError) as again:
-                        if not self._may_pass(again):
-                            raise
-        finally:
-            self.waiting -= 1
+        async with aclosing(self._backends.changes(min(_LOOK_S, left_s))) as changes:
+            async for _ in changes:
+                if self._left_s(exchange, began_time) <= 0:
+                    break
+                if not self._can_ask():
+                    continue
+                try:
+                    return await self._inner(exchange)
+                except (TryFailed, MeshError) as again:
+                    if not self._may_pass(again):
+                        raise
         raise failure
 
     def _can_ask(self) -> bool:
@@ -97,25 +95,32 @@ class Patience:
         now = time.perf_counter()
         return any(replica.breaker.admits(now) for replica in self._backend.ready(self._service))
 
-    def _left_s(self, exchange: Exchange) -> float:
-        """Seconds for which the call may still wait."""
-        if not self._backend.was_reached:
+    def _left_s(self, exchange: Exchange, began_time: datetime) -> float:
+        """Seconds for which the call may still wait: none where no replica has left, or come back since it began."""
+        backend = self._backend
+        if not backend.was_reached:
             return 0.0
-        replicas = self._backend.replicas.values()
-        lost_time = max((replica.changed_time for replica in replicas), default=None)
-        if lost_time is None:
+        lost_times = [
+            replica.changed_time
+            for replica in backend.replicas.values()
+            if replica.changed_time >= began_time
+            or state_of(replica, backend.settings, self._service) is not State.SERVING
+        ]
+        if not lost_times:
             return 0.0
-        gone_s = (datetime.now(UTC) - lost_time).total_seconds()
+        gone_s = (datetime.now(UTC) - max(lost_times)).total_seconds()
         return min(self._restart_s - gone_s, exchange.remaining_s() - _TELL_S)
 
     def _may_pass(self, failure: TryFailed | MeshError) -> bool:
+        """Whether the end of a restart may make the failure good."""
         if isinstance(failure, MeshError):
-            return failure.reason in _OF_A_RESTART
+            return failure.reason in _OF_NOBODY
         error = failure.error
         if never_began(error):
             return True
-        return (
-            self._is_idempotent
-            and error.code() is grpc.StatusCode.UNAVAILABLE
-            and from_rpc_error(error).reason in _OF_A_RESTART
-        )
+        if not self._is_repeatable or error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return False
+        if from_rpc_error(error).reason == ErrorReason.ERROR_REASON_MODEL_LOADING:
+            return True
+        replica = self._backend.replicas.get(failure.endpoint)
+        return replica is None or replica.channel.get_state() is not grpc.ChannelConnectivity.READY
