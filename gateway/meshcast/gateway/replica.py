@@ -21,7 +21,7 @@ from .percentiles import Percentiles
 from .wire import ReceiptFragment
 
 _CHECK = "/grpc.health.v1.Health/Check"
-_CHECK_S = 0.25  # a busy service answers within some milliseconds, as its models run beside its event loop
+_CHECK_S = 0.4  # a busy service answers within some milliseconds, as its models run beside its event loop
 _NOBODY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _SMOOTHING = 0.2  # of the latency: about the last ten tries count
 
