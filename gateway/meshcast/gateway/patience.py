@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .backends import Backend, Backends
 
 _LOOK_S = 0.1  # between two looks where no state has changed; an open breaker tells nobody when its pause is over
-_TELL_S = 0.05  # before its deadline a call fails, while its caller still hears why
+_TELL_S = 0.15  # before its deadline a call fails, while its caller still hears why; more than a look
 _WAITING_MAX = 1_000  # of a method; a call more fails as it would without, so that an outage fills no memory
 _OF_NOBODY = frozenset({ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE, ErrorReason.ERROR_REASON_CIRCUIT_OPEN})
 

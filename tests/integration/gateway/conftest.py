@@ -411,7 +411,7 @@ def run_gateway() -> RunGateway:
                 default_deadlines_s=GatewaySettings().routes["drift"].default_deadlines_s,
                 stream_deadlines_s=GatewaySettings().routes["drift"].stream_deadlines_s,
             )
-        timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, **changes}
+        timing: dict[str, Any] = {"models_poll_s": 0.05, "reconnect_s": 0.05, "restart_s": 0.0, **changes}
         settings = GatewaySettings(routes=table, **timing)
         rpc = RpcSettings(metrics=False, drain_delay_s=drain_delay_s, drain_s=2.0)
         async with serving(settings, rpc, sources=sources, tracing=tracing, http_port=http_port) as server:

@@ -28,7 +28,7 @@ async def asked(gateway: Any, timeout_s: float) -> pb.PredictEngagementResponse:
 async def test_a_restart_of_the_only_replica_fails_no_call(run_predictor: Any, run_gateway: Any) -> None:
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(run_predictor("one"))
-        async with run_gateway([one.address]) as gateway:
+        async with run_gateway([one.address], restart_s=10.0) as gateway:
             await asked(gateway, 5)
             ending = asyncio.Event()
 
@@ -54,7 +54,7 @@ async def test_a_restart_of_the_only_replica_fails_no_call(run_predictor: Any, r
 async def test_a_call_waits_no_longer_than_its_deadline_and_then_says_why(run_predictor: Any, run_gateway: Any) -> None:
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(run_predictor("one"))
-        async with run_gateway([one.address]) as gateway:
+        async with run_gateway([one.address], restart_s=10.0) as gateway:
             await stack.aclose()
             with pytest.raises(NotReady) as caught:
                 await asked(gateway, 2.0)
@@ -67,7 +67,9 @@ async def test_what_has_another_answer_does_not_wait(run_predictor: Any, run_for
         route = RouteSettings(
             services=(PREDICTOR,), endpoints=(one.address,), fallbacks={"PredictEngagement": ("cache",)}
         )
-        async with run_gateway(routes={"predictor": route}, forecasters=[forecaster.address]) as gateway:
+        async with run_gateway(
+            routes={"predictor": route}, forecasters=[forecaster.address], restart_s=10.0
+        ) as gateway:
             await stack.aclose()
             with pytest.raises(NotReady):  # nothing is cached yet
                 await asked(gateway, 30)
@@ -82,7 +84,7 @@ async def test_what_has_another_answer_does_not_wait(run_predictor: Any, run_for
 
 
 async def test_a_service_that_was_never_there_is_not_waited_for(run_gateway: Any) -> None:
-    async with run_gateway(["127.0.0.1:1"]) as gateway:
+    async with run_gateway(["127.0.0.1:1"], restart_s=10.0) as gateway:
         with pytest.raises(NotReady):
             await asked(gateway, 30)
 
