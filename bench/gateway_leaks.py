@@ -178,7 +178,12 @@ async def _report(in_flight: Callable[[], int]) -> None:
     asked, over = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, asked.set)
-    loop.add_signal_handler(signal.SIGTERM, lambda: (over.set(), asked.set()))
+
+    def end() -> None:
+        over.set()
+        asked.set()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
     while not over.is_set():
         await asked.wait()
         asked.clear()

@@ -33,20 +33,23 @@ def end_call(call: Any) -> None:
 
 
 async def wait_ended(call: Any) -> None:
-    """Waits until a call has ended, however it did; ends it when the wait is cancelled.
+    """Waits until the answer to a call is there, or its failure; ends the call when the wait is cancelled.
+
+    Calls through client interceptors are not waited for: they are to be awaited as always.
 
     Args:
-        call: of grpc.aio's client; its answer is there at once after that.
+        call: of grpc.aio's client, with one answer. Awaiting it does not wait after that.
     """
-    if call.done():
+    task = getattr(call, "_call_response", None)
+    if task is None or task.done():
         return
     waiter = asyncio.get_running_loop().create_future()
 
-    def wake(_call: Any) -> None:
+    def wake(_task: object) -> None:
         if not waiter.done():
             waiter.set_result(None)
 
-    call.add_done_callback(wake)
+    task.add_done_callback(wake)
     try:
         await waiter
     except asyncio.CancelledError:
