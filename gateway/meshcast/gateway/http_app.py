@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import parse_qs
 
-import structlog
 from connectrpc.errors import ConnectError
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Internal, InvalidInput, NotReady, Precondition, Unimplemented
+from meshcast.rpc import InvalidInput, NotReady, Precondition, Unimplemented
 
-from .contracts import MethodKind
+from .contracts import Idempotency, MethodKind
 from .http_access import Access
 from .http_answers import Left, Send, answer_lines, context_of, send_failure, send_json
 from .http_calls import Calls
 from .http_connect import ConnectDoor, both_ways
-from .http_errors import CallFailed
+from .http_errors import CallFailed, masked
 from .http_intake import Bodies, Intake
 from .http_methods import Method, Methods
 from .http_rest import RestDoor
 from .http_settings import HttpSettings
-
-log = structlog.get_logger()
 
 _UNARY = ("application/json", "application/proto")
 _STREAM = ("application/connect+json", "application/connect+proto")
@@ -77,10 +75,9 @@ class DoorApp:
                 await self._answer(scope, headers, intake, sender)
         except (Left, ConnectError):
             pass  # there is nobody to be told
-        except Exception:
-            log.exception("bug in the HTTP door", path=scope["path"][:200])
+        except Exception as error:
+            failure = masked(error, scope["path"])
             if not sender.is_started:
-                failure = CallFailed.of(Internal("internal error"))
                 await send_failure(sender, failure, failure.to_json() | {"error": failure.message})
         finally:
             intake.release()
@@ -99,12 +96,15 @@ class DoorApp:
             content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if scope["method"] == "POST":
                 self._check_type(method, content_type)
+            else:
+                self._check_get(method, scope)
             if content_type == "application/json" and method.contract.kind is MethodKind.SERVER_STREAM:
                 await answer_lines(method, self._calls, intake, context, send)
                 return
-        except _WrongType as wrong:
+        except _WrongWay as wrong:
             failure = CallFailed.of(wrong.error)
-            await send_failure(send, failure, failure.to_json(), status=415)
+            allow = [(b"allow", wrong.allow.encode())] if wrong.allow else []
+            await send_json(send, wrong.status, failure.to_json(), allow)
             return
         except CallFailed as failure:
             is_unknown = failure.http_status == 501 and not self._methods.serves(path)
@@ -151,8 +151,10 @@ class DoorApp:
         """Says what to send, where the library would answer 415 without a word."""
         if given in _WEB:
             return
+        if given.startswith("application/grpc-web"):
+            raise _WrongWay(f"content-type {given[:60]!r} is not taken; send {_WEB[1]}", 415)
         if given.startswith("application/grpc"):
-            raise _WrongType(f"this is the HTTP door; gRPC is spoken at port {self._grpc_port}")
+            raise _WrongWay(f"this is the HTTP door; gRPC is spoken at port {self._grpc_port}", 415)
         kind = method.contract.kind
         if kind is MethodKind.BIDI_STREAM and given not in _STREAM:
             raise CallFailed.of(both_ways(method.path))
@@ -160,7 +162,18 @@ class DoorApp:
         if kind is MethodKind.CLIENT_STREAM:
             known = _STREAM
         if given not in known:
-            raise _WrongType(f"content-type {given[:60]!r} is not taken by {method.path}; send {' or '.join(known)}")
+            wanted = " or ".join(known)
+            raise _WrongWay(f"content-type {given[:60]!r} is not taken by {method.path}; send {wanted}", 415)
+
+    def _check_get(self, method: Method, scope: Any) -> None:
+        contract = method.contract
+        if contract.kind is not MethodKind.UNARY or contract.idempotency is not Idempotency.NO_SIDE_EFFECTS:
+            raise _WrongWay(f"{method.path} is asked by POST", 405, "POST")
+        if scope["method"] != "GET":
+            raise _WrongWay(f"{method.path} is asked by GET or POST", 405, "GET, POST")
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        if "message" not in query or query.get("encoding", [""])[0] not in ("json", "proto"):
+            raise _WrongWay("a GET holds its request as ?encoding=json&message={}, percent-encoded", 400)
 
     async def _about(self, scope: Any, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
@@ -185,12 +198,14 @@ class DoorApp:
         await send_json(send, 200, about)
 
 
-class _WrongType(Exception):
-    """A request in a form that the method does not take."""
+class _WrongWay(Exception):
+    """A request in a form that the method does not take; `status` and `allow` are HTTP's word for it."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, status: int, allow: str = "") -> None:
         super().__init__(message)
-        self.error = InvalidInput(message, field="content-type")
+        self.error = InvalidInput(message)
+        self.status = status
+        self.allow = allow
 
 
 class _Sender:

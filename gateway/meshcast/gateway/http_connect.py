@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -21,9 +21,10 @@ from meshcast.rpc import Cancelled, InvalidInput, MeshError, Overloaded, Unimple
 from meshcast.rpc.call_messages import Unusable
 
 from .contracts import Idempotency, MethodKind
+from .forwarding import Metadata
 from .http_calls import Calls
 from .http_context import DoorContext
-from .http_errors import CallFailed
+from .http_errors import CallFailed, masked
 from .http_metadata import to_headers
 from .http_methods import Method, Methods
 from .http_settings import HttpSettings
@@ -166,18 +167,11 @@ class _Answers:
         self._calls = calls
 
     async def unary(self, request: bytes, context: Context) -> bytes:
-        ours = _call.get()
-        message = await self._read(request)
-        try:
-            answer = await self._calls.unary(self._method.path, message, ours)
-        except CallFailed as failure:
-            _tell_failure(failure, ours, context)
-            raise
-        _tell(ours, context)
-        return await self._method.to_json(answer) if type(request) is JsonText else answer
+        with self._told(context) as ours:
+            answer = await self._calls.unary(self._method.path, await self._read(request), ours)
+            return await self._written(answer, type(request) is JsonText)
 
     async def client_stream(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        ours = _call.get()
         is_json = False
 
         async def read() -> Any:
@@ -191,27 +185,17 @@ class _Answers:
             is_json = type(request) is JsonText
             return await self._read(request)
 
-        try:
+        with self._told(context) as ours:
             answer = await self._calls.client_stream(self._method.path, read, ours)
-        except CallFailed as failure:
-            _tell_failure(failure, ours, context)
-            raise
-        _tell(ours, context)
-        return await self._method.to_json(answer) if is_json else answer
+            return await self._written(answer, is_json)
 
     async def server_stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        ours = _call.get()
-        message = await self._read(request)
-        is_json = type(request) is JsonText
-        try:
+        with self._told(context) as ours:
+            message = await self._read(request)
             async with aclosing(self._calls.server_stream(self._method.path, message, ours)) as answers:
                 async for answer in answers:
                     _tell_head(ours, context)
-                    yield await self._method.to_json(answer) if is_json else answer
-        except CallFailed as failure:
-            _tell_failure(failure, ours, context)
-            raise
-        _tell(ours, context)
+                    yield await self._written(answer, type(request) is JsonText)
 
     async def bidi_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         raise CallFailed.of(both_ways(self._method.path))
@@ -219,6 +203,32 @@ class _Answers:
 
     async def _read(self, request: bytes) -> bytes | Unusable:
         return await self._method.from_json(request) if type(request) is JsonText else request
+
+    async def _written(self, answer: bytes, is_json: bool) -> bytes:
+        return await self._method.to_json(answer) if is_json else answer
+
+    @contextmanager
+    def _told(self, context: Context) -> Iterator[DoorContext]:
+        """The call's context, whose head and trailers the library gets, however the call ends; bugs are masked, as the
+        library would tell their words."""
+        ours = _call.get()
+        trailers: Metadata = ()
+        try:
+            yield ours
+            trailers = ours.trailers
+        except CallFailed as failure:
+            trailers = failure.trailers
+            if failure.retry_after_s is not None:
+                context.response_headers.add("retry-after", str(failure.retry_after_s))
+            raise
+        except ConnectError:
+            raise
+        except Exception as error:
+            raise masked(error, self._method.path) from error
+        finally:
+            _tell_head(ours, context)
+            for key, value in to_headers(trailers):
+                context.response_trailers.add(key, value)
 
 
 def both_ways(path: str) -> Unimplemented:
@@ -234,20 +244,6 @@ def _tell_head(ours: DoorContext, context: Context) -> None:
     head, ours.head = ours.head, ()
     for key, value in to_headers(head):
         context.response_headers.add(key, value)
-
-
-def _tell(ours: DoorContext, context: Context) -> None:
-    _tell_head(ours, context)
-    for key, value in to_headers(ours.trailers):
-        context.response_trailers.add(key, value)
-
-
-def _tell_failure(failure: CallFailed, ours: DoorContext, context: Context) -> None:
-    _tell_head(ours, context)
-    for key, value in to_headers(failure.trailers):
-        context.response_trailers.add(key, value)
-    if failure.retry_after_s is not None:
-        context.response_headers.add("retry-after", str(failure.retry_after_s))
 
 
 def _of_library(error: ConnectError) -> MeshError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
+import structlog
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError, ErrorDetail
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
@@ -18,6 +20,8 @@ from protobuf.wkt import FileDescriptorSet
 from meshcast.rpc import Internal, MeshError, from_status, to_status
 
 from .forwarding import Metadata
+
+log = structlog.get_logger()
 
 # As the Connect protocol has them: https://connectrpc.com/docs/protocol#error-codes
 HTTP_STATUS: Mapping[grpc.StatusCode, int] = {
@@ -120,9 +124,11 @@ class CallFailed(ConnectError):
         return told
 
 
-def broken_answer() -> CallFailed:
-    """The failure of a call whose answer is no message of its type."""
-    return CallFailed.of(Internal("internal error"))
+def masked(error: Exception, path: str) -> CallFailed:
+    """What a caller is told of a bug of the door's own: nothing but an id, under which the log has it all."""
+    request_id = secrets.token_hex(8)
+    log.error("bug in the HTTP door", path=path[:200], request_id=request_id, exc_info=error)
+    return CallFailed.of(Internal("internal error", request_id=request_id))
 
 
 class _Detail(ErrorDetail):

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from meshcast.rpc import InvalidInput
 from meshcast.rpc.call_messages import Unusable
@@ -21,7 +21,6 @@ from meshcast.rpc.status import message_too_large
 
 from .backends import Backends
 from .contracts import MethodContract
-from .http_errors import broken_answer
 
 OFFLOAD_BYTES = 16 * 1024
 """Messages above it change their form in a thread: 16 KiB take about a millisecond."""
@@ -66,7 +65,7 @@ class Method:
         """An encoded answer as JSON.
 
         Raises:
-            CallFailed: it is no message of the method's type.
+            DecodeError: it is no message of the method's type; or TypeError, for types that nobody has told.
         """
         if len(message) > OFFLOAD_BYTES:
             return await asyncio.to_thread(self._write, message)
@@ -88,11 +87,7 @@ class Method:
         return Unusable(InvalidInput(f"the request is no {name} as JSON: {why}", field="body"))
 
     def _write(self, encoded: bytes) -> bytes:
-        try:
-            message = self._response.FromString(encoded)
-            told = json_format.MessageToDict(message, descriptor_pool=self._pool)
-        except (DecodeError, TypeError) as error:
-            raise broken_answer() from error
+        told = json_format.MessageToDict(self._response.FromString(encoded), descriptor_pool=self._pool)
         if len(encoded) <= OFFLOAD_BYTES:
             return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
         # In pieces, so that other threads, the loop's above all, get their turn in between.

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
@@ -23,7 +22,7 @@ from meshcast.rpc.status import message_too_large
 from .http_answers import Send, context_of, send_body, send_failure, send_json, while_there
 from .http_calls import Calls
 from .http_context import DoorContext
-from .http_errors import CallFailed, broken_answer
+from .http_errors import CallFailed
 from .http_intake import Intake
 from .http_methods import OFFLOAD_BYTES
 from .http_settings import HttpSettings
@@ -197,10 +196,7 @@ class RestDoor:
         answer = await self._calls.unary(f"{_SERVICE}ModelInfer", request, context)
 
         def write() -> tuple[bytes, int | None]:
-            try:
-                return write_response(pb.ModelInferResponse.FromString(answer), wanted)
-            except (DecodeError, LookupError, ValueError, OverflowError) as error:  # no answer of the protocol
-                raise broken_answer() from error
+            return write_response(pb.ModelInferResponse.FromString(answer), wanted)
 
         told, size = await (asyncio.to_thread(write) if len(answer) > OFFLOAD_BYTES else _now(write))
         if size is None:
@@ -210,11 +206,7 @@ class RestDoor:
         await send_body(send, 200, told, kinds)
 
     async def _ask(self, name: str, request: Any, kind: Any, context: DoorContext) -> Any:
-        answer = await self._calls.unary(f"{_SERVICE}{name}", request.SerializeToString(), context)
-        try:
-            return kind.FromString(answer)
-        except DecodeError as error:
-            raise broken_answer() from error
+        return kind.FromString(await self._calls.unary(f"{_SERVICE}{name}", request.SerializeToString(), context))
 
 
 async def _now(work: Any) -> Any:

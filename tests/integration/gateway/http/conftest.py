@@ -174,7 +174,7 @@ def serve_echo() -> Callable[..., AbstractAsyncContextManager[Server]]:
         descriptions.add([file])
 
         async def echo(request: bytes, context: Any) -> bytes:
-            return request
+            return b"\xff" if b"garbage" in request else request
 
         handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
         server = Server(

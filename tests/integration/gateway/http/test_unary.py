@@ -88,8 +88,10 @@ async def test_a_service_that_only_reflection_has_told_of_is_called_by_json(serv
             await door.gateway.until_methods()
             reply = await door.ask("POST", "/acme.EchoService/Echo", {"text": "hé", "weight": "NaN"})
             wrong = await door.ask("POST", "/acme.EchoService/Echo", {"txt": "x"})
+            broken = await door.ask("POST", "/acme.EchoService/Echo", {"text": "garbage"})
     assert reply.json() == {"text": "hé", "weight": "NaN"}
     assert wrong.status == 400 and "txt" in wrong.json()["message"]
+    assert (broken.status, broken.json()["message"]) == (500, "internal error")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,10 @@ async def test_a_service_that_only_reflection_has_told_of_is_called_by_json(serv
         ("POST", f"{PREDICT}s", {"content-type": "application/json"}, 501, "no method"),
         ("POST", f"{PREDICT}Stream", {"content-type": "application/json"}, 501, "streams both ways"),
         ("POST", "/", {}, 400, "nothing to be posted"),
+        ("POST", PREDICT, {"content-type": "application/grpc-web-text"}, 415, "application/grpc-web+proto"),
+        ("GET", PREDICT, {}, 405, "by POST"),
+        ("PUT", LIST, {}, 405, "by GET or POST"),
+        ("GET", LIST, {}, 400, "?encoding=json"),
     ],
 )
 async def test_a_request_that_cannot_be_right_is_told_what_would_be(
