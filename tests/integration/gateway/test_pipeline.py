@@ -250,6 +250,38 @@ async def test_callers_that_leave_take_everything_with_them(run_gateway: Any) ->
             await gateway.until(lambda mesh: mesh.services[0].calls_in_flight == 0)
 
 
+def large_answer(request: bytes) -> bytes:
+    answer = pb.PredictEngagementResponse()
+    answer.receipt.notes.append("x" * 200_000)
+    return answer.SerializeToString()
+
+
+async def test_a_reader_that_stalls_holds_up_its_own_questions_only(run_gateway: Any) -> None:
+    async with ScriptedBackend(answers={METHOD: large_answer}) as backend:
+        async with run_gateway(routes=route(backend), questions_max=4) as gateway:
+            asked_for = gateway_pb2.PredictComprehensiveRequest(
+                parts=[gateway_pb2.PART_ENGAGEMENT], engagement=question()
+            )
+            stream = gateway.mesh.PredictComprehensiveStream(timeout=30)
+
+            async def ask() -> None:
+                for sequence in range(200):
+                    await stream.write(
+                        gateway_pb2.PredictComprehensiveStreamRequest(sequence=sequence, request=asked_for)
+                    )
+
+            asking = asyncio.create_task(ask(), name="asking")
+            await until_true(lambda: backend.counts.answered >= 4)
+            begun = -1
+            while begun != backend.counts.begun:  # until nothing moves any more
+                begun = backend.counts.begun
+                await asyncio.sleep(0.2)
+            assert begun < 100
+            assert (await asked(gateway)).receipt.notes  # others are served
+            stream.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
 async def ended(call: Awaitable[Any]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
