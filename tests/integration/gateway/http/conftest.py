@@ -170,13 +170,20 @@ def serve_echo() -> Callable[..., AbstractAsyncContextManager[Server]]:
         text.field.add(name="weight", number=2, type=1, label=1)
         service = file.service.add(name="EchoService")
         service.method.add(name="Echo", input_type=".acme.Text", output_type=".acme.Text")
+        service.method.add(name="Merge", input_type=".acme.Text", output_type=".acme.Text", client_streaming=True)
         descriptions = Descriptions()
         descriptions.add([file])
 
         async def echo(request: bytes, context: Any) -> bytes:
             return b"\xff" if b"garbage" in request else request
 
-        handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+        async def merge(requests: AsyncIterator[bytes], context: Any) -> bytes:
+            return b"".join([request async for request in requests])  # the last of each field wins
+
+        handlers: dict[str, Any] = {
+            "Echo": grpc.unary_unary_rpc_method_handler(echo),
+            "Merge": grpc.stream_unary_rpc_method_handler(merge),
+        }
         server = Server(
             RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0),
             service_names=["acme.EchoService"],

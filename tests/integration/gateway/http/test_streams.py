@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from meshcast.gateway import HttpSettings
+from meshcast.gateway import HttpSettings, RouteSettings
 
 PREDICT = "/meshcast.api.predictor.v1.PredictorService/PredictEngagement"
 COMPREHENSIVE = "/meshcast.api.gateway.v1.GatewayService/PredictComprehensive"
@@ -102,6 +102,31 @@ async def test_a_caller_that_does_not_read_holds_the_service_back_and_is_cut_off
                 drift.script.alarms.put_nowait(number)
             await drift.script.cancelled.wait()
             assert drift.script.alarms.qsize() > 0, "everything went out to a caller that reads nothing"
+
+
+async def test_a_stream_of_requests_has_one_answer(serve_echo: Any, open_door: Any, wire: Any) -> None:
+    async with serve_echo() as backend:
+        route = RouteSettings(services=("acme.EchoService",), endpoints=(backend.address,))
+        async with open_door(routes={"echo": route}) as door:
+            await door.gateway.until_methods()
+            path = "/acme.EchoService/Merge"
+            sent = [wire.envelope(b'{"text": "a"}'), wire.envelope(b'{"weight": 2.5}')]
+            whole = await door.ask("POST", path, b"".join(sent), CONNECT)
+            wrong = await door.ask("POST", path, sent[0] + wire.envelope(b'{"txt": 1}'), CONNECT)
+            cut = await door.ask("POST", path, sent[0] + sent[1][:-2], CONNECT)
+            plain = await door.ask("POST", path, {})
+            async with asyncio.timeout(10), door.client.connected() as connection:
+                await connection.send("POST", path, sent[0], CONNECT | {"content-length": "500"})
+            interceptor = backend.interceptor
+            async with asyncio.timeout(5):
+                while interceptor.in_flight:  # noqa: ASYNC110  # a call that has ended tells nobody
+                    await asyncio.sleep(0.01)
+    assert len(wire.envelopes(whole.body)) == 2, whole.body
+    (_, answer), (flags, _) = wire.envelopes(whole.body)
+    assert (json.loads(answer), flags) == ({"text": "a", "weight": 2.5}, 2)
+    for reply in (wrong, cut):
+        assert json.loads(wire.envelopes(reply.body)[-1][1])["error"]["code"] == "invalid_argument"
+    assert plain.status == 415
 
 
 async def test_a_drain_refuses_new_calls_ends_watches_and_waits_for_the_rest(
