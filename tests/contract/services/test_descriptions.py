@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2
 from meshcast.api.oip.v2 import grpc_service_pb2 as oip_pb
 from meshcast.api.reflection.v1 import reflection_pb2
 from meshcast.rpc import ServingStatus, probe
+from meshcast.rpc.orca import TRAILER, parse
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -94,3 +95,18 @@ async def test_the_configuration_is_that_of_the_signature(served: Any) -> None:
     assert [tensor.name for tensor in config.output] == list(signature.output_names)
     default_us = config.dynamic_batching.default_queue_policy.default_timeout_microseconds
     assert default_us == round(served.context.default_deadline_s * 1e6)
+
+
+async def test_answers_at_both_doors_tell_the_load(served: Any) -> None:
+    await served.peer.single()
+    name = served.case.spec.name
+    for method, request in (
+        (f"/{served.case.spec.service_name}/DescribeModel", b""),
+        ("/inference.GRPCInferenceService/ModelReady", oip_pb.ModelReadyRequest(name=name).SerializeToString()),
+    ):
+        call = served.peer.channel.unary_unary(method)(request, timeout=20)
+        await call
+        report = parse(dict(await call.trailing_metadata())[TRAILER])
+        assert report is not None
+        assert report.application_utilization > 0
+        assert report.named_metrics.keys() == {"queue_rows"}
