@@ -40,7 +40,8 @@ class Relay(grpc.GenericRpcHandler):
 
     def _stream(self, method: str) -> Any:
         async def stream(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async for answer in self._to.stream_stream(method)(requests, timeout=context.time_remaining()):
+            answers: Any = self._to.stream_stream(method)(requests, timeout=context.time_remaining())
+            async for answer in answers:
                 yield answer
 
         return stream

@@ -36,7 +36,7 @@ class RouteSettings:
     services: tuple[str, ...] = ()
     """Full names of its gRPC services, as in `meshcast.api.predictor.v1.PredictorService`."""
     endpoints: tuple[str, ...] = ()
-    """Its replicas: each as `host:port`, or several as `dns:///host:port` or `file:///path`, as `source_of` has them."""
+    """Its replicas: each as `host:port`, or several as `dns:///host:port` or `file:///path`, as in `source_of`."""
     health_name: str = ""
     """Health name that tells whether a replica takes calls. Empty: the first of `services`."""
     default_deadline_s: float = 5.0
