@@ -207,8 +207,8 @@ class _Around:
                     response = serialize(response)
                 code = _code_of(context)
                 counts.sent += 1
-                if meter is not None:
-                    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *meter.trailers()))
+                if meter is not None and (told := meter.trailers()):
+                    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *told))
                 return response
             except BaseException as error:
                 failure = error

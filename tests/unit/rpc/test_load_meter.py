@@ -81,6 +81,17 @@ def test_after_a_pause_the_pause_counts_too() -> None:
     assert scene.meter.report.application_utilization < 0.01
 
 
+def test_of_very_many_answers_about_a_hundred_a_second_carry_it() -> None:
+    scene = Scene(Work(0.0, 1))
+    scene.run(6, rps=2_000)
+    told = 0
+    for _ in range(2_000):
+        scene.now += 1 / 2_000
+        scene.meter.calls += 1
+        told += bool(scene.meter.trailers())
+    assert 90 <= told <= 110
+
+
 def test_a_report_stands_for_a_while() -> None:
     scene = Scene(Work(0.0, 1))
     scene.run(1, busy=0.5)
