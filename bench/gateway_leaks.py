@@ -44,6 +44,7 @@ from meshcast.posts import settled_history
 from meshcast.rpc import (
     ChannelSettings,
     LogSettings,
+    MeshError,
     RpcSettings,
     Server,
     ServingStatus,
@@ -59,7 +60,8 @@ GATEWAY = "meshcast.api.gateway.v1.GatewayService"
 KINDS = ("unary", "server_stream", "bidi", "comprehensive")
 WAYS = ("cancelled", "abandoned")
 BYTES_MAX = 64.0
-_SETTLED_S = 20.0  # longest wait for the last calls to be gone
+_SETTLED_S = 30.0  # longest wait for the last calls to be gone
+_STILL_LOOKS = 5
 _QUIET = RpcSettings(metrics=False, drain_delay_s=0.0, drain_s=1.0)
 Context = grpc.aio.ServicerContext[Any, Any]
 EndBadly = Callable[[int], Awaitable[None]]
@@ -91,10 +93,11 @@ def used_bytes() -> int:
 
 async def _measured(in_flight: Callable[[], int]) -> dict[str, Any]:
     """What this process holds, once no call is under way in it."""
-    until = time.monotonic() + _SETTLED_S
-    while in_flight() and time.monotonic() < until:  # noqa: ASYNC110  # an event would cost every call
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)  # for callbacks of calls that have just ended
+    until, looks, tasks = time.monotonic() + _SETTLED_S, 0, 0
+    while looks < _STILL_LOOKS and time.monotonic() < until:  # until nothing changes any more
+        before, tasks = tasks, len(asyncio.all_tasks())
+        looks = looks + 1 if tasks <= before and not in_flight() else 0
+        await asyncio.sleep(0.1)
     gc.collect()
     names = Counter(task.get_name().split(":")[0].split("-")[0] for task in asyncio.all_tasks())
     return {"tasks": sum(names.values()), "names": names, "in_flight": in_flight(), "bytes": used_bytes()}
@@ -259,11 +262,13 @@ def cancelled_calls(to: grpc.aio.Channel, end: Callable[[Any], object]) -> dict[
         call = unary(b"", timeout=60)
         await moment(number, None)
         end(call)
+        await call.code()
 
     async def cancel_watch(number: int) -> None:
         call = watch(b"", timeout=60)
         await moment(number, call.read)
         end(call)
+        await call.code()
 
     async def cancel_bidi(number: int) -> None:
         call = bidi(timeout=60)
@@ -272,11 +277,13 @@ def cancelled_calls(to: grpc.aio.Channel, end: Callable[[Any], object]) -> dict[
                 await call.write(encoded)
         await moment(number, call.read)
         end(call)
+        await call.code()
 
     async def cancel_comprehensive(number: int) -> None:
         call = comprehensive(question, timeout=60)
         await moment(number, call.read)
         end(call)
+        await call.code()
 
     return dict(zip(KINDS, (cancel_unary, cancel_watch, cancel_bidi, cancel_comprehensive), strict=True))
 
@@ -319,17 +326,22 @@ def abandoned_calls(mesh: MeshClient) -> dict[str, EndBadly]:
     return dict(zip(KINDS, (leave_unary, leave_watch, leave_bidi, leave_comprehensive), strict=True))
 
 
-async def end_badly(one: EndBadly, calls: int, parallel: int) -> None:
-    """Makes so many calls, so many at a time."""
+async def end_badly(one: EndBadly, calls: int, parallel: int) -> int:
+    """Makes so many calls, so many at a time; returns how many failed before they could be ended."""
     numbers = iter(range(calls))
 
-    async def work() -> None:
+    async def work() -> int:
+        failed = 0
         for number in numbers:
-            await one(number)
+            try:
+                await one(number)
+            except (MeshError, grpc.RpcError, asyncio.InvalidStateError):  # it has ended otherwise: no harm
+                failed += 1
+        return failed
 
     async with asyncio.TaskGroup() as group:
-        for number in range(parallel):
-            group.create_task(work(), name=f"calls:{number}")
+        workers = [group.create_task(work(), name=f"calls:{number}") for number in range(parallel)]
+    return sum(worker.result() for worker in workers)
 
 
 def slope(points: list[tuple[int, int]]) -> float:
@@ -353,17 +365,17 @@ async def measure(
     await end_badly(one, options.warm_up, options.parallel)
     first = last = await held()
     points: dict[str, list[tuple[int, int]]] = {who: [(0, what["bytes"])] for who, what in first.items()}
-    seconds, made = 0.0, 0
+    seconds, made, failed = 0.0, 0, 0
     for part in range(options.points):
         calls = options.calls * (part + 1) // options.points - made
         began = time.perf_counter()
-        await end_badly(one, calls, options.parallel)
+        failed += await end_badly(one, calls, options.parallel)
         seconds += time.perf_counter() - began
         made += calls
         last = await held()
         for who, what in last.items():
             points[who].append((made, what["bytes"]))
-    report: dict[str, Any] = {"calls": made, "calls_per_s": round(made / seconds)}
+    report: dict[str, Any] = {"calls": made, "failed": failed, "calls_per_s": round(made / seconds)}
     for who, what in last.items():
         report[who] = {
             "per_call": round(slope(points[who]), 1),
