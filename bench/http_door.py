@@ -52,13 +52,18 @@ def question() -> pb.PredictEngagementRequest:
 class HttpCaller:
     """A connection that is kept, and one request that is sent on it again and again."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes, kind: str) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, port: int, body: bytes, kind: str) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
         head = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
         self._request = head.encode() + b"connect-timeout-ms: 5000\r\n\r\n" + body
 
     async def ask(self) -> None:
         """One call; raises RuntimeError when it fails."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        assert self._reader is not None
         self._writer.write(self._request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
@@ -70,6 +75,11 @@ class HttpCaller:
         while size := int(await self._reader.readuntil(b"\r\n"), 16):
             await self._reader.readexactly(size + 2)
         await self._reader.readexactly(2)
+
+    def close(self) -> None:
+        """Leaves."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 async def backend(stack: AsyncExitStack) -> str:
@@ -108,9 +118,9 @@ async def ways(stack: AsyncExitStack, direct: str, through: str, http_port: int)
     ):
         found[name] = []
         for _ in range(8):
-            reader, writer = await asyncio.open_connection("127.0.0.1", http_port)
-            stack.callback(writer.close)
-            found[name].append(HttpCaller(reader, writer, body, kind).ask)
+            caller = HttpCaller(http_port, body, kind)
+            stack.callback(caller.close)
+            found[name].append(caller.ask)
     return found
 
 

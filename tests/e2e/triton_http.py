@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tritonclient import (
-    grpc,  # type: ignore[import-not-found]  # in an environment of its own
-    http,
-)
+from tritonclient import grpc, http  # type: ignore[import-not-found]  # in an environment of its own
 from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found]
 
 MODEL = "predictor"

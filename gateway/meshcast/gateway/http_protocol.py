@@ -67,12 +67,13 @@ class DoorProtocol(HttpToolsProtocol):
         _keep_alive(transport.get_extra_info("socket"), self._settings.stalled_s)
         if is_full:
             self._refuse(503, "too many connections (gateway.http.connections_max)")
-        else:
-            self._expect_head()
+        else:  # browsers connect ahead of their first request
+            self.timeout_keep_alive_task = self.loop.call_later(self._settings.idle_s, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._head_is_there()
+        self._unset_keepalive_if_required()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
         super().connection_lost(exc)

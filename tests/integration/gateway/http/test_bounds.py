@@ -60,6 +60,12 @@ async def test_a_slow_head_and_a_slow_body_are_not_waited_for(run_predictor: Any
     assert (slow_head.status, slow_body.status) == (408, 504)
 
 
+async def test_a_connection_without_a_request_is_closed_without_a_word(open_door: Any) -> None:
+    async with open_door([], http=HttpSettings(idle_s=0.2)) as door:
+        async with asyncio.timeout(20), door.client.connected() as connection:
+            assert await connection.reader.read() == b""
+
+
 async def test_one_connection_too_many_is_told_so(run_predictor: Any, open_door: Any) -> None:
     http = HttpSettings(connections_max=2)
     async with run_predictor() as replica, open_door([replica.address], http=http) as door:
