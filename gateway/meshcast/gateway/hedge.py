@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .replica import Replica
 
 _SAMPLES_MAX = 256  # latencies that the delay is taken from
+_URGENT_DELAYS = 2.0  # after so many of them a call may take what is kept for silent replicas
 _SAMPLES_A_LOOK = 16  # new ones after which it is worked out again
 
 
@@ -36,8 +37,8 @@ class HedgeSettings:
     share_max: float = 0.08
     """Second tries a call on average: each call pays in so much, and each second try takes 1."""
     burst: int = 20
-    """Second tries of a method that may come before any call has paid for them. Half of them are kept for replicas that
-    say nothing at all, to bridge the time until their breakers have opened."""
+    """Second tries of a method that may come before any call has paid for them. Half of them are kept for calls that
+    have waited twice the delay, and for replicas that say nothing at all, until their breakers have opened."""
     tries_max: int = 3
     """Replicas that may be busy with one call at a time."""
     percentile: float = 0.9
@@ -206,15 +207,16 @@ class Hedge:
         for each in race.tries:
             if now - each.began >= delay_s:
                 each.question()
-        is_silent = all(each.is_silent for each in race.tries)
-        wait_s = max(delay_s, (now - race.tries[0].began) / 4)
+        ran_s = now - race.tries[0].began
+        is_urgent = ran_s >= _URGENT_DELAYS * delay_s or all(each.is_silent for each in race.tries)
+        wait_s = max(delay_s, ran_s / 4)
         other = None
         if len(race.tries) < self._settings.tries_max and exchange.ends_at > now:
             other = backend.pick_admitted(self._service, avoid=asked)
         if other is None:
             return wait_s  # one may come back, and silence says something
         counts = backend.load.counts
-        is_hedge = self._allowance.spend(keep=0.0 if is_silent else self._kept)
+        is_hedge = self._allowance.spend(keep=0.0 if is_urgent else self._kept)
         if is_hedge:
             counts.hedges += 1
         elif all(_is_given_up(each.replica) for each in race.tries) and self._retries.spend():
