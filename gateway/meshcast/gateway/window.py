@@ -89,8 +89,8 @@ class Window:
         if self.answered < self._drained_at + least and self._drained_at > 0:
             self.size = least
         else:
-            wanted = math.ceil(_GAIN * self._rate * self._fastest_s)
-            self.size = min(max(wanted, least), settings.window_max)
+            wanted = min(_GAIN * self._rate * self._fastest_s, settings.window_max)
+            self.size = max(math.ceil(wanted), least)
 
     def has_room(self, chunks: int, size_bytes: int) -> bool:
         """Whether another chunk may be taken.
