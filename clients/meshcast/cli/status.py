@@ -92,13 +92,15 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
     if running is None:
         return
     processes = Table(title=f"Processes of `meshcast up` (pid {running.supervisor_pid})", title_justify="left")
-    for heading in ("process", "state", "address", "HTTP", "metrics", "pid", "restarts"):
+    for heading in ("process", "state", "address", "metrics", "pid", "restarts"):
         processes.add_column(heading, no_wrap=True)
     for part in running.parts:
         metrics = str(part.metrics_port) if part.metrics_port else "-"
-        http = part.http_address or "-"
-        processes.add_row(part.name, part.state, part.address, http, metrics, str(part.pid), str(part.restarts))
+        processes.add_row(part.name, part.state, part.address, metrics, str(part.pid), str(part.restarts))
     console.print(processes)
+    for part in running.parts:
+        if part.http_address:
+            console.print(f"HTTP: {part.http_address}", highlight=False, soft_wrap=True)
 
 
 def _word(state: pb.ServingState.ValueType) -> str:

@@ -134,13 +134,16 @@ async def _probe(address: str, service: str, tls: TlsSettings) -> str:
 
 def _show_ports(console: Console, state: MeshState) -> None:
     table = Table()
-    for heading in ("process", "gRPC", "HTTP", "metrics", "pid"):
+    for heading in ("process", "gRPC", "metrics", "pid"):
         table.add_column(heading, no_wrap=True)
     for part in state.parts:
         host = part.address.rpartition(":")[0]
         metrics = f"http://{host}:{part.metrics_port}/metrics" if part.metrics_port else "-"
-        table.add_row(part.name, part.address, part.http_address or "-", metrics, str(part.pid))
+        table.add_row(part.name, part.address, metrics, str(part.pid))
     console.print(table)
+    for part in state.parts:
+        if part.http_address:
+            console.print(f"HTTP: {part.http_address}", highlight=False, soft_wrap=True)
     logs = sorted({str(Path(part.log).parent) for part in state.parts})
     console.print(f"logs: {', '.join(logs)}", highlight=False, soft_wrap=True)
 
