@@ -119,7 +119,8 @@ class WaitingRoom:
                     last = next(reversed(line.waiters))
                     line.remove(last, now)
                     self.waiting -= 1
-                    last.turn.set_result(False)
+                    if not last.turn.done():  # else its caller has just left, and made room by that
+                        last.turn.set_result(False)
                     break
             else:
                 return False
@@ -152,6 +153,9 @@ class WaitingRoom:
             now: the time.
         """
         for priority, line in self._lines.items():
+            while line.waiters and (first := next(iter(line.waiters))).turn.done():
+                line.remove(first, now)  # its caller has just left, and its own task has not run since
+                self.waiting -= 1
             if line.waiters:
                 if in_flight >= bounds[priority]:
                     return None

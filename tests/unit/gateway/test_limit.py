@@ -219,6 +219,21 @@ async def test_one_that_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
 
 
 @virtually
+async def test_one_that_leaves_as_a_place_falls_free_is_passed_over() -> None:
+    mesh = Mesh(calls_initial=4, headroom=0)
+    calls = [mesh.call() for _ in range(7)]
+    await settle()
+    mesh.under_way.pop(0)[1].set_result(Answer(b""))  # both in one turn of the loop, the end first
+    calls[4].cancel()
+    await settle()
+    assert calls[0].result() and calls[4].cancelled()
+    assert mesh.limit.concurrency.in_flight == len(mesh.under_way) == 4
+    assert mesh.limit.waiting == 1
+    await mesh.end_all()
+    assert calls[5].result() and calls[6].result()
+
+
+@virtually
 async def test_every_end_gives_the_place_back() -> None:
     mesh = Mesh(calls_initial=4, headroom=0)
     for error in (failure(grpc.StatusCode.UNAVAILABLE), ValueError("a bug"), Overloaded("full"), None):

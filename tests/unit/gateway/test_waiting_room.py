@@ -29,6 +29,22 @@ async def test_those_that_matter_more_go_first_then_those_that_came_first() -> N
     assert room.waiting == 0
 
 
+async def test_those_that_have_just_left_get_no_turn_and_are_not_turned_away() -> None:
+    room = WaitingRoom(3)
+    gone, first, last = waiter(LOW), waiter(LOW), waiter(LOW)
+    for each in (gone, first, last):
+        assert room.enter(each, 0.0)
+    gone.turn.cancel()
+    last.turn.cancel()
+    assert room.enter(waiter(HIGH), 0.0)  # in the place of the last
+    assert not first.turn.done()
+    room.let_go(OPEN, 0, 1.0)
+    assert room.let_go(OPEN, 0, 1.0) is first
+    room.leave(gone, 1.0, in_vain=False)
+    room.leave(last, 1.0, in_vain=False)
+    assert room.waiting == 0
+
+
 async def test_each_priority_has_its_bound() -> None:
     room = WaitingRoom(10)
     low, high = waiter(LOW), waiter(HIGH)
