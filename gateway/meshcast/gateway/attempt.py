@@ -28,6 +28,7 @@ _FAILURES = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+_SMOOTHING = 0.05  # of what an answer of a method usually takes: about the last forty count
 # The transport's own codes where nobody has answered.
 _UNHEARD = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 # Said by a replica that is well: its health names tell the same, and are what keeps calls away from it.
@@ -60,7 +61,7 @@ class Try:
         given_s: what the replica was given.
     """
 
-    __slots__ = ("_has_ended", "_turn", "began", "call", "given_s", "replica")
+    __slots__ = ("_has_ended", "_path", "_turn", "_usual_s", "began", "call", "given_s", "replica")
 
     def __init__(self, exchange: Exchange, replica: Replica) -> None:
         """Begins the try.
@@ -77,9 +78,9 @@ class Try:
         if self.given_s <= 0:
             raise DeadlineExceeded("no time is left for another try", where="gateway")
         self.replica = replica
-        self.call: Any = replica.unary(exchange.policy.path)(
-            exchange.request, timeout=self.given_s, metadata=exchange.metadata
-        )
+        self._path = path = exchange.policy.path
+        self._usual_s = exchange.backend.usual_s
+        self.call: Any = replica.unary(path)(exchange.request, timeout=self.given_s, metadata=exchange.metadata)
         self._has_ended = False
         self._turn = replica.breaker.begin(now)
         replica.in_flight += 1
@@ -104,7 +105,10 @@ class Try:
             self.abandon()
             raise
         self._end("OK", Outcome.OK, ended)
-        replica.answered(ended - self.began, ended)
+        took_s = ended - self.began
+        replica.answered(took_s, ended)
+        usual_s = self._usual_s.get(self._path, took_s)
+        self._usual_s[self._path] = usual_s + _SMOOTHING * (took_s - usual_s)
         for key, value in trailers or ():
             if key == TRAILER and (report := parse(value)) is not None:
                 replica.report, replica.reported_at = report, ended
@@ -157,9 +161,18 @@ class Try:
         if code not in _FAILURES:
             return Outcome.IGNORED
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            fair_s = max(self.replica.breaker.settings.given_ms_min / 1e3, self.replica.latency_s)
-            return Outcome.IGNORED if self.given_s < fair_s else Outcome.FAILED
+            return self._late()
         if has_said and from_rpc_error(error).reason in _TOLD:
+            return Outcome.IGNORED
+        return Outcome.FAILED
+
+    def _late(self) -> Outcome:
+        """What it says of the replica that the time was over: a failure where the time was enough for an answer."""
+        usual_s = self._usual_s.get(self._path, math.inf)
+        if self.given_s < self.replica.breaker.settings.given_ms_min / 1e3:
+            return Outcome.IGNORED
+        if self.given_s < usual_s:  # a caller may ask for what nobody can do; what others get must not hang on it
+            self.question()
             return Outcome.IGNORED
         return Outcome.FAILED
 

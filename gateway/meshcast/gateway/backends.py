@@ -40,6 +40,7 @@ class Backend:
         replicas: by endpoint, in the order of the endpoint source.
         is_listed: True once the endpoint source has told its replicas.
         was_reached: True once any replica was reached.
+        usual_s: what an answer takes by the path of its method, smoothed, in seconds; written by tries.
         versions_tag: the versions of models that its replicas serve, as text that changes exactly when they do; while
             no replica can be reached, what was known last.
         bulkhead: the hard bound of calls and chunks under way.
@@ -59,6 +60,7 @@ class Backend:
         self.replicas: dict[str, Replica] = {}
         self.is_listed = False
         self.was_reached = False
+        self.usual_s: dict[str, float] = {}
         self.versions_tag = ""
         self.bulkhead = Bulkhead(name, bulkhead or BulkheadSettings())
         self._ready: dict[str, tuple[Replica, ...]] = {}

@@ -45,8 +45,8 @@ class BreakerSettings:
     probes_to_close: int = 3
     """Successes in a row among them that close it."""
     given_ms_min: float = 20.0
-    """A try that was given less time than this, or less than the replica's usual latency, and ran out of it, is no
-    failure of the replica."""
+    """A try that was given less time than this, or less than an answer of its method usually takes, and ran out of it,
+    is no failure of the replica."""
 
     def __post_init__(self) -> None:
         """Checks the values; raises ValueError naming the field."""

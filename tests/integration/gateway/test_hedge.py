@@ -193,12 +193,28 @@ async def test_a_caller_that_leaves_is_no_failure_of_a_replica() -> None:
 
 async def test_a_deadline_that_left_hardly_any_time_is_no_failure_of_a_replica() -> None:
     async with planned(1, breaker=BreakerSettings(tries_min=1, failures_in_row=1)) as mesh:
-        for given_s, state in ((0.01, BreakerState.CLOSED), (0.1, BreakerState.OPEN)):
+        await mesh.stage(mesh.exchange([(0.05, "OK")]))
+        for given_s, state in ((0.01, BreakerState.CLOSED), (0.04, BreakerState.CLOSED), (0.5, BreakerState.OPEN)):
             with pytest.raises(TryFailed) as failed:
                 await mesh.stage(mesh.exchange([STALLED], deadline_s=given_s))
             assert failed.value.error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert mesh.replicas[0].breaker.state is state
         await mesh.idle()
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["busy", "gone"])
+async def test_deadlines_that_no_answer_has_ever_kept_say_only_that_a_replica_may_be_asked(is_gone: bool) -> None:
+    async with planned(1, breaker=BreakerSettings(tries_min=3, failures_in_row=3)) as mesh:
+        if is_gone:
+            mesh.proxies[0].blackhole()
+        asking = [mesh.stage(mesh.exchange([STALLED], deadline_s=0.05)) for _ in range(5)]
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(end, TryFailed) for end in ends)
+        assert mesh.replicas[0].inquiry.is_under_way
+        async with asyncio.timeout(5):
+            while mesh.replicas[0].inquiry.is_under_way:  # noqa: ASYNC110  # it wakes nobody
+                await asyncio.sleep(0.002)
+        assert mesh.replicas[0].breaker.state is (BreakerState.OPEN if is_gone else BreakerState.CLOSED)
 
 
 class Passing(grpc.aio.UnaryUnaryClientInterceptor):
