@@ -248,17 +248,17 @@ class Hedge:
         """
         has_begun = not never_began(failure.error)
         other = backend.pick(self._service, avoid=asked)
-        is_again = other is None
-        if is_again and has_begun and failure.error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-            other = backend.pick(self._service)
-        if other is None or exchange.remaining_s() <= 0:
+        may_again = has_begun and failure.error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED
+        if (other is None and not (may_again and backend.ready(self._service))) or exchange.remaining_s() <= 0:
             raise failure
-        if has_begun:
-            if failed >= self._retry_settings.attempts_max or not self._retries.spend():
-                raise failure
-            backend.load.counts.retries += 1
-        if is_again:
+        if has_begun and (failed >= self._retry_settings.attempts_max or not self._retries.spend()):
+            raise failure
+        if other is None:
             await pause(exchange, self._retry_settings, failed, self._rng)
+            other = backend.pick(self._service)  # not before: replicas come and go meanwhile
+            if other is None:
+                raise failure
+        backend.load.counts.retries += has_begun
         asked.append(other)
         return Try(exchange, other)
 

@@ -149,6 +149,8 @@ class Replica:
         except grpc.aio.AioRpcError as error:
             if error.code() in _NOBODY:
                 return False
+        except grpc.aio.UsageError:  # its channel is being closed: the route has left it
+            return True
         self.heard_at = time.perf_counter()
         return True
 

@@ -136,12 +136,12 @@ class Retry:
                 # All have been asked. What a full one says holds for the caller, and refusals come back at once.
                 if not has_begun or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise failure
-                other = backend.pick(self._service)
-                if other is None:
-                    raise failure
-                if not self._budget.spend():
+                if not backend.ready(self._service) or not self._budget.spend():
                     raise failure
                 await pause(exchange, self._settings, begun, self._rng)
+                other = backend.pick(self._service)  # not before: replicas come and go meanwhile
+                if other is None:
+                    raise failure
             elif has_begun and not self._budget.spend():
                 raise failure
             if has_begun:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from meshcast.gateway.breaker import BreakerSettings, BreakerState, Outcome
 from meshcast.gateway.exchange import Answer, Exchange, TryFailed
 from meshcast.gateway.hedge import HedgeSettings
+from meshcast.gateway.retry import RetrySettings
 from planned_replicas import FOREVER_S, Plan, Planned, planned
 
 OK: tuple[float, str] = (0.0, "OK")
@@ -89,6 +90,30 @@ async def test_a_failure_goes_on_to_another_replica_at_once() -> None:
         assert answer.response == b"1"
         assert (exchange.attempts, exchange.hedged) == (2, False)
         assert counts(mesh) == (0, 0, 1)
+
+
+async def test_a_replica_that_leaves_while_a_call_pauses_is_not_asked_again() -> None:
+    async with planned(1, retry=RetrySettings(backoff_s=0.5)) as mesh:
+        asking = asyncio.ensure_future(mesh.stage(mesh.exchange([(0.0, "UNAVAILABLE")])))
+        async with asyncio.timeout(5):
+            while not mesh.replicas[0].tries:  # noqa: ASYNC110  # it wakes nobody
+                await asyncio.sleep(0)
+        (left,) = mesh.replicas
+        mesh.backend.replicas.clear()
+        mesh.backend.refresh()
+        await left.channel.close()
+        with pytest.raises(TryFailed):
+            await asking
+
+
+async def test_a_replica_that_is_left_while_it_is_asked_about_leaves_nothing_behind() -> None:
+    async with planned(1) as mesh:
+        (left,) = mesh.replicas
+        await left.channel.close()
+        left.inquiry.accuse(left.breaker.begin(time.perf_counter()))
+        while left.inquiry.is_under_way:  # noqa: ASYNC110  # it wakes nobody
+            await asyncio.sleep(0)
+        assert left.breaker.state is BreakerState.CLOSED
 
 
 async def test_a_failed_hedge_leaves_the_first_in_the_race() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -105,6 +106,17 @@ async def test_the_only_replica_is_asked_again_after_a_pause() -> None:
     script, to = Script(ended(UNAVAILABLE)), backend(1)
     assert (await retrying(script, to)()).response == b"answer"
     assert script.asked == ["r0:1", "r0:1"]
+
+
+async def test_a_replica_that_leaves_during_the_pause_is_not_asked_again() -> None:
+    script, to = Script(ended(UNAVAILABLE)), backend(1)
+    asking = asyncio.ensure_future(retrying(script, to, settings=RetrySettings(backoff_s=0.5))())
+    while not script.asked:  # noqa: ASYNC110  # until its first try has failed
+        await asyncio.sleep(0)
+    to.replicas = {"r1:1": backend(2).replicas["r1:1"]}
+    to.refresh()
+    assert (await asking).endpoint == "r1:1"
+    assert script.asked == ["r0:1", "r1:1"]
 
 
 async def test_tries_are_counted_and_the_last_failure_is_told() -> None:
