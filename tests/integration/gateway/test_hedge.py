@@ -15,7 +15,7 @@ from meshcast.gateway.breaker import BreakerSettings, BreakerState, Outcome
 from meshcast.gateway.exchange import Answer, Exchange, TryFailed
 from meshcast.gateway.hedge import HedgeSettings
 from meshcast.gateway.retry import RetrySettings
-from planned_replicas import FOREVER_S, Plan, Planned, planned
+from planned_replicas import FOREVER_S, SERVICE, Plan, Planned, planned
 
 OK: tuple[float, str] = (0.0, "OK")
 STALLED: tuple[float, str] = (FOREVER_S, "OK")
@@ -38,7 +38,7 @@ def counts(mesh: Planned) -> tuple[int, int, int]:
 
 
 async def test_a_quick_answer_costs_no_second_try_and_no_task() -> None:
-    async with planned(2) as mesh:
+    async with planned(2, hedge=HedgeSettings(first_delay_ms=5_000.0)) as mesh:
         ours: list[str] = []
 
         def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -58,9 +58,9 @@ async def test_a_quick_answer_costs_no_second_try_and_no_task() -> None:
 
 
 async def test_a_slow_replica_is_hedged_by_another_which_wins_and_the_slow_try_is_cancelled() -> None:
-    async with planned(3) as mesh:
-        answer, exchange = await ask_first(mesh, [STALLED, OK, OK])
-        assert answer.response in (b"1", b"2")
+    async with planned(2) as mesh:
+        answer, exchange = await ask_first(mesh, [STALLED, OK])
+        assert answer.response == b"1"
         assert answer.endpoint != mesh.replicas[0].endpoint
         assert (exchange.attempts, exchange.hedged) == (2, True)
         assert counts(mesh) == (1, 1, 0)
@@ -172,14 +172,10 @@ async def test_a_replica_that_is_silent_while_others_win_is_found_out_and_passed
         assert answer.response == b"1"
         assert mesh.replicas[0].inquiry.is_under_way
         assert mesh.replicas[0].breaker.state is BreakerState.CLOSED
-        for _ in range(5):
-            exchange = mesh.exchange([OK, OK])
-            await mesh.stage(exchange)
-            assert exchange.attempts == 1
+        assert all(mesh.backend.pick(SERVICE) is mesh.replicas[1] for _ in range(20))
         await until_open(mesh, 0)
         assert mesh.replicas[1].breaker.state is BreakerState.CLOSED
         assert mesh.replicas[0].tries == {"CANCELLED": 1}
-        assert counts(mesh)[0] == 1
 
 
 async def test_a_replica_that_stays_silent_is_left_even_without_an_allowance() -> None:
