@@ -47,7 +47,7 @@ class RpcSettings:
         handshake_timeout_s: seconds that a connection has to say something sensible.
         reflection: True to describe the services to tools such as `buf curl`.
         metrics: True to serve Prometheus metrics.
-        metrics_port: port of the metrics; None is `port` + 1000, and 0 takes a free one.
+        metrics_port: port of the metrics; None is `port` + 1000 where there is such a port; 0 takes a free one.
     """
 
     host: str = "127.0.0.1"
@@ -73,7 +73,7 @@ class RpcSettings:
         """Port that the metrics ask for; 0 takes a free one."""
         if self.metrics_port is not None:
             return self.metrics_port
-        return self.port + 1_000 if self.port else 0
+        return self.port + 1_000 if 0 < self.port <= 64_535 else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

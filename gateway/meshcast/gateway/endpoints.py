@@ -157,7 +157,12 @@ def check_endpoint(endpoint: str) -> None:
     if separator and not endpoint.startswith(DNS):
         way_out = "write dns:///host:port" if scheme == "dns" else "known are host:port, dns:///host:port, file:///path"
         raise ValueError(f"{endpoint!r} is no endpoint; {way_out}")
-    split(endpoint.removeprefix(DNS))
+    host, _ = split(endpoint.removeprefix(DNS))
+    if separator:
+        try:
+            host.encode("idna")  # as the resolver does
+        except UnicodeError as error:
+            raise ValueError(f"{endpoint!r} is no endpoint; {host!r} cannot be a name ({error})") from error
 
 
 def split(endpoint: str) -> tuple[str, int]:

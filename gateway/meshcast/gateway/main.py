@@ -250,13 +250,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _own_rpc(rpc: RpcSettings, settings: GatewaySettings, options: argparse.Namespace) -> RpcSettings:
-    """The table [rpc], which all processes share, with the gateway's own ports."""
+    """The table [rpc], which all processes share, with the gateway's own ports.
+
+    Raises:
+        InvalidInput: a port is none.
+    """
     port = rpc.port or settings.port if options.port is None else options.port
     metrics_port = options.metrics_port
     if metrics_port is None:
         metrics_port = rpc.metrics_port
     if metrics_port is None:
         metrics_port = settings.metrics_port if port == settings.port else None
+    for name, value in (("port", port), ("metrics_port", metrics_port or 0)):
+        if not 0 <= value <= 65_535:
+            raise InvalidInput(f"{name} must be 0 to 65535, is {value}", field=name)
     return replace(rpc, host=options.host or rpc.host, port=port, metrics_port=metrics_port)
 
 

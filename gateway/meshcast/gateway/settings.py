@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -22,6 +23,7 @@ from .parts import PART_NAMES, Part
 from .retry import RetrySettings
 from .window import StreamSettings
 
+_DEADLINE_S_MAX = 366 * 86_400.0  # what is longer has no end, which grpc's clocks and the receipt cannot tell
 _OIP = "inference.GRPCInferenceService"
 _OIP_METHODS = frozenset({"ModelInfer"})  # of its methods, the one whose policy is worth setting
 
@@ -186,8 +188,11 @@ class GatewaySettings:
             if not getattr(self, name) > 0:  # NaN is none
                 raise ValueError(f"{name} must be more than 0, is {getattr(self, name)}")
         for name in ("deadline_margin_ms", "first_contact_s", "restart_s"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, is {getattr(self, name)}")
+        for name in ("port", "metrics_port"):
+            if not 0 <= getattr(self, name) <= 65_535:
+                raise ValueError(f"{name} must be 0 to 65535, is {getattr(self, name)}")
         for part, seconds in self.part_deadlines_s.items():
             if part not in PART_NAMES.values():
                 raise ValueError(f"part_deadlines_s.{part}: the parts are {', '.join(PART_NAMES.values())}")
@@ -203,13 +208,14 @@ def _completed(name: str, route: RouteSettings) -> RouteSettings:
     shipped = _SHIPPED.get(name)
     if shipped is None:
         return route
+    is_own = route.retried not in ((), shipped.retried)  # else what is asked once need not be taken out of it too
     return replace(
         route,
         services=route.services or shipped.services,
         endpoints=route.endpoints or shipped.endpoints,
         default_deadlines_s={**shipped.default_deadlines_s, **route.default_deadlines_s},
         stream_deadlines_s={**shipped.stream_deadlines_s, **route.stream_deadlines_s},
-        retried=route.retried or shipped.retried,
+        retried=route.retried if is_own else tuple(method for method in shipped.retried if method not in route.once),
         fallbacks={**shipped.fallbacks, **route.fallbacks},
     )
 
@@ -223,21 +229,27 @@ def _check_route(name: str, route: RouteSettings) -> None:
         except ValueError as error:
             raise ValueError(f"routes.{name}.endpoints: {error}") from error
     for field_name in ("default_deadline_s", "stream_deadline_s"):
-        if not getattr(route, field_name) > 0:  # NaN is none
-            raise ValueError(f"routes.{name}.{field_name} must be more than 0, is {getattr(route, field_name)}")
+        _check_deadline(f"routes.{name}.{field_name}", getattr(route, field_name))
     for method, ways in route.fallbacks.items():
         for way in ways:
             if way not in FALLBACKS:
                 raise ValueError(f"routes.{name}.fallbacks.{method}: {way!r} is none of {', '.join(FALLBACKS)}")
-    for field_name in ("default_deadlines_s", "stream_deadlines_s", "cached_s"):
+    for field_name in ("default_deadlines_s", "stream_deadlines_s"):
         for method, seconds in getattr(route, field_name).items():
-            if not seconds > 0:
-                raise ValueError(f"routes.{name}.{field_name}.{method} must be more than 0, is {seconds}")
+            _check_deadline(f"routes.{name}.{field_name}.{method}", seconds)
+    for method, seconds in route.cached_s.items():
+        if not seconds > 0:
+            raise ValueError(f"routes.{name}.cached_s.{method} must be more than 0, is {seconds}")
     for method in {*route.retried} & {*route.once}:
         raise ValueError(f"routes.{name}: {method} is in retried and in once; name it in one of them")
     shipped = _SHIPPED.get(name)
     if shipped is not None and route.services == shipped.services:
         _check_methods(name, route)
+
+
+def _check_deadline(named: str, seconds: float) -> None:
+    if not 0 < seconds <= _DEADLINE_S_MAX:  # NaN is none
+        raise ValueError(f"{named} must be more than 0 and at most {_DEADLINE_S_MAX:.0f}, is {seconds}")
 
 
 def _check_methods(name: str, route: RouteSettings) -> None:

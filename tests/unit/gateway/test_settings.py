@@ -92,11 +92,25 @@ def test_a_watch_of_drift_may_last_and_the_drain_does_not_wait_for_it(tmp_path: 
         ("[gateway]\nquestions_max = 0", "questions_max"),
         ("[gateway]\ndeadline_margin_ms = -1", "deadline_margin_ms"),
         ("[gateway]\nquestion_max = 1", "questions_max"),
+        ("[gateway]\ndeadline_margin_ms = inf", "deadline_margin_ms"),
+        ("[gateway]\nport = 65536", "port must be"),
+        ("[gateway]\nmetrics_port = -1", "metrics_port must be"),
+        ("[gateway.routes.predictor]\ndefault_deadline_s = inf", "default_deadline_s"),
+        ("[gateway.routes.predictor]\nstream_deadline_s = 1e300", "stream_deadline_s"),
+        ("[gateway.routes.predictor.cached_s]\nPredictEngagement = 0", "cached_s.PredictEngagement"),
+        ('[gateway.routes.drift]\nretried = ["SetReference"]\nonce = ["SetReference"]', "in retried and in once"),
+        ('[gateway.routes.predictor]\nendpoints = ["dns:///a..b:1"]', "routes.predictor.endpoints"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=named):
         loaded(text, tmp_path)
+
+
+def test_a_method_of_ours_may_be_asked_once_though_it_is_retried_by_default(tmp_path: Path) -> None:
+    routes = loaded('[gateway.routes.drift]\nonce = ["SetReference"]', tmp_path).routes
+    assert routes["drift"].retried == ("DetectDataDrift",)
+    assert routes["drift"].once == ("SetReference",)
 
 
 def test_health_follows_the_name_that_is_set() -> None:
