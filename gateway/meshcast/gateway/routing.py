@@ -150,7 +150,9 @@ class RoutedMethod:
         async def asked(backend: Backend) -> bytes | TryFailed | MeshError:
             asking = self._askings[backend]
             try:
-                return (await asking.answer(asking.exchange(request, metadata, remaining_s))).response
+                exchange = asking.exchange(request, metadata, remaining_s)
+                exchange.is_hasty = True  # the other routes are an answer
+                return (await asking.answer(exchange)).response
             except (TryFailed, MeshError) as error:
                 return error
 

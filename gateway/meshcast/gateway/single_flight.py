@@ -18,6 +18,7 @@ from .exchange import Answer, Exchange, Priority, Stage, TryFailed
 _Outcome: TypeAlias = Answer | TryFailed | MeshError | None
 """How the shared call ended; None where that says nothing about the others."""
 _Waiters: TypeAlias = "dict[asyncio.Future[_Outcome], None]"
+_Key: TypeAlias = tuple[bytes, Priority, bool]
 
 # Ends that come of the one caller: its deadline, its leaving.
 _OF_ONE_CALLER = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
@@ -28,7 +29,8 @@ class SingleFlight:
 
     Each waits within its own deadline, and may leave at any time without a trace. Where the one that asks leaves, its
     deadline passes or the limit refuses it, the next in line asks in its stead. Any other failure is everyone's. Equal
-    questions of different priorities do not share: one that is urgent must not wait where one that is not waits.
+    questions of different priorities do not share: one that is urgent must not wait where one that is not waits. Nor do
+    those that wait for a restart and those that do not.
 
     What is shared carries the id of the call that asked, so it says `from_cache`.
 
@@ -38,7 +40,7 @@ class SingleFlight:
 
     def __init__(self, inner: Stage) -> None:
         self._inner = inner
-        self._flights: dict[tuple[bytes, Priority], _Waiters] = {}
+        self._flights: dict[_Key, _Waiters] = {}
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answers the call, or raises as the shared call did.
@@ -46,7 +48,7 @@ class SingleFlight:
         Raises:
             DeadlineExceeded: the shared call took longer than this one could wait.
         """
-        key = question_key(exchange), exchange.priority
+        key = question_key(exchange), exchange.priority, exchange.is_hasty
         while (waiters := self._flights.get(key)) is not None:
             outcome = await _follow(waiters, exchange)
             if isinstance(outcome, Answer):
@@ -57,7 +59,7 @@ class SingleFlight:
                 raise _own(outcome)
         return await self._lead(key, exchange)
 
-    async def _lead(self, key: tuple[bytes, Priority], exchange: Exchange) -> Answer:
+    async def _lead(self, key: _Key, exchange: Exchange) -> Answer:
         """Asks; tells those who wait how it ended, whatever way that is."""
         waiters = self._flights[key] = {}
         outcome: _Outcome = None

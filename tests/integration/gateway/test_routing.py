@@ -332,6 +332,26 @@ async def test_the_index_of_models_leaves_out_a_route_that_is_gone_and_fails_whe
             await method(b"", timeout=5)
 
 
+async def test_the_index_of_models_does_not_wait_for_a_route_that_restarts(serve: Any, run_gateway: Any) -> None:
+    def lists(name: str) -> Any:
+        async def index(request: bytes, context: Any) -> bytes:
+            listed = oip_pb.RepositoryIndexResponse()
+            listed.models.add(name=name)
+            return listed.SerializeToString()
+
+        handlers: dict[str, Any] = {"RepositoryIndex": grpc.unary_unary_rpc_method_handler(index)}
+        return lambda s: s.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(OIP, handlers)])
+
+    servers = {name: await serve(lists(name)) for name in ("cat", "dog")}
+    routes = {name: RouteSettings(services=(OIP,), endpoints=(at.address,)) for name, at in servers.items()}
+    async with run_gateway(routes=routes, restart_s=60.0) as gateway:
+        await servers["cat"].drain()
+        await gateway.until(lambda mesh: bool(mesh.services[0].replicas[0].problem))
+        async with asyncio.timeout(10):
+            answer = await gateway.channel.unary_unary(f"/{OIP}/RepositoryIndex")(b"", timeout=30)
+        assert [model.name for model in oip_pb.RepositoryIndexResponse.FromString(answer).models] == ["dog"]
+
+
 async def test_a_model_whose_route_was_never_reached_is_not_ready_rather_than_unknown(
     serve: Any, run_gateway: Any
 ) -> None:

@@ -84,6 +84,20 @@ async def test_other_questions_and_other_priorities_are_calls_of_their_own(route
             call.set_result(Answer(b""))
 
 
+async def test_one_that_waits_for_a_restart_does_not_fail_with_one_that_does_not(
+    route: Backend, service: Service
+) -> None:
+    stage = SingleFlight(service)
+    hasty = exchange(route)
+    hasty.is_hasty = True
+    first, patient = asyncio.create_task(stage(hasty)), asyncio.create_task(stage(exchange(route)))
+    await settle()
+    service.calls[0].set_exception(NotReady("nobody is there"))
+    service.calls[1].set_result(Answer(b"answer"))
+    assert (await patient).response == b"answer"
+    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], NotReady)
+
+
 async def test_the_next_question_after_an_answer_asks_anew(route: Backend, service: Service) -> None:
     stage = SingleFlight(service)
     for turn in range(2):
