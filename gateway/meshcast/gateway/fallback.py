@@ -30,6 +30,9 @@ _GROUP = "meshcast.baselines"
 # How long calls go straight to the version that stands in. The broken one is then tried once in so long, so that a
 # replica whose other versions are well keeps its breaker closed at any rate of calls.
 _KNOWN_BROKEN_S = 2.0
+# Calls in a row that the newest version has failed before others are spared it: one odd question must not change the
+# answers to all.
+_KNOWN_BROKEN_CALLS = 3
 # What says nothing about the question itself. A mesh that is full (RESOURCE_EXHAUSTED) must be left alone, and seen.
 _OF_THE_MESH = frozenset(
     {
@@ -79,7 +82,8 @@ class Fallback:
     """Stage: where a call fails for a reason of the mesh's, answers with what its policy names, in that order.
 
     - `version`: the model's highest version below the newest that a replica serves, where a replica was there and its
-      model failed or is loading. Calls of the next two seconds are then answered by it at once.
+      model failed or is loading. Where three calls in a row have failed so, those of the next two seconds are answered
+      by it at once.
     - `cache`: the answer that was given to the same question before.
     - `baseline`: the service's statistical baseline.
 
@@ -115,6 +119,7 @@ class Fallback:
         }
         self._ways = [(name, ways[name]) for name in policy.fallbacks]
         self._broken: tuple[float, int, str] | None = None  # until when which version stands in, and why
+        self._failed_in_row = 0
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answers the call, or raises what failed it."""
@@ -127,7 +132,10 @@ class Fallback:
                     return answer
             self._broken = None
         try:
-            return await self._inner(exchange)
+            answer = await self._inner(exchange)
+            if self._failed_in_row and not _pins_version(exchange):
+                self._failed_in_row = 0
+            return answer
         except TryFailed as failed:
             failure: TryFailed | MeshError = failed
             error = from_rpc_error(failed.error)
@@ -156,7 +164,9 @@ class Fallback:
             return None
         answer = await self._ask_version(exchange, version, _why(error))
         if answer is not None:
-            self._broken = (time.perf_counter() + _KNOWN_BROKEN_S, version, _why(error))
+            self._failed_in_row += 1
+            if self._failed_in_row >= _KNOWN_BROKEN_CALLS:
+                self._broken = (time.perf_counter() + _KNOWN_BROKEN_S, version, _why(error))
         return answer
 
     async def _ask_version(self, exchange: Exchange, version: int, why: str) -> Answer | None:

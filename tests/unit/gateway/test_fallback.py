@@ -67,6 +67,24 @@ class Service:
         return Answer(b"version %d" % self.asked[-1].model_version, endpoint="a:1")
 
 
+class Newest(Service):
+    """As `Service`, but only calls that ask for no version fail, and only while they shall.
+
+    Attributes:
+        fails: whether they do.
+    """
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+
+    async def __call__(self, exchange: Exchange) -> Answer:
+        answer = await super().__call__(exchange)
+        if self.fails and not self.asked[-1].model_version:
+            raise failed(grpc.StatusCode.INTERNAL)
+        return answer
+
+
 class Known(Baselines):
     """Baselines that are given, not installed."""
 
@@ -110,16 +128,26 @@ async def test_a_broken_model_is_replaced_by_its_previous_version() -> None:
 
 
 async def test_calls_that_follow_are_answered_by_it_at_once_and_the_broken_one_is_tried_again_later() -> None:
-    service = Service(failed(grpc.StatusCode.INTERNAL))
-    to = backend(v2=State.SERVING, v3=State.SERVING)
+    service, to = Newest(fails=True), backend(v2=State.SERVING, v3=State.SERVING)
     made, policy = stage(service, to, ("version",))
-    first, second, pinned, later = (exchange(policy, to, model_version=pin) for pin in (0, 0, 3, 0))
-    later.started += 60.0
-    answers = [await made(call) for call in (first, second, pinned, later)]
-    assert [answer.response for answer in answers] == [b"version 2", b"version 2", b"version 3", b"version 0"]
-    assert [answer.fallback > 0 for answer in answers] == [True, True, False, False]
-    assert [asked.model_version for asked in service.asked] == [0, 2, 2, 3, 0]
-    assert to.load.counts.fallbacks == {"version": 2}
+    calls = [exchange(policy, to, model_version=pin) for pin in (0, 0, 0, 0, 3, 0, 0)]
+    for later in calls[-2:]:
+        later.started += 60.0
+    answers = [await made(call) for call in calls]
+    assert [answer.response for answer in answers] == [b"version 2"] * 4 + [b"version 3"] + [b"version 2"] * 2
+    assert [answer.fallback > 0 for answer in answers] == [True] * 4 + [False] + [True] * 2
+    assert [asked.model_version for asked in service.asked] == [0, 2] * 3 + [2, 3] + [0, 2] * 2
+    assert to.load.counts.fallbacks == {"version": 6}
+
+
+async def test_one_question_that_breaks_the_newest_version_leaves_it_to_the_others() -> None:
+    service, to = Newest(), backend(v2=State.SERVING, v3=State.SERVING)
+    made, policy = stage(service, to, ("version",))
+    answers = []
+    for number in range(12):
+        service.fails = number % 3 < 2
+        answers.append((await made(exchange(policy, to))).response)
+    assert answers == [b"version 2", b"version 2", b"version 0"] * 4
 
 
 async def test_a_model_that_is_still_loading_is_replaced_too() -> None:
