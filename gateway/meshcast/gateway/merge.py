@@ -44,13 +44,21 @@ def summary(
     """
     answered: list[Part] = []
     failed: list[Part] = []
+    notes: list[str] = []
+    is_degraded = False
     for part in parts:
         (failed if part.status.code else answered).append(part.part)
+        if part.receipt.gateway.degraded:
+            is_degraded = True
+            notes += [f"{PART_NAMES[part.part]}: {note}" for note in part.receipt.notes]
     elapsed_us = int(elapsed_s * 1e6)
     return pb.PredictComprehensiveResponse(
         status=status_pb2.Status(),
         summary=pb.ComprehensiveSummary(answered=sorted(answered), failed=sorted(failed), elapsed_us=elapsed_us),
         receipt=receipt_pb2.Receipt(
-            gateway=receipt_pb2.GatewayReceipt(attempts=attempts, degraded=bool(failed), elapsed_us=elapsed_us)
+            gateway=receipt_pb2.GatewayReceipt(
+                attempts=attempts, degraded=is_degraded or bool(failed), elapsed_us=elapsed_us
+            ),
+            notes=sorted(notes),
         ),
     )
