@@ -52,13 +52,14 @@ class Asking:
         """
         started = time.perf_counter()
         backend, policy = self._backend, self.policy
+        timeout_s = policy.deadline_s if remaining_s is None else remaining_s - self._margin_s
         try:
             allowed = budget(
                 backend,
                 remaining_s,
                 default_s=policy.deadline_s,
                 margin_s=self._margin_s,
-                fastest_s=self._fastest.seconds(started),
+                fastest_s=self._fastest.bound_s(timeout_s, started),
             )
         except MeshError as refusal:
             backend.load.record(refusal.code.name)

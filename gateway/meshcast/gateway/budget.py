@@ -34,13 +34,14 @@ class Fastest:
     It forgets, so that a method that was slow for a while is asked again soon. Where few answers came it is 0.
     """
 
-    __slots__ = ("_before_s", "_ends_at", "_now_s", "_seen")
+    __slots__ = ("_before_s", "_ends_at", "_has_tried", "_now_s", "_seen")
 
     def __init__(self) -> None:
         self._ends_at = float("-inf")
         self._before_s = 0.0
         self._now_s = float("inf")
         self._seen = 0
+        self._has_tried = False
 
     def record(self, seconds: float, now: float) -> None:
         """Takes the time of an answer.
@@ -62,7 +63,23 @@ class Fastest:
         before_s = self._before_s
         return before_s if before_s < self._now_s else self._now_s
 
+    def bound_s(self, timeout_s: float, now: float) -> float:
+        """What a call is held against: the fastest recent answer in seconds, but nothing, 0.0, for one call of each
+        window that has less time. So small questions with little time are not refused for ever for the sake of large
+        ones, which are all that is answered then.
+
+        Args:
+            timeout_s: what the call has.
+            now: its arrival, on the same clock.
+        """
+        fastest_s = self.seconds(now)
+        if 0 < timeout_s <= fastest_s and not self._has_tried:
+            self._has_tried = True
+            return 0.0
+        return fastest_s
+
     def _turn(self, now: float) -> None:
+        self._has_tried = False
         is_next = now < self._ends_at + _RECENT_S
         self._before_s = self._now_s if is_next and self._seen >= _VOLUME else 0.0
         self._now_s = float("inf")

@@ -52,6 +52,17 @@ def test_the_fastest_of_the_last_seconds_is_what_no_call_can_beat() -> None:
     assert fastest.seconds(11.3) == 0.02
 
 
+def test_one_call_a_second_may_try_to_be_faster() -> None:
+    fastest = Fastest()
+    recorded(fastest, 0.1, since=10.0, until=11.0)
+    assert fastest.bound_s(0.2, 11.1) == fastest.bound_s(-0.1, 11.1) == 0.1
+    assert [fastest.bound_s(0.05, 11.2) for _ in range(3)] == [0.0, 0.1, 0.1]
+    recorded(fastest, 0.1, since=11.3, until=12.1)
+    assert [fastest.bound_s(0.05, 12.2) for _ in range(3)] == [0.0, 0.1, 0.1]
+    fastest.record(0.02, 12.3)
+    assert fastest.bound_s(0.05, 12.3) == 0.02
+
+
 def test_a_method_that_was_slow_is_asked_again_soon() -> None:
     fastest = Fastest()
     recorded(fastest, 0.5, since=10.0, until=11.0)
