@@ -45,7 +45,12 @@ class Access:
         if is_guarded and not _is_local(host) and not self._is_allowed_host(host):
             return f"the door does not go by the name {host[:100]!r}; add it to gateway.http.allowed_hosts if it should"
         origin = headers.get("origin")
-        if origin is not None and not self._is_allowed(origin, host):
+        if origin is None:
+            # An image or a script of a foreign page: browsers name no origin then, but whether it is the page's own.
+            is_foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+            if is_foreign and headers.get("sec-fetch-dest") != "document":  # a link that a person follows
+                return "pages of other sites may not call without telling their origin; call by fetch"
+        elif not self._is_allowed(origin, host):
             return f"pages of {origin[:100]!r} may not call; add it to gateway.http.allowed_origins if they should"
         return ""
 
@@ -75,7 +80,7 @@ class Access:
 
     def _is_allowed_host(self, host: str) -> bool:
         allowed = self.settings.allowed_hosts
-        return "*" in allowed or _name(host) in allowed or host in allowed
+        return "*" in allowed or _name(host).lower() in allowed or host in allowed
 
 
 def is_loopback(host: str) -> bool:
@@ -88,7 +93,7 @@ def is_loopback(host: str) -> bool:
 
 def _is_local(host: str) -> bool:
     """True for a name that no page can have made point here: an address, `localhost`, or none at all."""
-    name = _name(host)
+    name = _name(host).lower()
     if name in ("", "localhost") or name.endswith(".localhost"):
         return True
     try:

@@ -25,6 +25,7 @@ from .forwarding import Metadata
 from .http_calls import Calls
 from .http_context import DoorContext
 from .http_errors import CallFailed, masked
+from .http_intake import Intake
 from .http_metadata import to_headers
 from .http_methods import Method, Methods
 from .http_settings import HttpSettings
@@ -32,6 +33,7 @@ from .http_settings import HttpSettings
 Context: TypeAlias = RequestContext[Any, Any]
 
 _call: ContextVar[DoorContext] = ContextVar("http_call")  # the library hands no value of ours through
+_intake: ContextVar[Intake] = ContextVar("http_intake")
 
 _KINDS = {
     MethodKind.UNARY: StreamType.UNARY,
@@ -76,6 +78,15 @@ class _JsonCodec(Codec[bytes, Any]):
         return JsonText(data)
 
 
+class _Gzip(GzipCompression):
+    """gzip whose plain bytes count as held."""
+
+    def decompress(self, data: bytes | bytearray | memoryview, read_max_bytes: int | None = None) -> bytes:
+        plain = super().decompress(data, read_max_bytes)
+        _intake.get().hold(len(plain))
+        return plain
+
+
 class ConnectDoor(ConnectASGIApplication[None]):
     """ASGI application for Connect and gRPC-Web over all methods that the mesh routes.
 
@@ -91,21 +102,22 @@ class ConnectDoor(ConnectASGIApplication[None]):
             service=None,
             endpoints=lambda _: endpoints,
             read_max_bytes=settings.body_bytes_max,
-            compressions=(GzipCompression(),),
+            compressions=(_Gzip(),),
             codecs=(_ProtoCodec(), _JsonCodec()),
         )
 
-    async def answer(self, scope: Any, context: DoorContext, receive: Any, send: Any) -> None:
+    async def answer(self, scope: Any, context: DoorContext, intake: Intake, send: Any) -> None:
         """Answers one request.
 
         Args:
             scope: ASGI's; its headers hold no deadline.
             context: of the call.
-            receive: ASGI's.
+            intake: of the request.
             send: ASGI's.
         """
         _call.set(context)  # the request's task ends with it
-        await self(scope, receive, send)
+        _intake.set(intake)
+        await self(scope, intake, send)
 
     @property
     def path(self) -> str:

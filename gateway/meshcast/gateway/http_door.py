@@ -85,7 +85,13 @@ class HttpDoor:
         self.port = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(self._connected, sock=listening, ssl=self._tls, backlog=_BACKLOG)
+            self._listener = await loop.create_server(
+                self._connected,
+                sock=listening,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._settings.receive_s,
+                backlog=_BACKLOG,
+            )
         except BaseException:
             listening.close()
             raise

@@ -51,6 +51,7 @@ class Intake:
         self._settings = settings
         self._bodies = bodies
         self._size = 0
+        self._held_bytes = 0
         self._has_body = "transfer-encoding" in headers
         length = headers.get("content-length", "")
         self._announced = int(length) if length.isascii() and length.isdigit() else 0
@@ -76,8 +77,8 @@ class Intake:
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
             self._size += size
-            self._bodies.held_bytes += size
             self.is_whole = not message.get("more_body", False)
+            self.hold(size)
             self._check(self._size)
         else:
             self.is_whole = True
@@ -108,15 +109,28 @@ class Intake:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    def hold(self, size: int) -> None:
+        """Says that so many bytes are held for the request: of its body, and of what was compressed in it.
+
+        Raises:
+            CallFailed: RESOURCE_EXHAUSTED where all bodies together are too large.
+        """
+        self._held_bytes += size
+        self._bodies.held_bytes += size
+        self._check_all()
+
     def release(self) -> None:
         """Says that the body is no longer held."""
-        self._bodies.held_bytes -= self._size
-        self._size = 0
+        self._bodies.held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _check(self, size: int) -> None:
         limit = self._settings.body_bytes_max
         if size > limit:
             raise CallFailed.of(message_too_large(size, limit, "gateway.http.body_bytes_max"))
+        self._check_all()
+
+    def _check_all(self) -> None:
         if self._bodies.held_bytes > self._settings.bodies_bytes_max:
             self.retry_after_s = 1
             raise CallFailed.of(
@@ -145,4 +159,5 @@ class Intake:
             ) from error
         if len(plain) > limit:
             raise CallFailed.of(message_too_large(len(plain), limit, "gateway.http.body_bytes_max"))
+        self.hold(len(plain))
         return plain

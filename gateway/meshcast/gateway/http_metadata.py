@@ -53,7 +53,7 @@ def from_headers(headers: Iterable[tuple[str, str]]) -> Metadata:
             continue
         size += len(key) + len(value) + 32  # as HTTP/2 counts them
         if key.endswith(_BINARY):
-            metadata.append((key, _decoded(key, value.strip())))
+            metadata += [(key, _decoded(key, one.strip())) for one in value.split(",")]  # gRPC has them joined
         elif value.isascii() and value.isprintable():
             metadata.append((key, value))
     if size > METADATA_BYTES_MAX:

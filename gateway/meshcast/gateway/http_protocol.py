@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .http_settings import HttpSettings
 
+_READ_BYTES_MIN = 64 * 1024  # what a slow reader takes of an answer, within `stalled_s`, so as not to be cut off
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 60, 10, 6  # a peer that vanished is noticed in 2 minutes
 
 
@@ -56,7 +57,10 @@ class DoorProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._settings = self.config.door
         self._head_bytes = 0
+        self._pending_bytes = 0  # read since the parser last told of anything: what it holds of one endless header
+        self._is_in_body = False
         self._is_deaf = False
+        self._unread_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -85,6 +89,7 @@ class DoorProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
+        self._pending_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -95,12 +100,16 @@ class DoorProtocol(HttpToolsProtocol):
             self._refuse_head(error.__context__)
         except httptools.HttpParserError:
             self._refuse_head(None)
+        else:
+            if self._pending_bytes > self._settings.head_bytes_max:
+                self._refuse_head(_TooLarge())
 
     def on_message_begin(self) -> None:
         """Begins a request."""
         if self.cycle is not None and not self.cycle.response_complete:
             raise _Pipelined
-        self._head_bytes = 0
+        self._head_bytes = self._pending_bytes = 0
+        self._is_in_body = False
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -109,20 +118,33 @@ class DoorProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header."""
+        """Takes a header. What follows a body is passed over: nobody has checked it as a header."""
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if not self._is_in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hands the request on."""
         self._head_is_there()
+        self._pending_bytes = 0
+        self._is_in_body = True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of the body."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Takes the end of the request."""
+        self._pending_bytes = 0
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Begins to wait for a peer that does not read."""
         super().pause_writing()
         if self._stall_timer is None:
-            self._stall_timer = self.loop.call_later(self._settings.stalled_s, self.transport.abort)
+            self._watch_reader()
 
     def resume_writing(self) -> None:
         """Goes on: the peer has read."""
@@ -130,6 +152,17 @@ class DoorProtocol(HttpToolsProtocol):
             self._stall_timer.cancel()
             self._stall_timer = None
         super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(self._settings.stalled_s, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self._unread_bytes - self.transport.get_write_buffer_size() >= _READ_BYTES_MIN:
+            self._watch_reader()  # slow, but reading
+        else:
+            self._stall_timer = None
+            self.transport.abort()
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
@@ -146,6 +179,7 @@ class DoorProtocol(HttpToolsProtocol):
             self._refuse(408, "the request's head did not arrive in time")
 
     def _count(self, size: int) -> None:
+        self._pending_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self._settings.head_bytes_max:
             raise _TooLarge

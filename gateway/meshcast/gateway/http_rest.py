@@ -30,7 +30,6 @@ from .http_tensors import Wanted, read_object, read_request, set_parameters, wri
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _HEADER = "inference-header-content-length"
-_POSTED = frozenset({"infer", "load", "unload", "index"})
 _NOT_READY = 400  # the protocol asks for 4xx
 
 
@@ -55,8 +54,7 @@ class RestDoor:
         path = scope.get("raw_path") or scope["path"].encode()
         segments = [unquote(segment) for segment in path.decode("ascii", "replace").strip("/").split("/")][1:]
         try:
-            verb = segments[-1] if segments else ""
-            wanted = "POST" if verb in _POSTED and len(segments) > 1 else "GET"
+            wanted = "POST" if _is_posted(segments) else "GET"
             if scope["method"] != wanted and not (wanted == "GET" and scope["method"] == "HEAD"):
                 await send_json(send, 405, {"error": f"ask by {wanted}"}, [(b"allow", wanted.encode())])
                 return
@@ -211,6 +209,15 @@ class RestDoor:
 
 async def _now(work: Any) -> Any:
     return work()
+
+
+def _is_posted(segments: Sequence[str]) -> bool:
+    match segments:
+        case ["models", _, "infer"] | ["models", _, "versions", _, "infer"]:
+            return True
+        case ["repository", "index"] | ["repository", "models", _, "load" | "unload"]:
+            return True
+    return False
 
 
 class _NoRoute(Unimplemented):

@@ -16,6 +16,8 @@ def test_only_what_grpc_can_carry_becomes_metadata() -> None:
         *(("x-ü", "1"), ("x-c", "ü"), ("connect-timeout-ms", "5"), ("x-request-id", "r")),
     ]
     assert from_headers(headers) == (("x-a", "1"), ("x-a", "2"), ("x-b-bin", b"\x00\xff"), ("x-request-id", "r"))
+    joined = from_headers([("x-b-bin", "AP8,AQ==, AP8")])
+    assert joined == (("x-b-bin", b"\x00\xff"), ("x-b-bin", b"\x01"), ("x-b-bin", b"\x00\xff"))
 
 
 def test_metadata_that_grpc_would_drop_at_random_is_refused() -> None:

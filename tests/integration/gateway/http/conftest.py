@@ -175,6 +175,8 @@ def serve_echo() -> Callable[..., AbstractAsyncContextManager[Server]]:
         descriptions.add([file])
 
         async def echo(request: bytes, context: Any) -> bytes:
+            if b"large" in request:  # as a field of 12 MiB
+                return b"\x0a\x80\x80\x80\x06" + b"t" * (12 << 20)
             return b"\xff" if b"garbage" in request else request
 
         async def merge(requests: AsyncIterator[bytes], context: Any) -> bytes:

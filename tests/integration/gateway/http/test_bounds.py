@@ -49,6 +49,60 @@ async def test_all_bodies_together_are_bounded(run_predictor: Any, open_door: An
     assert taken.status == 200
 
 
+async def test_what_was_compressed_counts_as_held(run_predictor: Any, open_door: Any) -> None:
+    http = HttpSettings(bodies_bytes_max=5_000)
+    zipped = {"content-encoding": "gzip"}
+    async with run_predictor() as replica, open_door([replica.address], http=http) as door:
+        bomb = gzip.compress(b'{"requestId": "' + b"r" * 9_000 + b'"}')
+        connect = await door.ask("POST", PREDICT, bomb, JSON | zipped)
+        rest = await door.ask("POST", "/v2/models/m/infer", bomb, zipped)
+        taken = await door.ask("POST", PREDICT, gzip.compress(b"{}"), JSON | zipped)
+    for refused in (connect, rest):
+        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        assert b"bodies_bytes_max" in refused.body
+    assert taken.status == 200
+
+
+CHUNKED = f"POST {PREDICT} HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nx: ", b"HTTP/1.1 431"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nx: ", b""),
+        (CHUNKED + b"2;x=", b""),
+    ],
+    ids=["header", "trailer", "chunk"],
+)
+async def test_one_endless_line_is_not_kept(run_predictor: Any, open_door: Any, body: bytes, status: bytes) -> None:
+    http = HttpSettings(head_bytes_max=20_000)
+    async with run_predictor() as replica, open_door([replica.address], http=http) as door:
+        async with asyncio.timeout(20), door.client.connected() as connection:
+            connection.writer.write(body)
+            try:
+                while not connection.reader.at_eof():
+                    connection.writer.write(b"y" * 10_000)
+                    await connection.writer.drain()
+                    await asyncio.sleep(0)
+                told = await connection.reader.read()
+            except ConnectionError:
+                return  # it was closed with more of it on its way
+    assert told.startswith(status)
+
+
+async def test_what_follows_a_body_is_no_header(run_predictor: Any, open_door: Any) -> None:
+    body = b"2\r\n{}\r\n0\r\nx-tenant: seven\r\nhost: evil.example\r\n\r\n"
+    async with run_predictor() as replica, open_door([replica.address]) as door:
+        async with asyncio.timeout(20), door.client.connected() as connection:
+            lines = ("host: 127.0.0.1", "content-type: application/json", "transfer-encoding: chunked", "", "")
+            connection.writer.write(f"POST {PREDICT} HTTP/1.1\r\n".encode() + "\r\n".join(lines).encode() + body)
+            assert (await connection.reply()).status == 200
+            await connection.send("GET", "/v2/health/live")  # and the connection is kept
+            assert (await connection.reply()).status == 200
+    assert "x-tenant" not in replica.script.metadata[0]
+
+
 async def test_a_slow_head_and_a_slow_body_are_not_waited_for(run_predictor: Any, open_door: Any) -> None:
     http = HttpSettings(receive_s=0.2)
     async with run_predictor() as replica, open_door([replica.address], http=http) as door:
@@ -110,6 +164,12 @@ async def test_what_is_no_request_is_refused_and_a_second_one_before_its_turn_is
         ({"host": "mesh.example:80"}, {"allowed_hosts": ("*",)}, 200),
         ({"host": "localhost:8000", "origin": "http://localhost:8000"}, {}, 200),
         ({"host": "localhost", "origin": "https://localhost"}, {}, 200),
+        ({"host": "LOCALHOST:8000"}, {}, 200),
+        ({"host": "Mesh.Example"}, {"allowed_hosts": ("mesh.example",)}, 200),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}, {}, 403),
+        ({"sec-fetch-site": "same-site", "sec-fetch-dest": "script"}, {"allowed_origins": ("*",)}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, {}, 200),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-dest": "empty"}, {}, 200),
         ({"origin": "null"}, {}, 403),
         ({"origin": "https://evil.example"}, {}, 403),
         ({"origin": "https://board.example"}, {"allowed_origins": ("https://board.example",)}, 200),

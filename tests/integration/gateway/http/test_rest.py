@@ -263,6 +263,7 @@ async def test_wrong_routes_and_ways_are_told(rest: Any) -> None:
         await door.ask("POST", "/v2/models/double/infer", b"{}x", {HEADER: "9"}),
         await door.ask("POST", "/v2/models/double/infer", b"{}x", {HEADER: "2"}),
         await door.ask("POST", "/v2/models/double/infer", b"{}", {HEADER: "-2"}),
+        await door.ask("GET", "/v2/models/infer"),  # a model's name, here
     ]
-    assert [reply.status for reply in replies] == [405, 405, 404, 404, 400, 400, 400]
+    assert [reply.status for reply in replies] == [405, 405, 404, 404, 400, 400, 400, 404]
     assert all(reply.json()["error"] for reply in replies)

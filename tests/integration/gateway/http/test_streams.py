@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 from meshcast.gateway import HttpSettings, RouteSettings
@@ -102,6 +103,29 @@ async def test_a_caller_that_does_not_read_holds_the_service_back_and_is_cut_off
                 drift.script.alarms.put_nowait(number)
             await drift.script.cancelled.wait()
             assert drift.script.alarms.qsize() > 0, "everything went out to a caller that reads nothing"
+
+
+async def test_a_caller_that_reads_slowly_is_not_cut_off(serve_echo: Any, open_door: Any) -> None:
+    loop = asyncio.get_running_loop()
+    settings = HttpSettings(stalled_s=0.5)
+    async with serve_echo() as backend:
+        route = RouteSettings(services=("acme.EchoService",), endpoints=(backend.address,))
+        async with open_door(routes={"echo": route}, http=settings) as door, asyncio.timeout(60):
+            await door.gateway.until_methods()
+            with socket.socket() as slow:
+                slow.setblocking(False)
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
+                await loop.sock_connect(slow, (door.client.host, door.client.port))
+                head = "POST /acme.EchoService/Echo HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+                body = b'{"text": "large"}'
+                head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+                await loop.sock_sendall(slow, head.encode() + body)
+                size, began = 0, loop.time()
+                while piece := await loop.sock_recv(slow, 1 << 20):
+                    size += len(piece)
+                    await asyncio.sleep(len(piece) / (6 << 20))  # 6 MiB a second
+    assert size > 12 << 20
+    assert loop.time() - began > 2 * settings.stalled_s, "it was not slow"
 
 
 async def test_a_stream_of_requests_has_one_answer(serve_echo: Any, open_door: Any, wire: Any) -> None:
