@@ -25,7 +25,8 @@ async def test_sixty_four_calls_at_once_are_answered_by_a_fresh_gateway(run_gate
         asked = pb.PredictEngagementRequest(channel="c")
         answers = await asyncio.gather(*(gateway.predictor.PredictEngagement(asked, timeout=10) for _ in range(64)))
         assert len(answers) == 64
-        assert backend.counts.in_flight_max <= 33  # one more where the metadata of the first arrives late
+        # 32 to begin with, and 48 where the first answers take long; one more where the metadata of the first is late.
+        assert backend.counts.in_flight_max <= 49
 
 
 async def test_one_too_many_is_refused_and_those_that_matter_more_take_the_places(run_gateway: Any) -> None:
