@@ -60,9 +60,10 @@ def never_began(error: grpc.aio.AioRpcError) -> bool:
     """True when no backend has begun with the call, so that another replica may be asked in its stead."""
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return False
-    return (
-        _NOT_CONNECTED in (error.details() or "") or from_rpc_error(error).reason == ErrorReason.ERROR_REASON_DRAINING
-    )
+    if any(key == _DETAILS for key, _ in error.trailing_metadata() or ()):
+        return from_rpc_error(error).reason == ErrorReason.ERROR_REASON_DRAINING
+    # Core's own words. With details they are of a service that could not reach another, and has begun.
+    return _NOT_CONNECTED in (error.details() or "")
 
 
 def transport_failure(

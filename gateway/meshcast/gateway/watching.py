@@ -83,7 +83,8 @@ async def _until_lost(following: Sequence[Coroutine[Any, Any, None]], *, name: s
         if not isinstance(failure, (grpc.aio.AioRpcError, _Lost)):
             # One replica's odd answer must not take the gateway down.
             log.error("bug in following a replica", following=name, exc_info=failure)
-    return _describe(failures[0])
+    first = failures[0]  # its words are told to callers
+    return _describe(first) if isinstance(first, (grpc.aio.AioRpcError, _Lost)) else "internal error"
 
 
 async def _watch(

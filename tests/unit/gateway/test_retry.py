@@ -182,6 +182,7 @@ async def test_a_full_replica_is_not_asked_again_itself() -> None:
         (ended(EXHAUSTED, "", ("grpc-retry-pushback-ms", "-1")), False),
         (ended(EXHAUSTED, "", ("grpc-retry-pushback-ms", "soon")), False),
         (told(Overloaded("too large", reason=ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE)), False),
+        (told(NotReady("it cannot reach another (failed to connect to all addresses)")), True),
         (ended(grpc.StatusCode.CANCELLED), True),
         (ended(grpc.StatusCode.INVALID_ARGUMENT), False),
         (ended(grpc.StatusCode.INTERNAL), False),
