@@ -36,6 +36,21 @@ found.stream = await trial(async () => {
   stop.abort();
   return healths;
 });
+const large = { engagement: { requestId: "r".repeat(300_000) }, parts: ["PART_ENGAGEMENT"] };
+found.large = await trial(async () => {
+  const ids = [];
+  for await (const part of watch(DOOR, "/meshcast.api.gateway.v1.GatewayService/PredictComprehensive", large)) {
+    if (part.engagement) ids.push(part.engagement.receipt.predictionId.length);
+  }
+  return ids;
+});
+found.nobody = await trial(async () => {
+  for await (const message of watch(DOOR, "/acme.None/Watch", {})) return message;
+});
+found.ended = await trial(async () => {
+  const path = "/meshcast.api.gateway.v1.GatewayService/PredictComprehensive";
+  for await (const message of watch(DOOR, path, { parts: ["PART_UNSPECIFIED"] })) return message;
+});
 await fetch("/found", { method: "POST", body: JSON.stringify(found) });
 </script>"""
 
@@ -65,5 +80,8 @@ async def test_a_page_calls_the_mesh_from_another_origin(run_predictor: Any, ope
     assert found["refused"]["code"] == "invalid_argument"
     assert found["refused"]["details"][0]["debug"]["reason"] == "ERROR_REASON_FIELD_INVALID"
     assert found["stream"] == [True, True, True]
+    assert found["large"] == [300_000]
+    assert (found["nobody"]["failed"], found["nobody"]["code"]) == ("Error", "unimplemented")
+    assert (found["ended"]["failed"], found["ended"]["code"]) == ("Error", "invalid_argument")
     assert found["closed"]["failed"] == "TypeError", "a page of another origin reads nothing"
-    assert len(replica.script.metadata) == 2, "nor does it reach a service"
+    assert len(replica.script.metadata) == 3, "nor does it reach a service"
