@@ -16,9 +16,9 @@ from .ledger import Chunk, Held, Sent
 from .replica import Replica
 
 _SHARE = 0.2  # of a new interval in the mean
-_FORGOTTEN = (
-    0.01  # of the mean, when another lane is chosen: one that was slow is tried again after some hundred chunks
-)
+# Of the mean, when another lane is chosen: one that was slow is tried again after some hundred chunks.
+_FORGOTTEN = 0.01
+_REFUSED_S = (0.01, 0.25)  # interval of a lane that refuses: some chunks go by before it is asked again
 
 
 class Lane:
@@ -108,6 +108,11 @@ class Lane:
         self.heard_at = self.replica.heard_at = now
         self.is_stalled = False
         return sent, interval_s
+
+    def refuse(self) -> None:
+        """Has the lane wait longer for its next chunk, as it has refused one: a quick refusal is no quick answer."""
+        least_s, most_s = _REFUSED_S
+        self.interval_s = max(self.interval_s, min(max(2 * self.interval_s, least_s), most_s))
 
     def _lose(self, outcome: Outcome, now: float) -> list[Sent]:
         """Takes back all that it holds, as it will answer nothing more.

@@ -15,6 +15,7 @@ from typing import Any
 import grpc.aio
 
 from meshcast.api.type.v1 import status_pb2
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import Cancelled, MeshError, NotReady, Overloaded, end_call, finished, from_item, from_rpc_error
 
 from .backends import Backend
@@ -77,7 +78,8 @@ class Numbered:
         return _number(response, *self._told)
 
     def refusal(self, response: bytes) -> MeshError | None:
-        """Why a chunk was refused that may be asked elsewhere: a full queue, a model that is not loaded; else None."""
+        """Why a chunk was refused that may be asked elsewhere: a full queue, a model or a version that is not loaded;
+        else None."""
         if self.status_field is None or len(response) > _REFUSAL_BYTES_MAX:
             return None
         encoded = read_bytes_field(response, self.status_field)
@@ -87,6 +89,8 @@ class Numbered:
         if not status.code:
             return None
         error = from_item(status)
+        if error.reason == ErrorReason.ERROR_REASON_VERSION_UNKNOWN:
+            return error
         return error if isinstance(error, NotReady | Overloaded) and error.is_retryable else None
 
 
@@ -137,6 +141,7 @@ class Spread:
         self._wrote_at = 0.0
         self._has_head = False
         self._is_complete = False  # the caller sends nothing more
+        self._is_over = False  # nothing is dealt any more
         self._last_call: Any = None
         self._ending: asyncio.TimerHandle | None = None
 
@@ -154,15 +159,20 @@ class Spread:
             await self._ended.wait()
             dealing.cancel()  # what the caller still sends has nobody to read it
         finally:
-            now = time.perf_counter()
-            for lane in self._lanes:
-                lane.end(Outcome.IGNORED, now)
-            await finished(*self._tasks)  # those of a caller that has gone end by themselves, and leave nothing behind
-            self._backend.load.streams.discard(self._ledger)
-            self._backend.bulkhead.in_use -= self._ledger.open
+            self._is_over = True  # a chunk that has just been read must not be given to an ended call
+            self._room.set()
             self._timer.cancel()
             if self._ending is not None:
                 self._ending.cancel()
+            now = time.perf_counter()
+            for lane in self._lanes:
+                lane.end(Outcome.IGNORED, now)
+            try:
+                # Those of a caller that has gone end by themselves, and leave nothing behind.
+                await finished(*self._tasks)
+            finally:
+                self._backend.load.streams.discard(self._ledger)
+                self._backend.bulkhead.in_use -= self._ledger.open
         if isinstance(self._bug, grpc.aio.BaseError):
             # Reading and writing end so when the caller has gone; the server's cancellation is on its way then.
             raise Cancelled("the caller has left the stream") from self._bug
@@ -197,7 +207,11 @@ class Spread:
             while not window.has_room(ledger.open, ledger.size_bytes) or (bulkhead.is_full and ledger.open):
                 room.clear()
                 await room.wait()
+                if self._is_over:
+                    return
             message: Any = await read()
+            if self._is_over:
+                return
             if message is end:
                 break
             now = time.perf_counter()
@@ -268,9 +282,11 @@ class Spread:
         failure: grpc.aio.AioRpcError | None = None
         try:
             while (message := await receive()) is not end:
-                self._hear(lane, message, time.perf_counter())
+                now = time.perf_counter()
+                self._hear(lane, message, now)
                 if not self._is_writing:
                     await self._give_all()
+                    lane.heard_at += self._wrote_at - now  # it is the caller who took that time, not the replica
         except grpc.aio.AioRpcError as error:
             failure = lane.status.restored(error) or error
         self._lanes.remove(lane)
@@ -292,6 +308,7 @@ class Spread:
         if chunk.is_answered:
             return
         if refusal is not None:
+            lane.refuse()
             chunk.avoid += (lane.replica,)
             if chunk.copies or self._send_again(chunk, now):
                 return
@@ -393,10 +410,14 @@ class Spread:
             if sent.turn is not None:
                 lane.judge(sent, outcome, now)
                 outcome = Outcome.IGNORED
-            if not chunk.is_answered and chunk.copies == 1:
+            if not chunk.is_answered and not (chunk.copies > 1 and self._is_held_by_others(chunk)):
                 if lane.replica not in chunk.avoid:
                     chunk.avoid += (lane.replica,)
                 self._send_again(chunk, now)
+
+    def _is_held_by_others(self, chunk: Chunk) -> bool:
+        """Whether a replica that is not silent has a chunk."""
+        return any(sent.chunk is chunk for lane in self._lanes if not lane.is_stalled for sent in lane.held)
 
     def _fail(self, position: int, error: grpc.aio.AioRpcError, endpoint: str) -> None:
         before = self._ledger.failure

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.gateway import Backend, Replica, RouteSettings, State
 from meshcast.gateway.contracts import Contracts
 from meshcast.gateway.spread import Numbered, Spread
@@ -21,7 +22,8 @@ from meshcast.gateway.window import StreamSettings
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
 PATH = f"/{SERVICE}/PredictEngagementStream"
 Act = Callable[[int], str]
-"""What a replica does with its n-th chunk: `answer`, `twice`, `later`, `refuse`, `end`, or fail with a code's name."""
+"""What a replica does with its n-th chunk: `answer`, `twice`, `later`, `refuse`, `no version`, `nothing`, `end`, or fail
+with a code's name."""
 
 
 class ScriptedCall:
@@ -31,9 +33,15 @@ class ScriptedCall:
         self.endpoint = endpoint
         self._act = act
         self._got = 0
+        self._is_mute = False
         self._later: list[bytes] = []
         self._answers: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         self.is_cancelled = False
+
+    @property
+    def chunks(self) -> int:
+        """Chunks that it was given."""
+        return self._got
 
     async def write(self, message: bytes) -> None:
         """Takes a chunk and acts on it."""
@@ -49,9 +57,14 @@ class ScriptedCall:
                 self._later.append(answer.SerializeToString())
                 asyncio.get_running_loop().call_later(0.001, self._say_later)  # or with the next one
                 return
-            case "answer" | "twice" | "refuse":
+            case "nothing":
+                self._is_mute = True
+                return
+            case "answer" | "twice" | "refuse" | "no version":
                 if act == "refuse":
                     answer.status.code = 8
+                if act == "no version":
+                    answer.status.code, answer.status.reason = 5, ErrorReason.ERROR_REASON_VERSION_UNKNOWN
                 for _ in range(2 if act == "twice" else 1):
                     self._answers.put_nowait(answer.SerializeToString())
             case code:
@@ -71,7 +84,8 @@ class ScriptedCall:
     async def done_writing(self) -> None:
         """Ends the stream after what is left to say."""
         self._say_later()
-        self._answers.put_nowait(b"end")
+        if not self._is_mute:
+            self._answers.put_nowait(b"end")
 
     def cancel(self) -> None:
         """Notes that the call is over."""
@@ -155,11 +169,16 @@ def backend_of(*acts: Act) -> tuple[Backend, list[ScriptedChannel]]:
     return backend, channels
 
 
-async def spread(backend: Backend, caller: Caller, **changes: Any) -> grpc.aio.AioRpcError | None:
-    contract = (Contracts().methods(SERVICE) or {})[PATH]
+def numbered() -> Numbered:
+    return Numbered((Contracts().methods(SERVICE) or {})[PATH])
+
+
+async def spread(
+    backend: Backend, caller: Caller, method: Numbered | None = None, **changes: Any
+) -> grpc.aio.AioRpcError | None:
     context: Any = caller
     running = Spread(
-        Numbered(contract), backend, context, StreamSettings(**changes), metadata=(), timeout_s=30, default_ms=0
+        method or numbered(), backend, context, StreamSettings(**changes), metadata=(), timeout_s=30, default_ms=0
     )
     async with asyncio.timeout(5):
         return await running.run()
@@ -270,4 +289,76 @@ async def test_a_full_bulkhead_slows_a_stream_down_and_does_not_stop_it() -> Non
     assert len(caller.answers) == 20 and caller.read_ahead <= 2
     assert backend.bulkhead.in_use == 3
     backend.bulkhead.in_use = 0
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_version_that_one_replica_has_answers_all_chunks_and_the_other_is_rarely_asked() -> None:
+    backend, channels = backend_of(lambda _number: "no version", answers)
+    caller = Caller(200)
+    assert await spread(backend, caller) is None
+    assert [answer.status.code for answer in caller.answers] == [0] * 200
+    assert sum(call.chunks for call in channels[0].calls) < 50
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_version_that_no_replica_has_is_told() -> None:
+    backend, channels = backend_of(*[lambda _number: "no version"] * 2)
+    caller = Caller(3)
+    assert await spread(backend, caller) is None
+    assert [answer.status.reason for answer in caller.answers] == [ErrorReason.ERROR_REASON_VERSION_UNKNOWN] * 3
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_chunk_that_two_silent_replicas_hold_goes_to_a_third() -> None:
+    backend, channels = backend_of(*[lambda _number: "nothing"] * 2, answers)
+    back = list(backend.replicas.values())[2]
+    back.problem = "not there yet"
+    backend.refresh()
+    caller = Caller(1)
+    running = asyncio.create_task(spread(backend, caller, stall_s=0.04))
+    async with asyncio.timeout(5):
+        while [sum(call.chunks for call in channel.calls) for channel in channels] != [1, 1, 0]:
+            await asyncio.sleep(0.01)
+    back.problem = ""
+    backend.refresh()
+    assert await running is None
+    assert [answer.sequence for answer in caller.answers] == [5]
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_the_time_that_a_caller_takes_for_an_answer_is_no_silence_of_a_replica() -> None:
+    class Slow(Caller):
+        async def write(self, message: bytes) -> None:
+            if len(self.answers) == 3:
+                await asyncio.sleep(0.5)
+            await super().write(message)
+
+    backend, _ = backend_of(answers)
+    method = numbered()
+    assert await spread(backend, Slow(20), method) is None
+    assert 0 < method.silences.longest_s < 0.4
+
+
+async def test_a_chunk_that_is_read_as_its_caller_leaves_is_given_to_nobody() -> None:
+    class Leaving(Caller):
+        last: asyncio.Future[Any]
+
+        async def read(self) -> Any:
+            chunk = await super().read()
+            if self._read == 3:
+                self.last = asyncio.get_running_loop().create_future()
+                await self.last
+            return chunk
+
+    backend, channels = backend_of(lambda _number: "nothing")
+    caller = Leaving(9)
+    running = asyncio.create_task(spread(backend, caller))
+    while not hasattr(caller, "last"):  # noqa: ASYNC110  # one turn of the loop after the other
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.sleep(0)  # the stream hears of it first
+    caller.last.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [call.chunks for call in channels[0].calls] == [2]
     assert_nothing_is_left(backend, channels)
