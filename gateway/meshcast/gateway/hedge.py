@@ -208,15 +208,18 @@ class Hedge:
             if now - each.began >= delay_s:
                 each.question()
         ran_s = now - race.tries[0].began
-        is_urgent = ran_s >= _URGENT_DELAYS * delay_s or all(each.is_silent for each in race.tries)
+        is_silent = all(each.is_silent for each in race.tries)
+        is_urgent = is_silent or ran_s >= _URGENT_DELAYS * delay_s
         wait_s = max(delay_s, ran_s / 4)
         other = None
         if len(race.tries) < self._settings.tries_max and exchange.ends_at > now:
             other = backend.pick_admitted(self._service, avoid=asked)
         if other is None:
             return wait_s  # one may come back, and silence says something
-        counts = backend.load.counts
-        is_hedge = self._allowance.spend(keep=0.0 if is_urgent else self._kept)
+        counts, limit = backend.load.counts, backend.load.limit
+        # While calls wait for a place it is load that makes answers late, and a second try would add to it.
+        may_hedge = is_silent or limit is None or not limit.waiting
+        is_hedge = may_hedge and self._allowance.spend(keep=0.0 if is_urgent else self._kept)
         if is_hedge:
             counts.hedges += 1
         elif all(_is_given_up(each.replica) for each in race.tries) and self._retries.spend():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -145,6 +146,25 @@ async def test_without_an_allowance_a_slow_replica_is_waited_for() -> None:
         answer, exchange = await ask_first(mesh, [(0.1, "OK"), OK])
         assert answer.response == b"0"
         assert exchange.attempts == 1
+
+
+class Crowded:
+    """A route's limit under which calls wait."""
+
+    calls_max = 1
+    share = 2.0
+    waiting = 1
+
+
+async def test_while_calls_wait_for_a_place_a_slow_replica_is_waited_for_and_a_silent_one_is_not() -> None:
+    async with planned(2) as mesh:
+        mesh.backend.load.limit = Crowded()
+        mesh.replicas[0].heard_at = math.inf  # it answers other calls
+        answer, exchange = await ask_first(mesh, [(0.3, "OK"), OK])
+        assert (answer.response, exchange.attempts) == (b"0", 1)
+        mesh.proxies[0].blackhole()
+        answer, exchange = await ask_first(mesh, [OK, OK])
+        assert (answer.response, exchange.attempts) == (b"1", 2)
 
 
 async def test_a_call_whose_replica_was_given_up_moves_on_even_without_an_allowance() -> None:
