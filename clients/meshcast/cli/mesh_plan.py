@@ -10,7 +10,7 @@ from meshcast.cli.keeper import Part
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import CliSettings, servers_setting
 from meshcast.cli.state import StateFolder
-from meshcast.gateway.http_settings import door_is_installed
+from meshcast.gateway.http.settings import door_is_installed
 
 __all__ = ["SERVICE_GROUP", "MeshPlan", "check_ports", "installed_services", "plan"]
 

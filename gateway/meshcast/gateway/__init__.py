@@ -3,7 +3,7 @@
 from .admin import AdminSettings
 from .backends import Backend, Backends
 from .endpoints import EndpointSource, StaticEndpoints
-from .http_settings import HttpSettings
+from .http.settings import HttpSettings
 from .main import GatewayServer, main, serving
 from .replica import Replica, State
 from .routing import RoutedServices

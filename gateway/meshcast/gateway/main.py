@@ -41,7 +41,7 @@ from .admin import admin
 from .asking import Mesh
 from .backends import GATEWAY_SERVICE, Backends
 from .endpoints import EndpointSource
-from .http_settings import HttpSettings, door_is_installed
+from .http.settings import HttpSettings, door_is_installed
 from .mesh_health import MeshHealth
 from .metrics import GatewayMetrics
 from .routing import RoutedServices
@@ -49,7 +49,7 @@ from .service import GatewayServicer
 from .settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from .http_door import HttpDoor
+    from .http.door import HttpDoor
 
 log = structlog.get_logger()
 
@@ -170,7 +170,7 @@ def _door(
 ) -> HttpDoor:
     """The HTTP door, whose libraries are only imported where it is opened."""
     try:
-        from .http_door import HttpDoor
+        from .http.door import HttpDoor
     except ImportError as error:
         raise Precondition(
             f"the HTTP door needs {error.name}: pip install 'meshcast[gateway]', or close it by gateway.http.port = ''"

@@ -18,7 +18,7 @@ from .cache import CacheSettings
 from .concurrency import LimitSettings
 from .endpoints import DiscoverySettings, check_endpoint
 from .hedge import HedgeSettings
-from .http_settings import HttpSettings
+from .http.settings import HttpSettings
 from .parts import PART_NAMES, Part
 from .retry import RetrySettings
 from .window import StreamSettings

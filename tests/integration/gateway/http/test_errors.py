@@ -19,7 +19,7 @@ from meshcast.api.oip.v2 import grpc_service_pb2_grpc as oip_grpc
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.gateway import RouteSettings
-from meshcast.gateway.http_errors import HTTP_STATUS, CallFailed
+from meshcast.gateway.http.errors import HTTP_STATUS, CallFailed
 from meshcast.rpc import (
     Internal,
     InvalidInput,

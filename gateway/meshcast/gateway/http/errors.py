@@ -19,7 +19,7 @@ from protobuf.wkt import FileDescriptorSet
 
 from meshcast.rpc import Internal, MeshError, from_status, to_status
 
-from .forwarding import Metadata
+from ..forwarding import Metadata
 
 log = structlog.get_logger()
 

@@ -10,9 +10,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from meshcast.gateway.http_calls import Calls
-from meshcast.gateway.http_context import DoorContext, Outbox
-from meshcast.gateway.http_errors import CallFailed
+from meshcast.gateway.http.calls import Calls
+from meshcast.gateway.http.context import DoorContext, Outbox
+from meshcast.gateway.http.errors import CallFailed
 from meshcast.rpc import NotFound, ServerInterceptor
 
 UNARY, STREAM, UP = "/acme.Service/Ask", "/acme.Service/Watch", "/acme.Service/Tell"

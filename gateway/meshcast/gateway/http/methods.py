@@ -19,8 +19,8 @@ from meshcast.rpc import InvalidInput
 from meshcast.rpc.call_messages import Unusable
 from meshcast.rpc.status import message_too_large
 
-from .backends import Backends
-from .contracts import MethodContract
+from ..backends import Backends
+from ..contracts import MethodContract
 
 OFFLOAD_BYTES = 16 * 1024
 """Messages above it change their form in a thread: 16 KiB take about a millisecond."""

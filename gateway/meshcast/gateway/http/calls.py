@@ -16,8 +16,8 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import DeadlineExceeded, NotReady, ServerInterceptor
 from meshcast.rpc.call_messages import Unusable
 
-from .http_context import DoorContext, Outbox, Read, Requests
-from .http_errors import CallFailed
+from .context import DoorContext, Outbox, Read, Requests
+from .errors import CallFailed
 
 Result = TypeVar("Result")
 Request = bytes | Unusable

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from meshcast.rpc import MeshError
 
-from .contracts import MethodKind
-from .http_calls import Calls
-from .http_context import DoorContext
-from .http_errors import CallFailed
-from .http_intake import Intake
-from .http_metadata import from_headers, timeout_of, to_headers
-from .http_methods import Method
+from ..contracts import MethodKind
+from .calls import Calls
+from .context import DoorContext
+from .errors import CallFailed
+from .intake import Intake
+from .metadata import from_headers, timeout_of, to_headers
+from .methods import Method
 
 Send = Callable[[Any], Awaitable[None]]
 Header = tuple[bytes, bytes]

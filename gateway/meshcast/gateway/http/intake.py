@@ -10,8 +10,8 @@ from typing import Any
 from meshcast.rpc import Cancelled, DeadlineExceeded, InvalidInput, Overloaded
 from meshcast.rpc.status import message_too_large
 
-from .http_errors import CallFailed
-from .http_settings import HttpSettings
+from .errors import CallFailed
+from .settings import HttpSettings
 
 Receive = Callable[[], Awaitable[Any]]
 

@@ -11,7 +11,7 @@ import grpc.aio
 
 from meshcast.rpc.orca import NATIVE_TRAILER, TRAILER
 
-from .forwarding import Metadata
+from ..forwarding import Metadata
 
 LOAD_TRAILERS = frozenset((NATIVE_TRAILER, TRAILER))
 Read = Callable[[], Awaitable[Any]]

@@ -10,7 +10,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .http_settings import HttpSettings
+from .settings import HttpSettings
 
 _READ_BYTES_MIN = 64 * 1024  # what a slow reader takes of an answer, within `stalled_s`, so as not to be cut off
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 60, 10, 6  # a peer that vanished is noticed in 2 minutes

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from meshcast.rpc import InvalidInput
 
-from .forwarding import Metadata
+from ..forwarding import Metadata
 
 METADATA_BYTES_MAX = 6 * 1024
 """Bytes of a caller's metadata: gRPC refuses more than 8 KiB at random (its soft limit), our own included."""

@@ -20,15 +20,15 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import Cancelled, InvalidInput, MeshError, Overloaded, Unimplemented
 from meshcast.rpc.call_messages import Unusable
 
-from .contracts import Idempotency, MethodKind
-from .forwarding import Metadata
-from .http_calls import Calls
-from .http_context import DoorContext
-from .http_errors import CallFailed, masked
-from .http_intake import Intake
-from .http_metadata import to_headers
-from .http_methods import Method, Methods
-from .http_settings import HttpSettings
+from ..contracts import Idempotency, MethodKind
+from ..forwarding import Metadata
+from .calls import Calls
+from .context import DoorContext
+from .errors import CallFailed, masked
+from .intake import Intake
+from .metadata import to_headers
+from .methods import Method, Methods
+from .settings import HttpSettings
 
 Context: TypeAlias = RequestContext[Any, Any]
 

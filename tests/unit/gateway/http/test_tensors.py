@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as pb
-from meshcast.gateway.http_tensors import DTYPES, Wanted, read_request, write_response
+from meshcast.gateway.http.tensors import DTYPES, Wanted, read_request, write_response
 from meshcast.rpc import InvalidInput
 
 

@@ -17,13 +17,13 @@ from meshcast.rpc.health import SERVICE_NAME as HEALTH_SERVICE
 from meshcast.rpc.health import add_health
 from meshcast.rpc.tls import server_context
 
-from .backends import GATEWAY_SERVICE, Backends
-from .http_access import Access, is_loopback
-from .http_app import DoorApp
-from .http_calls import Calls, Registered
-from .http_methods import Methods
-from .http_protocol import DoorConfig
-from .http_settings import HttpSettings
+from ..backends import GATEWAY_SERVICE, Backends
+from .access import Access, is_loopback
+from .app import DoorApp
+from .calls import Calls, Registered
+from .methods import Methods
+from .protocol import DoorConfig
+from .settings import HttpSettings
 
 log = structlog.get_logger()
 

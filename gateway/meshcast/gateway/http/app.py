@@ -12,16 +12,16 @@ from connectrpc.errors import ConnectError
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import InvalidInput, NotReady, Precondition, Unimplemented
 
-from .contracts import Idempotency, MethodKind
-from .http_access import Access
-from .http_answers import Left, Send, answer_lines, context_of, send_failure, send_json
-from .http_calls import Calls
-from .http_connect import ConnectDoor, both_ways
-from .http_errors import CallFailed, masked
-from .http_intake import Bodies, Intake
-from .http_methods import Method, Methods
-from .http_rest import RestDoor
-from .http_settings import HttpSettings
+from ..contracts import Idempotency, MethodKind
+from .access import Access
+from .answers import Left, Send, answer_lines, context_of, send_failure, send_json
+from .calls import Calls
+from .connect import ConnectDoor, both_ways
+from .errors import CallFailed, masked
+from .intake import Bodies, Intake
+from .methods import Method, Methods
+from .rest import RestDoor
+from .settings import HttpSettings
 
 _UNARY = ("application/json", "application/proto")
 _STREAM = ("application/connect+json", "application/connect+proto")

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .http_settings import HttpSettings
+from .settings import HttpSettings
 
 Header = tuple[bytes, bytes]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meshcast.gateway import HttpSettings
-from meshcast.gateway.http_access import Access, is_loopback
-from meshcast.gateway.http_metadata import METADATA_BYTES_MAX, from_headers, timeout_of, to_headers
+from meshcast.gateway.http.access import Access, is_loopback
+from meshcast.gateway.http.metadata import METADATA_BYTES_MAX, from_headers, timeout_of, to_headers
 from meshcast.rpc import InvalidInput
 
 

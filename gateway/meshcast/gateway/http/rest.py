@@ -19,14 +19,14 @@ from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import InvalidInput, MeshError, Unimplemented
 from meshcast.rpc.status import message_too_large
 
-from .http_answers import Send, context_of, send_body, send_failure, send_json, while_there
-from .http_calls import Calls
-from .http_context import DoorContext
-from .http_errors import CallFailed
-from .http_intake import Intake
-from .http_methods import OFFLOAD_BYTES
-from .http_settings import HttpSettings
-from .http_tensors import Wanted, read_object, read_request, set_parameters, write_response
+from .answers import Send, context_of, send_body, send_failure, send_json, while_there
+from .calls import Calls
+from .context import DoorContext
+from .errors import CallFailed
+from .intake import Intake
+from .methods import OFFLOAD_BYTES
+from .settings import HttpSettings
+from .tensors import Wanted, read_object, read_request, set_parameters, write_response
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _HEADER = "inference-header-content-length"

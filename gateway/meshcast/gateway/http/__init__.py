@@ -1,0 +1,1 @@
+"""The HTTP door: the gateway's handlers for browsers, `curl`, and whoever has only HTTP."""
