@@ -121,6 +121,8 @@ class Mesh:
         self.receipts = Receipts()
         self._stages: dict[str, RouteStages] = {}
         self._askings: dict[tuple[str, str], Asking] = {}
+        if any("baseline" in ways for route in self.settings.routes.values() for ways in route.fallbacks.values()):
+            self.baselines.load()
 
     def stages(self, backend: Backend) -> RouteStages:
         """What the stages of a route share; made once."""

@@ -50,11 +50,20 @@ _OF_THE_MODEL = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, gr
 class Baselines:
     """The statistical baselines that are installed, by the path of the method that they stand in for.
 
-    Loaded when one is asked for first; what cannot be loaded is logged and left out.
+    Loaded when one is asked for first, or before; what cannot be loaded is logged and left out.
     """
 
     def __init__(self) -> None:
         self._found: dict[str, Baseline] | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """True once they have been loaded."""
+        return self._found is not None
+
+    def load(self) -> None:
+        """Loads them, which takes some tenths of a second: at the start, as no call of an outage has time for that."""
+        self._found = _installed()
 
     async def answer(self, path: str, request: bytes) -> bytes | None:
         """The baseline's encoded response; None where there is none. It is computed off the event loop.
@@ -67,7 +76,8 @@ class Baselines:
 
     def _answer(self, path: str, request: bytes) -> bytes | None:
         if self._found is None:
-            self._found = _installed()
+            self.load()
+            assert self._found is not None
         baseline = self._found.get(path)
         if baseline is None:
             return None

@@ -13,13 +13,14 @@ import pytest
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1 import receipt_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.gateway import Backend, Replica, RouteSettings, State
+from meshcast.gateway import Backend, Backends, GatewaySettings, Replica, RouteSettings, State
+from meshcast.gateway.asking import Mesh
 from meshcast.gateway.cache import Cache, CacheSettings, ResponseCache
 from meshcast.gateway.contracts import Contracts
 from meshcast.gateway.exchange import Answer, Exchange, TryFailed
 from meshcast.gateway.fallback import Baseline, Baselines, Fallback, previous_version
 from meshcast.gateway.policy import MethodPolicy, Tries
-from meshcast.rpc import InvalidInput, MeshError, NotReady, Overloaded
+from meshcast.rpc import Health, InvalidInput, MeshError, NotReady, Overloaded
 from meshcast.rpc.status import trailers
 
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
@@ -224,6 +225,14 @@ async def test_requests_at_fault_and_a_mesh_that_is_full_are_never_answered_so(f
     with pytest.raises(type(failure)):
         await made(exchange(policy, to))
     assert not to.load.counts.fallbacks
+
+
+@pytest.mark.parametrize("ways", [("version",), ("version", "baseline")])
+async def test_baselines_are_loaded_at_the_start_where_a_method_falls_back_to_one(ways: tuple[str, ...]) -> None:
+    route = RouteSettings(services=(SERVICE,), fallbacks={"PredictEngagement": ways})
+    connect: Any = None
+    backends = Backends(GatewaySettings(routes={"predictor": route}), connect=connect, health=Health())
+    assert Mesh(backends).baselines.is_loaded is ("baseline" in ways)
 
 
 async def test_a_call_for_one_version_gets_that_or_none() -> None:
