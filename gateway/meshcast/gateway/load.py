@@ -85,11 +85,6 @@ class CallLimit(Protocol):
         """Calls that wait for their turn."""
         ...
 
-    @property
-    def waiting(self) -> int:
-        """Calls that wait for their turn."""
-        ...
-
 
 class OpenChunks(Protocol):
     """The chunks of one stream."""

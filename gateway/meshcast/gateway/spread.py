@@ -448,8 +448,14 @@ class Spread:
 
 def _number(message: bytes, field: int, tag: bytes) -> int:
     """An integer field, which serialisers write first, as it has the lowest number."""
-    if len(message) > 2 and message[:1] == tag and message[1] < 0x80:
-        return message[1]
+    if len(message) > 3 and message[0] == tag[0] and len(tag) == 1:
+        low, high = message[1], message[2]
+        if low < 0x80:
+            return low
+        if high < 0x80:
+            return low & 0x7F | high << 7
+        if (top := message[3]) < 0x80:
+            return low & 0x7F | (high & 0x7F) << 7 | top << 14
     return read_varint_field(message, field)
 
 
