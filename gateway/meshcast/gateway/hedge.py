@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from .allowance import Allowance
 from .attempt import Try
 from .breaker import BreakerState
@@ -18,7 +16,7 @@ from .budget import unreachable
 from .exchange import Answer, Exchange, TryFailed
 from .forwarding import never_began
 from .percentiles import Percentiles
-from .retry import RetrySettings, may_try_again, pause
+from .retry import LASTING, RetrySettings, may_try_again, pause
 
 if TYPE_CHECKING:
     from .backends import Backend
@@ -251,7 +249,7 @@ class Hedge:
         """
         has_begun = not never_began(failure.error)
         other = backend.pick(self._service, avoid=asked)
-        may_again = has_begun and failure.error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED
+        may_again = has_begun and failure.error.code() not in LASTING
         if (other is None and not (may_again and backend.ready(self._service))) or exchange.remaining_s() <= 0:
             raise failure
         if has_begun and (failed >= self._retry_settings.attempts_max or not self._retries.spend()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import from_rpc_error
 from meshcast.rpc.status import PUSHBACK_KEY
 
@@ -26,6 +27,8 @@ Attempt = Callable[[Exchange, "Replica"], Awaitable[Answer]]
 
 # Ended by the connection or by a drain; nothing that another replica would answer in the same way.
 _PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+LASTING = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.NOT_FOUND})
+"""What the same replica would say again after a short pause: only others are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +62,20 @@ def may_try_again(error: grpc.aio.AioRpcError, *, is_idempotent: bool) -> bool:
     """Whether another replica may answer a call that one has failed.
 
     A replica that is full is left for another only where it says when to come back, so that a mesh that is full
-    everywhere is not asked twice as much by gateways that do not know what they are told.
+    everywhere is not asked twice as much by gateways that do not know what they are told. One that has not loaded the
+    version that the call wants has refused it before it began.
 
     Args:
         error: how the replica's call ended.
         is_idempotent: whether a repeat of the call is harmless.
     """
+    code = error.code()
     if never_began(error):
         return True
+    if code is grpc.StatusCode.NOT_FOUND:
+        return from_rpc_error(error).reason == ErrorReason.ERROR_REASON_VERSION_UNKNOWN
     if not is_idempotent:
         return False
-    code = error.code()
     return code in _PASSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _has_retry_time(error))
 
 
@@ -134,7 +140,7 @@ class Retry:
             other = backend.pick(self._service, avoid=failed)
             if other is None:
                 # All have been asked. What a full one says holds for the caller, and refusals come back at once.
-                if not has_begun or error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                if not has_begun or error.code() in LASTING:
                     raise failure
                 if not backend.ready(self._service) or not self._budget.spend():
                     raise failure

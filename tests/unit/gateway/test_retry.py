@@ -18,7 +18,7 @@ from meshcast.gateway.contracts import Idempotency, MethodContract, MethodKind
 from meshcast.gateway.exchange import Answer, Exchange, TryFailed
 from meshcast.gateway.policy import MethodPolicy, Tries
 from meshcast.gateway.retry import Retry, RetrySettings, may_try_again
-from meshcast.rpc import MeshError, NotReady, Overloaded
+from meshcast.rpc import MeshError, NotFound, NotReady, Overloaded
 from meshcast.rpc.status import trailers
 
 SERVICE = "acme.EchoService"
@@ -167,10 +167,24 @@ async def test_a_full_replica_is_left_for_another_where_it_says_when_to_come_bac
     assert len({*script.asked}) == 2
 
 
-async def test_a_full_replica_is_not_asked_again_itself() -> None:
-    script = Script(told(Overloaded("full", retry_after_s=0.1)))
+@pytest.mark.parametrize(
+    "failure", [Overloaded("full", retry_after_s=0.1), NotFound("no", reason=ErrorReason.ERROR_REASON_VERSION_UNKNOWN)]
+)
+async def test_a_replica_that_is_full_or_has_not_the_version_is_not_asked_again_itself(failure: MeshError) -> None:
+    script = Script(told(failure))
     with pytest.raises(TryFailed):
         await retrying(script, backend(1))()
+    assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize("tries", [Tries.ONCE, Tries.RETRIED])
+async def test_a_version_that_one_replica_has_not_is_asked_of_another(tries: Tries) -> None:
+    script, to = Script(told(NotFound("no", reason=ErrorReason.ERROR_REASON_VERSION_UNKNOWN))), backend(2)
+    assert (await retrying(script, to, tries=tries)()).response == b"answer"
+    assert len({*script.asked}) == 2
+    to, script = backend(2), Script(told(NotFound("no", reason=ErrorReason.ERROR_REASON_MODEL_UNKNOWN)))
+    with pytest.raises(TryFailed):
+        await retrying(script, to, tries=tries)()
     assert len(script.asked) == 1
 
 
