@@ -376,7 +376,7 @@ class Spread:
             return False
         lane.give(chunk, now, self._window.answered)
         if self._is_complete:
-            lane.close()
+            asyncio.get_running_loop().call_soon(lane.close)  # not yet: what is lost beside this chunk goes there too
         self._backend.load.counts.chunks_resent += 1
         return True
 

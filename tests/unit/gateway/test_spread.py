@@ -22,8 +22,8 @@ from meshcast.gateway.window import StreamSettings
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
 PATH = f"/{SERVICE}/PredictEngagementStream"
 Act = Callable[[int], str]
-"""What a replica does with its n-th chunk: `answer`, `twice`, `later`, `refuse`, `no version`, `nothing`, `end`, or to
-fail with a code's name."""
+"""What a replica does with its n-th chunk: `answer`, `twice`, `later`, `refuse`, `no version`, `nothing`, `die` soon,
+`end`, or to fail with a code's name."""
 
 
 class ScriptedCall:
@@ -60,6 +60,10 @@ class ScriptedCall:
             case "nothing":
                 self._is_mute = True
                 return
+            case "die":
+                failure = _failure("UNAVAILABLE", self.endpoint)
+                asyncio.get_running_loop().call_later(0.05, self._answers.put_nowait, failure)
+                return
             case "answer" | "twice" | "refuse" | "no version":
                 if act == "refuse":
                     answer.status.code = 8
@@ -68,10 +72,7 @@ class ScriptedCall:
                 for _ in range(2 if act == "twice" else 1):
                     self._answers.put_nowait(answer.SerializeToString())
             case code:
-                failure = grpc.aio.AioRpcError(
-                    grpc.StatusCode[code], grpc.aio.Metadata(), grpc.aio.Metadata(), f"{self.endpoint} fails"
-                )
-                self._answers.put_nowait(failure)
+                self._answers.put_nowait(_failure(code, self.endpoint))
         self._say_later()
 
     async def read(self) -> Any:
@@ -105,6 +106,10 @@ class ScriptedCall:
     def _say_later(self) -> None:
         while self._later:
             self._answers.put_nowait(self._later.pop())
+
+
+def _failure(code: str, endpoint: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(grpc.StatusCode[code], grpc.aio.Metadata(), grpc.aio.Metadata(), f"{endpoint} fails")
 
 
 class ScriptedChannel:
@@ -368,3 +373,16 @@ async def test_a_chunk_that_is_read_as_its_caller_leaves_is_given_to_nobody() ->
 def test_the_number_of_a_chunk_is_read_from_its_bytes(sequence: int, request_id: str) -> None:
     message = pb.PredictEngagementStreamRequest(sequence=sequence, request_id=request_id).SerializeToString()
     assert numbered().asked(message) == sequence % 2**64
+
+
+async def test_what_a_replica_loses_at_the_end_of_a_stream_goes_to_another_in_one_more_stream() -> None:
+    def dying(number: int) -> str:
+        return "die" if number == 1 else "nothing"
+
+    backend, channels = backend_of(dying, answers)
+    caller = Caller(16)
+    assert await spread(backend, caller, window_min=32, window_max=32) is None
+    assert [answer.sequence for answer in caller.answers] == [*range(5, 21)]
+    assert backend.load.counts.chunks_resent >= 2
+    assert len(channels[1].calls) <= 2
+    assert_nothing_is_left(backend, channels)
