@@ -251,8 +251,8 @@ class _Storing(Generic[A]):
 
     async def _commit(self, blocks: Blocks) -> None:
         next_row = self._token.next_row
-        await _in_thread(blocks.commit)
-        self.rows_stored = next_row
+        if await _in_thread(blocks.commit):
+            self.rows_stored = next_row
 
     async def _named(self, chunks: Iterator[Chunk], pin: _Pin) -> AsyncIterator[Chunk]:
         """Chunks with the request id that follows from their first row, and with the version that must answer."""

@@ -45,8 +45,8 @@ class Blocks:
         """Whether what waits is worth a commit: by rows, or since it has waited."""
         return bool(self._parts) and (self.rows >= self._sink.block_rows or now - self._since >= self._sink.block_s)
 
-    def commit(self) -> None:
-        """Commits what waits, if anything does.
+    def commit(self) -> bool:
+        """Commits what waits; False where nothing does.
 
         Raises:
             MeshError: as the sink does; what waited is lost, and is to be asked for again.
@@ -55,6 +55,7 @@ class Blocks:
         parts, self._parts, self.rows = self._parts, [], 0
         if parts:
             self._sink.commit({name: _joined([part[name] for part in parts]) for name in parts[0]}, self._token)
+        return bool(parts)
 
 
 def _joined(parts: list[Column]) -> Column:

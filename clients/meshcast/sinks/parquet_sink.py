@@ -64,7 +64,7 @@ class ParquetSink:
         try:
             if handle is not None:
                 lock(handle, self.name)
-            for left in self.path.glob(".*.part"):
+            for left in self.path.glob(".part-*.parquet.part"):
                 left.unlink()
             self._token, self.rows, self._kinds = self._standing()
         except BaseException:

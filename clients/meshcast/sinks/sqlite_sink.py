@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 import numpy as np
 
-from meshcast.rpc.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from meshcast.rpc.errors import AlreadyExists, Conflict, CorruptData, InvalidInput, NotFound
 from meshcast.sinks.sink import Column, Columns, Kind, fitted, kinds_of, rows_of, taken
 
 __all__ = ["SqliteSink"]
@@ -165,6 +165,11 @@ class SqliteSink:
         if rows and not names:  # whoever dropped the table wants it made anew
             database.execute(f"UPDATE {_STREAMS} SET token = '', rows = 0, kinds = '' WHERE name = ?", (self.table,))
             token, rows, kinds = "", 0, ""
+        if len(names) != len(kinds.split()):
+            raise CorruptData(
+                f"{self.path}: the table {self.table} has {len(names)} columns, the stream gave it "
+                f"{len(kinds.split())}: something else has changed it; drop the table to begin anew"
+            )
         return token, rows, {name: _kind(kind) for name, kind in zip(names, kinds.split(), strict=True)}
 
     def _create(self, database: sqlite3.Connection, kinds: dict[str, Kind]) -> None:

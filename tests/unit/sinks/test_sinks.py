@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from meshcast.rpc import AlreadyExists, Conflict, InvalidInput, NotFound
+from meshcast.rpc import AlreadyExists, Conflict, CorruptData, InvalidInput, NotFound
 from meshcast.sinks import FileSink, ParquetSink, Sink, SqliteSink, open_sink
 from meshcast.sinks.blocks import Blocks
 
@@ -96,8 +96,13 @@ def test_what_no_stream_has_written_is_left_alone(tmp_path: Path, kit: Any) -> N
     assert (tmp_path / "rows.csv").read_text() == "mine\n"
     with closing(ParquetSink(tmp_path / "rows.csv")) as folder, pytest.raises(AlreadyExists, match="is a file"):
         folder.open("s")
-    with closing(ParquetSink(tmp_path)) as folder, pytest.raises(AlreadyExists, match=r"other files \(rows.csv\)"):
+    (tmp_path / ".rows.part").write_text("mine too\n")
+    with (
+        closing(ParquetSink(tmp_path)) as folder,
+        pytest.raises(AlreadyExists, match=r"other files \(.rows.part, rows.csv\)"),
+    ):
         folder.open("s")
+    assert (tmp_path / ".rows.part").read_text() == "mine too\n"
     with closing(SqliteSink(tmp_path / "rows.csv", table="t")) as database, pytest.raises(AlreadyExists):
         database.open("s")
     with closing(SqliteSink(tmp_path / "a.db", table="t")) as database:
@@ -106,6 +111,16 @@ def test_what_no_stream_has_written_is_left_alone(tmp_path: Path, kit: Any) -> N
         database._database.execute("CREATE TABLE mine (x)")
     with closing(SqliteSink(tmp_path / "a.db", table="mine")) as database, pytest.raises(AlreadyExists, match="mine"):
         database.open("s")
+
+
+def test_a_table_that_was_given_another_column_is_told(tmp_path: Path, kit: Any) -> None:
+    with closing(SqliteSink(tmp_path / "a.db", table="t")) as sink:
+        sink.open("s")
+        sink.commit(kit.block(0, 3), "t")
+        assert sink._database is not None
+        sink._database.execute("ALTER TABLE t ADD COLUMN mine")
+        with pytest.raises(CorruptData, match="has 7 columns, the stream gave it 6"):
+            sink.open("s")
 
 
 def test_a_database_holds_several_streams_each_in_its_table(tmp_path: Path, kit: Any) -> None:
@@ -164,8 +179,7 @@ def test_blocks_are_committed_by_rows_or_by_seconds(tmp_path: Path, kit: Any) ->
         assert not blocks.is_due(104.0)
         blocks.add(kit.block(8, 4), "c", 104.0)
         assert blocks.is_due(104.0) and blocks.rows == 12
-        blocks.commit()
-        blocks.commit()
+        assert blocks.commit() and not blocks.commit(), "the second time nothing waits"
         assert (sink.rows, blocks.rows, blocks.is_due(1e9)) == (12, 0, False)
         kit.same(kit.read_whole(sink), kit.block(0, 12))
     with closing(FileSink(tmp_path / "rows.csv")) as sink:
