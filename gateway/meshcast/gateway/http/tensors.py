@@ -9,6 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,24 @@ def read_request(
     if header_bytes is not None and header_bytes > len(body):
         raise InvalidInput(f"the JSON shall have {header_bytes} bytes, the body has {len(body)}", field="body")
     document = read_object(head)
+    with _texts():
+        return _request_of(document, rest, model, version)
+
+
+@contextmanager
+def _texts() -> Iterator[None]:
+    """Halves of a pair of surrogates are JSON and no text, which protobuf says by a Python error."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "the body holds a text that is no Unicode: half a pair of surrogates", field="body"
+        ) from error
+
+
+def _request_of(
+    document: Mapping[str, Any], rest: bytes, model: str, version: str
+) -> tuple[pb.ModelInferRequest, Wanted]:
     request = pb.ModelInferRequest(model_name=model, model_version=version, id=_text(document, "id", ""))
     parameters = dict(_object(document, "parameters"))
     wanted = Wanted(all=bool(parameters.pop("binary_data_output", False)))
@@ -123,8 +142,14 @@ def read_object(text: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(text.decode() or "{}")
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise InvalidInput("the body is no JSON that can be read: it is nested too deeply", field="body") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InvalidInput(f"the body is no JSON: {str(error)[:200]}", field="body") from error
+    except ValueError as error:
+        raise InvalidInput(
+            "the body is no JSON that can be read: a number has too many digits", field="body"
+        ) from error
     if not isinstance(document, dict):
         raise InvalidInput("the body is no JSON object", field="body")
     return document
@@ -136,7 +161,8 @@ def set_parameters(target: Any, document: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: one is no text, number or boolean.
     """
-    _set(target, _object(document, "parameters"), "parameters")
+    with _texts():
+        _set(target, _object(document, "parameters"), "parameters")
 
 
 def value_of(parameter: Any) -> Any:
@@ -180,7 +206,7 @@ def _raw(data: Any, datatype: str, shape: list[int], model: str, name: str) -> b
     if datatype == _BYTES:
         if not all(type(element) is str for element in flat):
             raise _mismatch(model, name, "is BYTES and has an element that is no text")
-        texts = [element.encode(errors="replace") for element in flat]
+        texts = [element.encode() for element in flat]
         return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
     dtype = DTYPES.get(datatype)
     if dtype is None:
@@ -208,7 +234,7 @@ def _cast(elements: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         if not kinds <= {int, float, str}:
             raise ValueError
-        wide = np.array([float(element) for element in elements], np.float64)
+        wide = np.array([float(_plain(element)) for element in elements], np.float64)
         with np.errstate(over="ignore"):
             cast = wide.astype(dtype)
         if np.any(np.isinf(cast) & ~np.isinf(wide)):
@@ -216,7 +242,14 @@ def _cast(elements: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         return cast
     if not kinds <= {int, str}:
         raise ValueError
-    return np.array([int(element) for element in elements] if str in kinds else elements, dtype)
+    return np.array([int(_plain(element)) for element in elements] if str in kinds else elements, dtype)
+
+
+def _plain(element: Any) -> Any:
+    """A number, or its text as in JSON: Python would read more than that."""
+    if type(element) is str and ("_" in element or not element.isascii() or element != element.strip()):
+        raise ValueError
+    return element
 
 
 def _elements(datatype: str, raw: bytes) -> Iterator[str]:

@@ -243,6 +243,13 @@ async def test_the_repository_is_listed_and_controlled(rest: Any) -> None:
         ),
         (b'{"parameters": {"a": [1]}, "inputs": []}', "no text, number or boolean"),
         (b'{"id": 5, "inputs": []}', "id is a text"),
+        (b'{"id": "\\ud800", "inputs": []}', "surrogates"),
+        (b'{"parameters": {"\\udfff": 1}, "inputs": []}', "surrogates"),
+        (b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["\\ud800"]}]}', "surrogates"),
+        (b'{"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": ["1_0"]}]}', "no INT64"),
+        (b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [" 1"]}]}', "no FP32"),
+        (b'{"inputs": [' + b"9" * 5_000 + b"]}", "too many digits"),
+        (b'{"inputs": ' + b"[" * 100_000, "nested too deeply"),
     ],
 )
 async def test_what_is_no_request_is_told_why(rest: Any, body: bytes, said: str) -> None:
