@@ -24,6 +24,10 @@ class _Pipelined(Exception):
     """A request came before the one before it was answered."""
 
 
+class _TwoNames(Exception):
+    """A request names two hosts: those before the door may have looked at the other one."""
+
+
 class DoorConfig(uvicorn.Config):
     """Configuration of uvicorn, with the door's settings for its connections."""
 
@@ -125,6 +129,8 @@ class DoorProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hands the request on."""
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            raise _TwoNames
         self._head_is_there()
         self._pending_bytes = 0
         self._is_in_body = True

@@ -142,6 +142,13 @@ async def test_what_is_no_request_is_refused_and_a_second_one_before_its_turn_is
                 connection.writer.write(b"\x16\x03\x01 hello\r\n\r\n")
                 assert (await connection.reply()).status == 400
             async with door.client.connected() as connection:
+                connection.writer.write(b"GET / HTTP/1.1\r\nhost: evil.example\r\nhost: 127.0.0.1\r\n\r\n")
+                assert (await connection.reply()).status == 400
+            async with door.client.connected() as connection:  # where a message ends is said once
+                lines = (f"POST {PREDICT} HTTP/1.1", "content-length: 2", "transfer-encoding: chunked", "", "{}")
+                connection.writer.write("\r\n".join(lines).encode())
+                assert (await connection.reply()).status == 400
+            async with door.client.connected() as connection:
                 await connection.send("POST", PREDICT, b'{"channel": "slow"}', JSON)
                 await connection.send("GET", "/v2/health/live")
                 reply = await connection.reply()
