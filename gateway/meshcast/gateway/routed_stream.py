@@ -15,9 +15,10 @@ from .backends import Backend, Backends
 from .budget import Budget, budget, unreachable
 from .contracts import Idempotency, MethodContract, MethodKind
 from .forwarding import Context, callers_metadata, fail_as, pass_trailers
+from .numbered import Numbered
 from .relay import Pace, relay_both, relay_down, until
 from .replica import Replica
-from .spread import Numbered, Spread
+from .spread import Spread
 
 _OURS = "meshcast.api."
 _ENDLESS = "Watch"  # what a stream's name begins with in our contracts if it goes on until somebody ends it

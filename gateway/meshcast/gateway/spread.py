@@ -14,84 +14,21 @@ from typing import Any
 
 import grpc.aio
 
-from meshcast.api.type.v1 import status_pb2
-from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import Cancelled, MeshError, NotReady, Overloaded, end_call, finished, from_item, from_rpc_error
+from meshcast.rpc import Cancelled, end_call, finished, from_rpc_error
 
 from .backends import Backend
 from .breaker import Outcome
-from .contracts import MethodContract
 from .forwarding import Context, Metadata, pass_head, pass_trailers
 from .lane import Lane
 from .ledger import Chunk, Ledger
+from .numbered import Numbered
 from .replica import Replica
 from .window import StreamSettings, Window
-from .wire import read_bytes_field, read_varint_field, varint
 
 _END_S = 1.0  # how long a stream whose chunks are all answered waits for its replicas' last word
 _LOST_S = 1.0  # how long a replica that has lost a stream is left alone by it, as health names may lag behind
 _LOOKS = 4  # at the lanes, within the time of a stall
 _STALL_INTERVALS = 4.0  # silences this much longer than any that was usual are stalls
-_USUAL_DECAY = 0.01  # of the longest usual silence, with each answer
-_REFUSAL_BYTES_MAX = 4_096  # an answer with a status has no columns; a longer one is looked at no further
-
-
-class Silences:
-    """The longest usual silence of a method's replicas while they hold chunks; shared by its streams."""
-
-    __slots__ = ("longest_s",)
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-
-    def record(self, seconds: float) -> None:
-        """Takes a silence that an answer has ended."""
-        self.longest_s = max(seconds, self.longest_s * (1 - _USUAL_DECAY))
-
-
-class Numbered:
-    """What must be known of a method whose chunks are numbered; made once a method.
-
-    Args:
-        contract: of the method, which has `sequence_fields`.
-    """
-
-    __slots__ = ("_asked", "_told", "has_receipt", "path", "service", "silences", "status_field")
-
-    def __init__(self, contract: MethodContract) -> None:
-        assert contract.sequence_fields is not None
-        self.path = contract.path
-        self.service = contract.path[1:].rpartition("/")[0]
-        self.has_receipt = contract.has_receipt
-        self.status_field = contract.status_field
-        self.silences = Silences()
-        asked, told = contract.sequence_fields
-        self._asked = asked, varint(asked << 3)
-        self._told = told, varint(told << 3)
-
-    def asked(self, request: bytes) -> int:
-        """The number of a chunk."""
-        return _number(request, *self._asked)
-
-    def told(self, response: bytes) -> int:
-        """The number of the chunk that is answered."""
-        return _number(response, *self._told)
-
-    def refusal(self, response: bytes) -> MeshError | None:
-        """Why a chunk was refused that may be asked elsewhere: a full queue, a model or a version that is not loaded;
-        else None."""
-        if self.status_field is None or len(response) > _REFUSAL_BYTES_MAX:
-            return None
-        encoded = read_bytes_field(response, self.status_field)
-        if not encoded:
-            return None
-        status = status_pb2.Status.FromString(encoded)
-        if not status.code:
-            return None
-        error = from_item(status)
-        if error.reason == ErrorReason.ERROR_REASON_VERSION_UNKNOWN:
-            return error
-        return error if isinstance(error, NotReady | Overloaded) and error.is_retryable else None
 
 
 class Spread:
@@ -444,19 +381,6 @@ class Spread:
     def _nobody(self) -> grpc.aio.AioRpcError:
         problems = "; ".join(f"{r.endpoint}: {r.problem}" for r in self._backend.replicas.values()) or "it has none"
         return _unavailable(f"no replica of {self._backend.name} can be reached ({problems})")
-
-
-def _number(message: bytes, field: int, tag: bytes) -> int:
-    """An integer field, which serialisers write first, as it has the lowest number."""
-    if len(message) > 3 and message[0] == tag[0] and len(tag) == 1:
-        low, high = message[1], message[2]
-        if low < 0x80:
-            return low
-        if high < 0x80:
-            return low & 0x7F | high << 7
-        if (top := message[3]) < 0x80:
-            return low & 0x7F | (high & 0x7F) << 7 | top << 14
-    return read_varint_field(message, field)
 
 
 def _burden(lane: Lane) -> int:

@@ -16,7 +16,8 @@ from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.gateway import Backend, Replica, RouteSettings, State
 from meshcast.gateway.contracts import Contracts
-from meshcast.gateway.spread import Numbered, Spread
+from meshcast.gateway.numbered import Numbered
+from meshcast.gateway.spread import Spread
 from meshcast.gateway.window import StreamSettings
 
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
