@@ -61,6 +61,15 @@ _FOREIGN = {
         Idempotency.NO_SIDE_EFFECTS,
     ),
 }
+# These store what they answered under the call's id, so their contract says IDEMPOTENT; no later answer depends on it.
+# What else is IDEMPOTENT changes something, and a call that is not made leaves it as it was.
+_PREDICTIONS = frozenset(
+    {
+        "/meshcast.api.predictor.v1.PredictorService/PredictEngagement",
+        "/meshcast.api.forecaster.v1.ForecasterService/ForecastGrowth",
+        f"{_OIP}ModelInfer",
+    }
+)
 _LEVELS = {
     MethodOptions.NO_SIDE_EFFECTS: Idempotency.NO_SIDE_EFFECTS,
     MethodOptions.IDEMPOTENT: Idempotency.IDEMPOTENT,
@@ -93,6 +102,17 @@ class MethodContract:
     priority_field: int | None = None
     sequence_fields: tuple[int, int] | None = None
     status_field: int | None = None
+
+    @property
+    def is_question(self) -> bool:
+        """Whether a call only asks for an answer, so that another may stand in and the call need not be made at all.
+
+        True of methods without side effects and of predictions. That a repeat is harmless does not suffice: between a
+        write and its repeat there may have been another write.
+        """
+        if self.idempotency is Idempotency.IDEMPOTENT:
+            return self.path in _PREDICTIONS
+        return self.idempotency is Idempotency.NO_SIDE_EFFECTS
 
 
 class Contracts:

@@ -6,10 +6,14 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from .contracts import Idempotency, MethodContract
 
 if TYPE_CHECKING:
     from .settings import RouteSettings
+
+log = structlog.get_logger()
 
 
 class Tries(enum.Enum):
@@ -59,8 +63,10 @@ class MethodPolicy:
 def policy_of(contract: MethodContract, route: RouteSettings) -> MethodPolicy:
     """The policy of a method on a route.
 
-    A method whose contract does not say that a repeat is harmless is asked once and never cached, whatever the settings
-    say. Degraded answers need a receipt that says so: where the response has none, there are no fallbacks.
+    A method whose contract does not say that a repeat is harmless is asked once, whatever the settings say. Only
+    questions (`MethodContract.is_question`) are cached or have fallbacks; settings that say else of another method are
+    ignored with a warning. Degraded answers need a receipt that says so: where the response has none, there are no
+    fallbacks.
 
     Args:
         contract: of the method.
@@ -71,11 +77,27 @@ def policy_of(contract: MethodContract, route: RouteSettings) -> MethodPolicy:
         tries = Tries.ONCE
     else:
         tries = Tries.RETRIED if name in route.retried else Tries.HEDGED
-    may_repeat = contract.idempotency is not Idempotency.UNKNOWN
+    is_question = contract.is_question
+    if not is_question:  # the start refuses this of contracts at hand, so this one was learnt from a replica
+        for setting, named in (("cached_s", route.cached_s), ("fallbacks", route.fallbacks)):
+            if named.get(name):
+                log.warning(
+                    "setting ignored", setting=f"{setting}.{name}", method=contract.path, why=why_made(contract)
+                )
     return MethodPolicy(
         contract=contract,
         tries=tries,
         deadline_s=route.deadline_s(contract.path),
-        cache_ttl_s=route.cached_s.get(name, 0.0) if may_repeat else 0.0,
-        fallbacks=route.fallbacks.get(name, ()) if may_repeat and contract.has_receipt else (),
+        cache_ttl_s=route.cached_s.get(name, 0.0) if is_question else 0.0,
+        fallbacks=route.fallbacks.get(name, ()) if is_question and contract.has_receipt else (),
     )
+
+
+def why_made(contract: MethodContract) -> str:
+    """Why each call of a method that is no question must reach a replica, so that no kept or other answer may stand in.
+
+    Args:
+        contract: of the method.
+    """
+    says = "IDEMPOTENT" if contract.idempotency is Idempotency.IDEMPOTENT else "nothing of a repeat"
+    return f"its contract says {says}, so a call may change something, and an answer that stands in for it would not"

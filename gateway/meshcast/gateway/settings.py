@@ -16,10 +16,12 @@ from .breaker import BreakerSettings
 from .bulkhead import BulkheadSettings
 from .cache import CacheSettings
 from .concurrency import LimitSettings
+from .contracts import Contracts
 from .endpoints import DiscoverySettings, check_endpoint
 from .hedge import HedgeSettings
 from .http.settings import HttpSettings
 from .parts import PART_NAMES, Part
+from .policy import why_made
 from .retry import RetrySettings
 from .window import StreamSettings
 
@@ -54,9 +56,9 @@ class RouteSettings:
     once: tuple[str, ...] = ()
     """Methods that are asked again only where no replica had begun, whatever their contract says."""
     cached_s: dict[str, float] = field(default_factory=dict)
-    """Methods whose answers are kept for equal questions, and for how many seconds they count as fresh."""
+    """Methods whose answers are kept for equal questions, and for how many seconds they count as fresh. No writes."""
     fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What stands in where a method fails, in order: of `version`, `cache` and `baseline`."""
+    """What stands in where a method fails, in order: of `version`, `cache` and `baseline`. No writes."""
 
     @property
     def health(self) -> str:
@@ -245,6 +247,7 @@ def _check_route(name: str, route: RouteSettings) -> None:
     shipped = _SHIPPED.get(name)
     if shipped is not None and route.services == shipped.services:
         _check_methods(name, route)
+    _check_questions(name, route)
 
 
 def _check_deadline(named: str, seconds: float) -> None:
@@ -261,6 +264,17 @@ def _check_methods(name: str, route: RouteSettings) -> None:
                 near = get_close_matches(method, methods, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"routes.{name}.{field_name}.{method}: the service has no such method{hint}")
+
+
+def _check_questions(name: str, route: RouteSettings) -> None:
+    """Refuses to answer in place of methods that may change something, where their contract is at hand."""
+    contracts = Contracts()
+    for service in route.services:
+        for path, contract in (contracts.methods(service) or {}).items():
+            method = path.rpartition("/")[2]
+            for field_name in ("cached_s", "fallbacks"):
+                if getattr(route, field_name).get(method) and not contract.is_question:
+                    raise ValueError(f"routes.{name}.{field_name}.{method}: {why_made(contract)}")
 
 
 def _methods(services: tuple[str, ...]) -> frozenset[str]:

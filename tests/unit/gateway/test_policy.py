@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from structlog.testing import capture_logs
 
 from meshcast.gateway import GatewaySettings, RouteSettings
 from meshcast.gateway.contracts import Contracts, Idempotency, MethodContract, MethodKind
 from meshcast.gateway.policy import Tries, policy_of
+from meshcast.gateway.settings import FALLBACKS
 
 PREDICTOR = "/meshcast.api.predictor.v1.PredictorService"
+FORECASTER = "/meshcast.api.forecaster.v1.ForecasterService"
 DRIFT = "/meshcast.api.drift.v1.DriftService"
 
 
@@ -42,6 +47,36 @@ def test_a_method_of_which_nothing_is_said_is_asked_once_and_never_cached_or_rep
     )
     policy = policy_of(contract(idempotency=Idempotency.UNKNOWN), route)
     assert (policy.tries, policy.cache_ttl_s, policy.fallbacks) == (Tries.ONCE, 0.0, ())
+
+
+@pytest.mark.parametrize("settings", [{"cached_s": 60.0}, *({"fallbacks": (way,)} for way in FALLBACKS)], ids=str)
+@pytest.mark.parametrize("method", ["SetReference", "DetectDataDrift", "DetectPerformanceDrift"])
+def test_a_write_is_never_answered_in_its_place(method: str, settings: dict[str, Any]) -> None:
+    named: dict[str, Any] = {name: {method: value} for name, value in settings.items()}
+    route = RouteSettings(services=(DRIFT[1:],), **named)
+    with capture_logs() as logs:
+        policy = policy_of(known(f"{DRIFT}/{method}"), route)
+    assert (policy.cache_ttl_s, policy.fallbacks) == (0.0, ())
+    (line,) = logs
+    (setting,) = settings
+    assert (line["log_level"], line["setting"], line["method"]) == (
+        "warning",
+        f"{setting}.{method}",
+        f"{DRIFT}/{method}",
+    )
+    for name in ("drift", "of_ours_elsewhere"):
+        with pytest.raises(ValueError, match=rf"routes\.{name}\.{setting}\.{method}: its contract says .* change"):
+            GatewaySettings(routes={name: route})
+
+
+def test_predictions_and_what_has_no_side_effects_may_be_cached() -> None:
+    for path in (f"{PREDICTOR}/PredictEngagement", f"{PREDICTOR}/ReadPrediction", f"{FORECASTER}/ForecastGrowth"):
+        assert known(path).is_question
+    for name, services in (("predictor", (PREDICTOR[1:],)), ("forecaster", (FORECASTER[1:],))):
+        cached_s = {"PredictEngagement" if name == "predictor" else "ForecastGrowth": 9.0}
+        GatewaySettings(routes={name: RouteSettings(services=services, cached_s=cached_s)})
+    assert not known(f"{FORECASTER}/RecordActuals").is_question
+    assert not contract(idempotency=Idempotency.UNKNOWN).is_question
 
 
 def test_the_route_says_which_methods_are_retried_and_which_are_asked_once() -> None:

@@ -98,6 +98,8 @@ def test_a_watch_of_drift_may_last_and_the_drain_does_not_wait_for_it(tmp_path: 
         ("[gateway.routes.predictor]\ndefault_deadline_s = inf", "default_deadline_s"),
         ("[gateway.routes.predictor]\nstream_deadline_s = 1e300", "stream_deadline_s"),
         ("[gateway.routes.predictor.cached_s]\nPredictEngagement = 0", "cached_s.PredictEngagement"),
+        ("[gateway.routes.drift]\ncached_s = { SetReference = 60.0 }", "routes.drift.cached_s.SetReference"),
+        ("[gateway.routes.drift]\nfallbacks = { SetReference = ['cache'] }", "routes.drift.fallbacks.SetReference"),
         ('[gateway.routes.drift]\nretried = ["SetReference"]\nonce = ["SetReference"]', "in retried and in once"),
         ('[gateway.routes.predictor]\nendpoints = ["dns:///a..b:1"]', "routes.predictor.endpoints"),
     ],
