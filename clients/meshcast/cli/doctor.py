@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from meshcast.cli.choices import HostChoice, host_choices
+from meshcast.cli.mesh_places import door_note, empty_note, places_of
 from meshcast.cli.mesh_plan import METRICS_OFFSET, installed_services, is_free
 from meshcast.cli.problem import ExitCode, Problem, pip_line, translate
 from meshcast.cli.settings import CliSettings, read_settings, state_folder
 from meshcast.cli.state import MeshState
+from meshcast.gateway.http.settings import LIBRARIES
 from meshcast.rpc import MeshError
 
 __all__ = ["Extra", "doctor", "print_extras"]
@@ -47,7 +50,8 @@ class Extra:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """A port that the mesh wants: what for, and who has it: free, mesh or another process."""
+    """A port that the mesh wants: what for, and who has it: free, mesh or another process; or an endpoint that is not
+    of this machine, whose replicas the mesh asks and does not start: elsewhere."""
 
     address: str
     purpose: str
@@ -71,6 +75,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
     except MeshError as error:
         wrong = translate(error)
     ports = [] if settings is None else _ports(settings, running)
+    notes = [] if settings is None else _notes(settings)
     choices = host_choices(folder.root)
     cpu: dict[str, object] = {"name": _cpu_name(), "cores": os.cpu_count(), "features": _cpu_features()}
     services = sorted(installed_services())
@@ -85,6 +90,7 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
             "settings": {
                 "file": None if settings is None or settings.path is None else str(settings.path),
                 "problem": None if wrong is None else wrong.message,
+                "notes": notes,
             },
             "ports": [asdict(port) for port in ports],
             "state": str(folder.root),
@@ -97,6 +103,8 @@ def doctor(*, config: Path | None, state_dir: Path | None, as_json: bool) -> Non
         _print_host(console, cpu, folder.root, services)
         print_extras(console, extras)
         _print_ports(console, ports, settings, wrong)
+        for note in notes:
+            console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
         _print_choices(console, choices)
     if wrong is not None:
         raise wrong
@@ -142,6 +150,8 @@ def _extras() -> list[Extra]:
         assert name is not None
         if name[0] != "meshcast":  # an extra that is made of others lists nothing of its own for them
             found.setdefault(extra[1] if extra else "base", {})[name[0]] = _version(name[0])
+    # What an older installation's list does not know is missing all the same.
+    found.setdefault("gateway", {}).update({name: None for name in LIBRARIES if find_spec(name) is None})
     return [Extra(name=name, packages=packages) for name, packages in found.items()]
 
 
@@ -155,11 +165,12 @@ def _version(package: str) -> str | None:
 def _ports(settings: CliSettings, running: MeshState | None) -> list[Port]:
     wanted = [("gateway", settings.gateway.port), ("gateway's metrics", settings.gateway.metrics_port)]
     wanted.append(("gateway's HTTP", settings.gateway.http.port or 0))
+    elsewhere: list[Port] = []
     for name, route in settings.gateway.routes.items():
-        for endpoint in route.endpoints:
-            port = endpoint.rpartition(":")[2]
-            if port.isdigit():
-                wanted += [(name, int(port)), (f"{name}'s metrics", int(port) + METRICS_OFFSET)]
+        places = places_of(route.endpoints, settings.rpc.host)
+        for port in places.ports:
+            wanted += [(name, port), (f"{name}'s metrics", port + METRICS_OFFSET)]
+        elsewhere += [Port(address=endpoint, purpose=name, held_by="elsewhere") for endpoint in places.asked]
     ours = set()
     if running is not None:
         for part in running.parts:
@@ -175,7 +186,13 @@ def _ports(settings: CliSettings, running: MeshState | None) -> list[Port]:
         )
         for purpose, port in wanted
         if port
-    ]
+    ] + elsewhere
+
+
+def _notes(settings: CliSettings) -> list[str]:
+    """What of the settings is not done, or done otherwise, a sentence each."""
+    names = sorted({*settings.gateway.routes, *installed_services()})
+    return [note for note in (*(empty_note(name, settings) for name in names), door_note(settings)) if note]
 
 
 def _print_host(console: Console, cpu: dict[str, object], root: Path, services: list[str]) -> None:
@@ -216,10 +233,13 @@ def _print_ports(console: Console, ports: list[Port], settings: CliSettings | No
     if settings is None:
         return
     console.print(f"[bold]settings[/] {settings.path or 'no file: defaults and environment'}")
-    colors = {"free": "green", "mesh": "cyan"}
-    table = Table("port", "for", "held by", title="Ports", title_justify="left")
+    colors = {"free": "green", "mesh": "cyan", "elsewhere": "yellow"}
+    table = Table(title="Ports", title_justify="left")
+    for heading in ("port", "for", "held by"):
+        table.add_column(heading, overflow="fold")
     for port in ports:
-        table.add_row(port.address, port.purpose, f"[{colors.get(port.held_by, 'red')}]{port.held_by}[/]")
+        holder = "elsewhere: asked, not started" if port.held_by == "elsewhere" else port.held_by
+        table.add_row(escape(port.address), port.purpose, f"[{colors.get(port.held_by, 'red')}]{holder}[/]")
     console.print(table)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from meshcast.cli.keeper import Part
+from meshcast.cli.mesh_places import Places, door_note, empty_note, places_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import CliSettings, servers_setting
 from meshcast.cli.state import StateFolder
@@ -31,11 +32,13 @@ class MeshPlan:
         services: the model services' processes.
         gateway: the gateway's.
         binds: what each port is for, as (host, port, process and purpose, setting that moves it).
+        notes: what the settings say and `meshcast up` does not do, or does otherwise, a sentence each.
     """
 
     services: tuple[Part, ...]
     gateway: Part
     binds: tuple[tuple[str, int, str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 def installed_services() -> dict[str, EntryPoint]:
@@ -56,7 +59,8 @@ def plan(
     """Works out processes, ports and environments; starts nothing.
 
     A service's place is its route's endpoint; one whose route lists several endpoints of this machine gets as many
-    processes. A service without a route gets a free port and a route for this run.
+    processes. Endpoints that are not of this machine stay in the route, and nothing is started for them. A service
+    without a route gets a free port and a route for this run.
 
     Args:
         settings: as read.
@@ -68,7 +72,7 @@ def plan(
         environ: what the processes inherit.
 
     Raises:
-        Problem: a name is unknown, the address is none of this machine, or nothing would be started.
+        Problem: a name is unknown, the address is none of this machine, or one port is wanted for none or several.
     """
     installed = installed_services()
     wanted = list(only) or list(settings.up.services) or sorted(installed)
@@ -87,15 +91,20 @@ def plan(
     services: list[Part] = []
     binds: list[tuple[str, int, str, str]] = []
     routes: dict[str, str] = {}
+    notes: list[str] = []
     numbers_of: dict[str, list[int]] = {}
+    asked_of: dict[str, tuple[str, ...]] = {}
     for name in wanted:
         route = settings.gateway.routes.get(name)
-        endpoints = _places(route.endpoints if route is not None else (), bind)
-        if free_ports or name in ports or not endpoints:
-            endpoints = [ports.get(name, 0)]
-        numbers_of[name] = [port or _free_pair(bind) for port in endpoints]
+        places = places_of(route.endpoints if route is not None else (), bind)
+        numbers_of[name] = [port or _free_pair(bind) for port in _ports_of(name, places, ports, free_ports=free_ports)]
+        asked_of[name] = places.asked
+        notes += [empty_note(name, settings)] if empty_note(name, settings) else []
+        notes += [f"{name}: {endpoint} is not of this machine: asked, not started" for endpoint in places.asked]
     says_where = servers_setting("tap", "drift", settings.path) is not None  # which a variable would overrule
-    tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if DRIFT in numbers_of and not says_where else {}
+    tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if numbers_of.get(DRIFT) and not says_where else {}
+    if asked_of.get(DRIFT) and not tap and not says_where and TAP not in environ:
+        notes.append("drift: nothing tells it of the models' rows; tap.drift says where it is")
     for name, numbers in numbers_of.items():
         route = settings.gateway.routes.get(name)
         grpc_services = route.services if route is not None and route.services else _grpc_services(installed[name])
@@ -118,12 +127,14 @@ def plan(
                     log=folder.logs / f"{label}.log",
                 )
             )
-            binds.append((bind, port, label, f"--port {name}=PORT"))
+            # One port by name moves one process; of several, each stands where its endpoint says.
+            moved_by = f"--port {name}=PORT" if len(numbers) == 1 else f"gateway.routes.{name}.endpoints"
+            binds.append((bind, port, label, moved_by))
             if settings.rpc.metrics:
-                binds.append((bind, metrics, f"{label}'s metrics", f"--port {name}=PORT (metrics: + {METRICS_OFFSET})"))
+                binds.append((bind, metrics, f"{label}'s metrics", f"{moved_by} (metrics: + {METRICS_OFFSET})"))
         prefix = f"MESHCAST_GATEWAY_ROUTES_{name.upper()}_"
         routes[f"{prefix}SERVICES"] = ",".join(grpc_services)
-        routes[f"{prefix}ENDPOINTS"] = ",".join(f"{local}:{port}" for port in numbers)
+        routes[f"{prefix}ENDPOINTS"] = ",".join((*(f"{local}:{port}" for port in numbers), *asked_of[name]))
     port = ports.get("gateway", 0 if free_ports else settings.gateway.port) or _free_pair(bind)
     metrics = (port + METRICS_OFFSET) if free_ports or "gateway" in ports else settings.gateway.metrics_port
     http = _http_port(settings, bind, free_ports=free_ports)
@@ -146,7 +157,8 @@ def plan(
         binds.append((bind, http, "gateway's HTTP door", "gateway.http.port"))
     if settings.rpc.metrics:
         binds.append((bind, metrics, "gateway's metrics", "gateway.metrics_port"))
-    return MeshPlan(services=tuple(services), gateway=gateway, binds=tuple(binds))
+    notes += [door_note(settings)] if door_note(settings) else []
+    return MeshPlan(services=tuple(services), gateway=gateway, binds=tuple(binds), notes=tuple(notes))
 
 
 def check_ports(planned: MeshPlan) -> None:
@@ -213,11 +225,24 @@ def _free_pair(host: str) -> int:
     raise Problem("no free ports are left on this machine", exit_code=ExitCode.REFUSED)
 
 
-def _places(endpoints: Sequence[str], bind: str) -> list[int]:
-    """Ports of those endpoints that are on this machine."""
-    here = {"127.0.0.1", "localhost", "[::1]", bind}
-    pairs = [endpoint.rpartition(":") for endpoint in endpoints]
-    return [int(port) for host, _, port in pairs if host in here and port.isdigit()]
+def _ports_of(name: str, places: Places, ports: Mapping[str, int], *, free_ports: bool) -> list[int]:
+    """Ports of the processes that a service gets; 0 for any free one.
+
+    Raises:
+        Problem: one port is wanted for several processes, or for none.
+    """
+    way_out = f"gateway.routes.{name}.endpoints of the settings says where its replicas are"
+    if name in ports:
+        if len(places.ports) > 1:
+            raise Problem(
+                f"--port {name}={ports[name]} moves one process, and {name} has {len(places.ports)}", way_out=way_out
+            )
+        if places.asked and not places.ports:
+            raise Problem(f"--port {name}={ports[name]}: {name} is not started on this machine", way_out=way_out)
+        return [ports[name]]
+    if not places.ports:
+        return [] if places.asked else [0]
+    return [0] * len(places.ports) if free_ports else list(places.ports)
 
 
 def _grpc_services(entry: EntryPoint) -> tuple[str, ...]:

@@ -54,12 +54,14 @@ class MeshState:
         supervisor_birth: its birth mark, as in PartState.
         config: path of the settings file that the processes read.
         parts: its processes, the gateway last.
+        notes: what the settings say and `meshcast up` did not do, or did otherwise.
     """
 
     supervisor_pid: int
     supervisor_birth: str
     config: str
     parts: tuple[PartState, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -103,7 +105,8 @@ class StateFolder:
         try:
             raw: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
             parts = tuple(PartState(**part) for part in raw.pop("parts"))
-            return MeshState(**raw, parts=parts)
+            notes = tuple(raw.pop("notes", ()))
+            return MeshState(**raw, parts=parts, notes=notes)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

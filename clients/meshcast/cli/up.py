@@ -83,7 +83,10 @@ async def _run(planned: MeshPlan, settings: CliSettings, folder: StateFolder, re
     )
     pid = os.getpid()
     state = MeshState(
-        supervisor_pid=pid, supervisor_birth=birth_of(pid), config="" if settings.path is None else str(settings.path)
+        supervisor_pid=pid,
+        supervisor_birth=birth_of(pid),
+        config="" if settings.path is None else str(settings.path),
+        notes=planned.notes,
     )
 
     def changed(part: PartState) -> None:
@@ -135,15 +138,15 @@ async def _probe(address: str, service: str, tls: TlsSettings) -> str:
 def _show_ports(console: Console, state: MeshState) -> None:
     table = Table()
     for heading in ("process", "gRPC", "metrics", "pid"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")  # cut, it could not be copied
     for part in state.parts:
-        host = part.address.rpartition(":")[0]
-        metrics = f"http://{host}:{part.metrics_port}/metrics" if part.metrics_port else "-"
-        table.add_row(part.name, part.address, metrics, str(part.pid))
+        table.add_row(part.name, part.address, str(part.metrics_port or "-"), str(part.pid))
     console.print(table)
     for part in state.parts:
         if part.http_address:
             console.print(f"HTTP: {part.http_address}", highlight=False, soft_wrap=True)
+    for note in state.notes:
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     logs = sorted({str(Path(part.log).parent) for part in state.parts})
     console.print(f"logs: {', '.join(logs)}", highlight=False, soft_wrap=True)
 

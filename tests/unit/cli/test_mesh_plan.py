@@ -30,6 +30,10 @@ def routes(of: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in of.items() if name.startswith("MESHCAST_GATEWAY_ROUTES_")}
 
 
+def predictor_endpoints(mesh: MeshPlan) -> str:
+    return routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"]
+
+
 def test_a_service_listens_where_its_route_says(tmp_path: Path) -> None:
     mesh = planned(tmp_path)
     assert [(part.name, part.address, part.metrics_port) for part in (*mesh.services, mesh.gateway)] == [
@@ -54,9 +58,50 @@ def test_two_endpoints_of_a_route_are_two_processes(tmp_path: Path) -> None:
     mesh = planned(tmp_path, text, only=["predictor"])
     assert [part.address for part in mesh.services] == ["127.0.0.1:8101", "127.0.0.1:8111"]
     assert [part.name for part in mesh.services] == ["predictor-1", "predictor-2"]
-    assert (
-        routes(mesh.gateway.environ)["MESHCAST_GATEWAY_ROUTES_PREDICTOR_ENDPOINTS"] == "127.0.0.1:8101,127.0.0.1:8111"
-    )
+    assert predictor_endpoints(mesh) == "127.0.0.1:8101,127.0.0.1:8111,far:1"
+    assert {setting for *_, setting in mesh.binds if "predictor" in setting} == {
+        "gateway.routes.predictor.endpoints",
+        "gateway.routes.predictor.endpoints (metrics: + 1000)",
+    }
+    moved = planned(tmp_path, text, only=["predictor"], free_ports=True)
+    first, second, third = predictor_endpoints(moved).split(",")
+    assert third == "far:1" and len({first, second, "127.0.0.1:8101", "127.0.0.1:8111"}) == 4
+    with pytest.raises(Problem, match="predictor has 2") as caught:
+        planned(tmp_path, text, only=["predictor"], ports={"predictor": 9101})
+    assert "gateway.routes.predictor.endpoints" in caught.value.way_out
+
+
+@pytest.mark.parametrize("free_ports", [False, True])
+@pytest.mark.parametrize("endpoint", ["file:///tmp/reps", "192.0.2.1:8101", "dns:///predictor:8101", "far:8101"])
+def test_what_is_not_of_this_machine_is_asked_and_not_started(tmp_path: Path, endpoint: str, free_ports: bool) -> None:
+    text = f'[gateway.routes.predictor]\nendpoints = ["{endpoint}"]'
+    mesh = planned(tmp_path, text, free_ports=free_ports)
+    assert [part.name for part in mesh.services] == ["analyzer", "drift", "forecaster"]
+    assert predictor_endpoints(mesh) == endpoint
+    assert mesh.notes == (f"predictor: {endpoint} is not of this machine: asked, not started",)
+    with pytest.raises(Problem, match="not started on this machine"):
+        planned(tmp_path, text, ports={"predictor": 9101})
+
+
+def test_a_named_port_moves_the_one_process_and_leaves_what_is_elsewhere(tmp_path: Path) -> None:
+    text = '[gateway.routes.predictor]\nendpoints = ["192.0.2.1:8101", "127.0.0.1:8101"]'
+    mesh = planned(tmp_path, text, only=["predictor"], ports={"predictor": 9301})
+    assert [part.address for part in mesh.services] == ["127.0.0.1:9301"]
+    assert predictor_endpoints(mesh) == "127.0.0.1:9301,192.0.2.1:8101"
+
+
+def test_an_empty_list_of_endpoints_says_what_it_means(tmp_path: Path) -> None:
+    mesh = planned(tmp_path, "[gateway.routes.predictor]\nendpoints = []", only=["predictor"])
+    assert mesh.notes == ("predictor: endpoints = [] means the default, 127.0.0.1:8101",)
+    assert [part.address for part in mesh.services] == ["127.0.0.1:8101"]
+
+
+def test_models_rows_go_to_no_drift_service_that_only_the_gateway_asks(tmp_path: Path) -> None:
+    text = '[gateway.routes.drift]\nendpoints = ["192.0.2.1:8104"]\n'
+    mesh = planned(tmp_path, text)
+    assert all("MESHCAST_TAP_DRIFT" not in part.environ for part in mesh.services)
+    assert "tap.drift" in mesh.notes[-1]
+    assert len(planned(tmp_path, text + '[tap]\ndrift = "192.0.2.1:8104"').notes) == 1
 
 
 def test_a_named_port_moves_the_service_and_its_route(tmp_path: Path) -> None:
