@@ -21,11 +21,10 @@ from meshcast.rpc.status import message_too_large
 
 from ..backends import Backends
 from ..contracts import MethodContract
+from .misread import misread
 
 OFFLOAD_BYTES = 16 * 1024
 """Messages above it change their form in a thread: 16 KiB take about a millisecond."""
-
-_WORDS_MAX = 400
 
 
 class Method:
@@ -74,17 +73,14 @@ class Method:
     def _read(self, text: bytes) -> bytes | Unusable:
         message = self._request()
         try:
+            if text.lstrip().startswith(b"["):  # the library takes [] for {}
+                raise TypeError
             json_format.Parse(text.decode(), message, descriptor_pool=self._pool)
-        except UnicodeDecodeError:
-            why = "it is no UTF-8"
-        except RecursionError:
-            why = "it is nested too deeply"
-        except (json_format.ParseError, ValueError, TypeError) as error:
-            why = " ".join(str(error).split())[:_WORDS_MAX]
-        else:
-            return message.SerializeToString()
-        name = message.DESCRIPTOR.full_name
-        return Unusable(InvalidInput(f"the request is no {name} as JSON: {why}", field="body"))
+        except (json_format.ParseError, ValueError, TypeError, RecursionError):  # in the library's words
+            found = misread(text, self._request, self._pool)
+            subject = "the body" if found.field == "body" else found.field
+            return Unusable(InvalidInput(f"{subject} {found.why}", field=found.field))
+        return message.SerializeToString()
 
     def _write(self, encoded: bytes) -> bytes:
         told = json_format.MessageToDict(self._response.FromString(encoded), descriptor_pool=self._pool)

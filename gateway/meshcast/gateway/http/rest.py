@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from meshcast.api.oip.v2 import grpc_service_pb2 as pb
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import InvalidInput, MeshError, Unimplemented
+from meshcast.rpc import InvalidInput, MeshError, Unimplemented, from_status
 from meshcast.rpc.status import message_too_large
 
 from .answers import Send, context_of, send_body, send_failure, send_json, while_there
@@ -31,6 +31,7 @@ from .tensors import Wanted, read_object, read_request, set_parameters, write_re
 _SERVICE = "/inference.GRPCInferenceService/"
 _HEADER = "inference-header-content-length"
 _NOT_READY = 400  # the protocol asks for 4xx
+_TOO_LARGE = 413
 
 
 class RestDoor:
@@ -56,16 +57,17 @@ class RestDoor:
         try:
             wanted = "POST" if _is_posted(segments) else "GET"
             if scope["method"] != wanted and not (wanted == "GET" and scope["method"] == "HEAD"):
-                await send_json(send, 405, {"error": f"ask by {wanted}"}, [(b"allow", wanted.encode())])
+                told = CallFailed.of(InvalidInput(f"ask by {wanted}"))
+                await send_json(send, 405, told.to_rest(), [(b"allow", wanted.encode())])
                 return
             context = context_of(scope)
             body = await intake.body()
             await while_there(intake, self._route(segments, headers, body, context, send))
         except CallFailed as failure:
-            await send_failure(send, failure, failure.to_rest())
+            await send_failure(send, failure, failure.to_rest(), _status_of(failure))
         except MeshError as error:
             told = CallFailed.of(error)
-            await send_failure(send, told, told.to_rest(), 404 if isinstance(error, _NoRoute) else None)
+            await send_failure(send, told, told.to_rest(), 404 if isinstance(error, _NoRoute) else _status_of(told))
 
     async def _route(
         self, segments: Sequence[str], headers: Mapping[str, str], body: bytes, context: DoorContext, send: Send
@@ -209,6 +211,12 @@ class RestDoor:
 
 async def _now(work: Any) -> Any:
     return work()
+
+
+def _status_of(failure: CallFailed) -> int | None:
+    """HTTP's own status where it says more than the one of the table, as Connect has that; None elsewhere."""
+    is_too_large = from_status(failure.status).reason == ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE
+    return _TOO_LARGE if is_too_large else None
 
 
 def _is_posted(segments: Sequence[str]) -> bool:

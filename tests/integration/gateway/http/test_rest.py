@@ -273,4 +273,5 @@ async def test_wrong_routes_and_ways_are_told(rest: Any) -> None:
         await door.ask("GET", "/v2/models/infer"),  # a model's name, here
     ]
     assert [reply.status for reply in replies] == [405, 405, 404, 404, 400, 400, 400, 404]
+    assert {"error", "code", "reason"} <= replies[0].json().keys()
     assert all(reply.json()["error"] for reply in replies)
