@@ -117,6 +117,7 @@ class RoutedStream:
             metadata=callers_metadata(context, self._own_metadata),
             timeout_s=allowed.timeout_s,
             default_ms=allowed.default_ms,
+            retry_after_s=self._settings.reconnect_s,
         )
         load, code = backend.load, "CANCELLED"
         load.in_flight += 1
@@ -126,6 +127,9 @@ class RoutedStream:
                 code = failure.code().name
                 await self._fail(failure, context, backend, spread.failed_on)
             code = "OK"
+        except MeshError as error:
+            code = error.code.name
+            raise
         finally:
             load.in_flight -= 1
             load.record(code)

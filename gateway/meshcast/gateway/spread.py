@@ -14,10 +14,11 @@ from typing import Any
 
 import grpc.aio
 
-from meshcast.rpc import Cancelled, end_call, finished, from_rpc_error
+from meshcast.rpc import Cancelled, MeshError, end_call, finished, from_rpc_error
 
 from .backends import Backend
 from .breaker import Outcome
+from .budget import unreachable
 from .forwarding import Context, Metadata, pass_head, pass_trailers
 from .lane import Lane
 from .ledger import Chunk, Ledger
@@ -42,6 +43,7 @@ class Spread:
         metadata: of the caller, to be passed on.
         timeout_s: seconds that replicas have for the whole stream.
         default_ms: the route's deadline in milliseconds where the caller set none, else 0.
+        retry_after_s: seconds after which callers may ask again when no replica can be reached.
 
     Attributes:
         failed_on: endpoint of the replica whose failure ended the stream; empty where none did.
@@ -57,6 +59,7 @@ class Spread:
         metadata: Metadata,
         timeout_s: float,
         default_ms: int,
+        retry_after_s: float,
     ) -> None:
         self.failed_on = ""
         self._method = method
@@ -66,6 +69,7 @@ class Spread:
         self._metadata = metadata
         self._ends_at = time.perf_counter() + timeout_s
         self._default_ms = default_ms
+        self._retry_after_s = retry_after_s
         self._ledger = Ledger()
         self._window = Window(settings)
         self._lanes: list[Lane] = []
@@ -88,6 +92,7 @@ class Spread:
 
         Raises:
             Cancelled: the caller is gone.
+            NotReady: no replica can be reached.
         """
         self._look_later()
         self._backend.load.streams.add(self._ledger)
@@ -116,7 +121,9 @@ class Spread:
         if self._bug is not None:
             raise self._bug
         if self._ledger.has_failed:
-            failure: grpc.aio.AioRpcError = self._ledger.failure
+            failure: grpc.aio.AioRpcError | MeshError = self._ledger.failure
+            if isinstance(failure, MeshError):
+                raise failure
             return failure
         if self._last_call is not None:
             await pass_trailers(self._last_call, self._context)
@@ -156,7 +163,8 @@ class Spread:
             bulkhead.in_use += 1
             lane = self._choose(chunk, now) if ledger.failure is None else None
             if lane is None:
-                self._fail(chunk.position, self._nobody(), "")
+                nobody = unreachable(self._backend, self._method.service, retry_after_s=self._retry_after_s)
+                self._fail(chunk.position, nobody, "")
                 return
             lane.give(chunk, now, window.answered)
         self._is_complete = True
@@ -356,7 +364,7 @@ class Spread:
         """Whether a replica that is not silent has a chunk."""
         return any(sent.chunk is chunk for lane in self._lanes if not lane.is_stalled for sent in lane.held)
 
-    def _fail(self, position: int, error: grpc.aio.AioRpcError, endpoint: str) -> None:
+    def _fail(self, position: int, error: grpc.aio.AioRpcError | MeshError, endpoint: str) -> None:
         before = self._ledger.failure
         self._ledger.fail(position, error)
         if self._ledger.failure is not before:
@@ -377,10 +385,6 @@ class Spread:
                 self._ended.set()
             elif self._ending is None:
                 self._ending = asyncio.get_running_loop().call_later(_END_S, self._ended.set)
-
-    def _nobody(self) -> grpc.aio.AioRpcError:
-        problems = "; ".join(f"{r.endpoint}: {r.problem}" for r in self._backend.replicas.values()) or "it has none"
-        return _unavailable(f"no replica of {self._backend.name} can be reached ({problems})")
 
 
 def _burden(lane: Lane) -> int:

@@ -19,6 +19,7 @@ from meshcast.gateway.contracts import Contracts
 from meshcast.gateway.numbered import Numbered
 from meshcast.gateway.spread import Spread
 from meshcast.gateway.window import StreamSettings
+from meshcast.rpc import NotReady
 
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
 PATH = f"/{SERVICE}/PredictEngagementStream"
@@ -184,7 +185,14 @@ async def spread(
 ) -> grpc.aio.AioRpcError | None:
     context: Any = caller
     running = Spread(
-        method or numbered(), backend, context, StreamSettings(**changes), metadata=(), timeout_s=30, default_ms=0
+        method or numbered(),
+        backend,
+        context,
+        StreamSettings(**changes),
+        metadata=(),
+        timeout_s=30,
+        default_ms=0,
+        retry_after_s=0.25,
     )
     async with asyncio.timeout(5):
         return await running.run()
@@ -386,4 +394,31 @@ async def test_what_a_replica_loses_at_the_end_of_a_stream_goes_to_another_in_on
     assert [answer.sequence for answer in caller.answers] == [*range(5, 21)]
     assert backend.load.counts.chunks_resent >= 2
     assert len(channels[1].calls) <= 2
+    assert_nothing_is_left(backend, channels)
+
+
+async def test_a_stream_whose_replicas_have_all_left_says_why_once_it_asks_for_one() -> None:
+    backend, channels = backend_of(answers)
+    replica = backend.replicas["replica:0"]
+
+    class Left(Caller):
+        async def read(self) -> Any:
+            if self._read == 2:
+                replica.problem = "connection refused"
+                backend.refresh()
+                backend.replicas["replica:1"] = Replica("replica:1", replica.channel)  # listed, and not reached yet
+                call = channels[0].calls[0]
+                while replica.in_flight:  # noqa: ASYNC110  # a number
+                    await asyncio.sleep(0)
+                await call.done_writing()  # it drains
+                while not call.is_cancelled:  # noqa: ASYNC110  # nor does that tell anybody
+                    await asyncio.sleep(0)
+            return await super().read()
+
+    caller = Left(5)
+    message = r"no replica of predictor can be reached \(replica:0: connection refused; replica:1: not reached yet\)"
+    with pytest.raises(NotReady, match=f"^{message}$") as caught:
+        await spread(backend, caller)
+    assert caught.value.retry_after_s == 0.25
+    assert [answer.sequence for answer in caller.answers] == [5, 6]
     assert_nothing_is_left(backend, channels)
