@@ -16,6 +16,7 @@ from meshcast.sinks.sink import Column, Columns, Kind, fitted, kinds_of, rows_of
 __all__ = ["ParquetSink"]
 
 _TOKEN, _FIRST, _KINDS = b"meshcast.token", b"meshcast.first_row", b"meshcast.kinds"
+_ROWS = b"meshcast.rows"  # parts of earlier releases do not say it
 
 
 class ParquetSink:
@@ -80,7 +81,12 @@ class ParquetSink:
         if self._kinds:
             fitted(self.name, self._kinds, columns)
         kinds = self._kinds or kinds_of(columns)
-        told = {_TOKEN: token.encode(), _FIRST: str(self.rows).encode(), _KINDS: " ".join(kinds.values()).encode()}
+        told = {
+            _TOKEN: token.encode(),
+            _FIRST: str(self.rows).encode(),
+            _ROWS: str(rows).encode(),
+            _KINDS: " ".join(kinds.values()).encode(),
+        }
         data = io.BytesIO()
         self._parquet.write_table(self._table(columns, kinds).replace_schema_metadata(told), data)
         replace_file(self._disk, self.path / f"part-{self.rows:012d}.parquet", data.getvalue())
@@ -116,6 +122,7 @@ class ParquetSink:
                 facts = self._parquet.read_metadata(path)
                 told = facts.metadata or {}
                 first, token, kinds = int(told[_FIRST]), told[_TOKEN].decode(), told[_KINDS].decode()
+                vouched = int(told.get(_ROWS, facts.num_rows))
             except (OSError, KeyError, ValueError, self._pyarrow.ArrowException) as error:
                 raise CorruptData(
                     f"{path} is no part that a stream has written; remove {self.name} to begin anew"
@@ -124,6 +131,11 @@ class ParquetSink:
                 raise CorruptData(
                     f"{self.name} has {rows:,} rows before {path.name}, which begins at row {first:,}: a part is "
                     "missing or too many; remove the folder to begin anew"
+                )
+            if vouched != facts.num_rows:
+                raise CorruptData(
+                    f"{path} vouches for {vouched:,} rows, {facts.num_rows:,} stand there: something else has changed "
+                    f"it; remove {self.name} to begin anew"
                 )
             rows += facts.num_rows
             names = facts.schema.to_arrow_schema().names

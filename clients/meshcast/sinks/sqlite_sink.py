@@ -170,6 +170,12 @@ class SqliteSink:
                 f"{self.path}: the table {self.table} has {len(names)} columns, the stream gave it "
                 f"{len(kinds.split())}: something else has changed it; drop the table to begin anew"
             )
+        stand = database.execute(f"SELECT count(*) FROM {_quoted(self.table)}").fetchone()[0] if names else 0
+        if stand != rows:
+            raise CorruptData(
+                f"{self.name}: the table {_STREAMS} beside it vouches for {rows:,} rows, {stand:,} stand there: "
+                "something else has changed it; drop the table to begin anew"
+            )
         return token, rows, {name: _kind(kind) for name, kind in zip(names, kinds.split(), strict=True)}
 
     def _create(self, database: sqlite3.Connection, kinds: dict[str, Kind]) -> None:

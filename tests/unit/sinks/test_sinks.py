@@ -123,6 +123,28 @@ def test_a_table_that_was_given_another_column_is_told(tmp_path: Path, kit: Any)
             sink.open("s")
 
 
+def test_a_table_that_has_lost_rows_is_told(tmp_path: Path, kit: Any) -> None:
+    with closing(SqliteSink(tmp_path / "a.db", table="t")) as sink:
+        sink.open("s")
+        sink.commit(kit.block(0, 3), "t")
+        assert sink._database is not None
+        sink._database.execute("DELETE FROM t WHERE rowid > 1")
+        with pytest.raises(CorruptData, match="vouches for 3 rows, 1 stand there: something else has changed it"):
+            sink.open("s")
+
+
+def test_a_part_that_has_lost_rows_is_told(tmp_path: Path, kit: Any) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with closing(ParquetSink(tmp_path / "rows.parquet")) as sink:
+        sink.open("s")
+        sink.commit(kit.block(0, 3), "t")
+    part = next((tmp_path / "rows.parquet").glob("*.parquet"))
+    parquet.write_table(parquet.read_table(part).slice(0, 2), part)
+    with closing(ParquetSink(tmp_path / "rows.parquet")) as sink:
+        with pytest.raises(CorruptData, match="vouches for 3 rows, 2 stand there"):
+            sink.open("s")
+
+
 def test_a_database_holds_several_streams_each_in_its_table(tmp_path: Path, kit: Any) -> None:
     for stream, rows in (("one", 3), ('an "odd" name', 5)):
         with closing(SqliteSink(tmp_path / "rows.db")) as sink:
