@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from meshcast.rpc import MeshError
+from meshcast.rpc import InvalidInput, MeshError
 
 from .backends import Backend, Backends
 from .budget import Fastest, budget
@@ -105,6 +105,9 @@ class Mesh:
     Args:
         backends: the routes.
 
+    Raises:
+        InvalidInput: a method falls back to a baseline, and none is installed for it.
+
     Attributes:
         backends: the routes.
         settings: of the gateway.
@@ -121,8 +124,18 @@ class Mesh:
         self.receipts = Receipts()
         self._stages: dict[str, RouteStages] = {}
         self._askings: dict[tuple[str, str], Asking] = {}
-        if any("baseline" in ways for route in self.settings.routes.values() for ways in route.fallbacks.values()):
-            self.baselines.load()
+        self._check_baselines()
+
+    def _check_baselines(self) -> None:
+        """Loads the baselines where a method falls back to one, and refuses methods that have none."""
+        for name, route in self.settings.routes.items():
+            for method, ways in route.fallbacks.items():
+                if "baseline" in ways and not any(f"/{s}/{method}" in self.baselines.paths for s in route.services):
+                    key = f"gateway.routes.{name}.fallbacks.{method}"
+                    known = ", ".join(sorted(path.rpartition("/")[2] for path in self.baselines.paths)) or "none"
+                    raise InvalidInput(
+                        f"{key}: no baseline is installed for it; methods that have one: {known}", field=key
+                    )
 
     def stages(self, backend: Backend) -> RouteStages:
         """What the stages of a route share; made once."""

@@ -30,6 +30,9 @@ _GROUP = "meshcast.baselines"
 # How long calls go straight to the version that stands in. The broken one is then tried once in so long, so that a
 # replica whose other versions are well keeps its breaker closed at any rate of calls.
 _KNOWN_BROKEN_S = 2.0
+# What the tries leave of a call's time where an answer without a replica can still be given: enough to give it, on a
+# busy machine too, and little enough that no replica misses it.
+_RESERVE_SHARE, _RESERVE_S_MAX, _RESERVE_SHARE_MAX = 0.02, 0.05, 0.25
 # Calls in a row that the newest version has failed before others are spared it: one odd question must not change the
 # answers to all.
 _KNOWN_BROKEN_CALLS = 3
@@ -65,6 +68,14 @@ class Baselines:
         """Loads them, which takes some tenths of a second: at the start, as no call of an outage has time for that."""
         self._found = _installed()
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of the methods that have one; loads them where that has not been done."""
+        if self._found is None:
+            self.load()
+        assert self._found is not None
+        return frozenset(self._found)
+
     async def answer(self, path: str, request: bytes) -> bytes | None:
         """The baseline's encoded response; None where there is none. It is computed off the event loop.
 
@@ -97,6 +108,8 @@ class Fallback:
     - `cache`: the answer that was given to the same question before.
     - `baseline`: the service's statistical baseline.
 
+    Where the last two are named, the tries end a little before the deadline, so that there is time for them.
+
     A call that asks for one version gets that or none: only the cache stands in for it. Requests that are at fault and
     calls of a mesh that is full are never answered so.
 
@@ -106,6 +119,7 @@ class Fallback:
         backend: the route.
         baselines: that are installed.
         stale: gives what the cache kept, labelled where it is fresh no more; None where nothing is kept.
+        reserve_s: what the tries leave at least of a call's time, but for a quarter of it at most, in seconds.
     """
 
     def __init__(
@@ -116,6 +130,7 @@ class Fallback:
         *,
         baselines: Baselines,
         stale: Callable[[Exchange], Answer | None] | None = None,
+        reserve_s: float = 0.0,
     ) -> None:
         self._inner = inner
         self._policy = policy
@@ -128,11 +143,15 @@ class Fallback:
             "baseline": self._baseline,
         }
         self._ways = [(name, ways[name]) for name in policy.fallbacks]
+        self._reserve_s = reserve_s
+        self._needs_reserve = not {"cache", "baseline"}.isdisjoint(policy.fallbacks)
         self._broken: tuple[float, int, str] | None = None  # until when which version stands in, and why
         self._failed_in_row = 0
 
     async def __call__(self, exchange: Exchange) -> Answer:
         """Answers the call, or raises what failed it."""
+        if self._needs_reserve:
+            exchange.ends_at -= reserved_s(exchange.remaining_s(), self._reserve_s)
         if self._broken is not None:
             until, version, why = self._broken
             if exchange.started < until and not _pins_version(exchange):
@@ -208,6 +227,17 @@ class Fallback:
             return None
         note = f"the statistical baseline, no model was asked: {_why(error)}"
         return Answer(response, fallback=Kind.FALLBACK_BASELINE, notes=(note,))
+
+
+def reserved_s(remaining_s: float, least_s: float) -> float:
+    """What the tries of a call leave for an answer that needs no replica, in seconds.
+
+    Args:
+        remaining_s: what is left of its time.
+        least_s: what is left at least, unless that is more than a quarter of it.
+    """
+    wanted_s = max(least_s, min(_RESERVE_S_MAX, _RESERVE_SHARE * remaining_s))
+    return max(0.0, min(wanted_s, _RESERVE_SHARE_MAX * remaining_s))
 
 
 def previous_version(backend: Backend) -> int | None:

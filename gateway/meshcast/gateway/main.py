@@ -89,6 +89,7 @@ async def serving(
         http_port: of the HTTP door, whose other settings are `settings.http`; 0 takes a free one, None opens none.
 
     Raises:
+        InvalidInput: the settings ask for a baseline that is not installed.
         Precondition: the HTTP door's libraries are not installed.
         PortInUse: the address cannot be listened on.
     """
@@ -104,8 +105,8 @@ async def serving(
     async with Backends(
         settings, connect=connect, health=health, sources=sources, own_metadata=own_metadata
     ) as backends:
-        await backends.wait_first_contact(settings.first_contact_s)
         mesh = Mesh(backends)
+        await backends.wait_first_contact(settings.first_contact_s)
         routed = RoutedServices(mesh)
 
         def register(grpc_server: grpc.aio.Server) -> None:

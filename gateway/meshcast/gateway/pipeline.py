@@ -66,7 +66,8 @@ def pipeline(policy: MethodPolicy, backend: Backend, mesh: Mesh) -> Stage:
     if settings.restart_s and not {"cache", "baseline"} & {*policy.fallbacks}:  # which have an answer at once
         stage = Patience(stage, policy, backend, mesh.backends, restart_s=settings.restart_s)
     if policy.fallbacks:
-        stage = Fallback(stage, policy, backend, baselines=mesh.baselines, stale=mesh.cache.stale)
+        reserve_s = settings.deadline_margin_ms / 1e3
+        stage = Fallback(stage, policy, backend, baselines=mesh.baselines, stale=mesh.cache.stale, reserve_s=reserve_s)
     if policy.cache_ttl_s > 0:  # who may get an old answer may get that of an equal call
         stage = SingleFlight(stage)
     if policy.cache_ttl_s > 0 or "cache" in policy.fallbacks:

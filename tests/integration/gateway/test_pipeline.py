@@ -32,6 +32,17 @@ def question(**fields: Any) -> pb.PredictEngagementRequest:
     return pb.PredictEngagementRequest(**{"request_id": "q-1", "channel": "fox", **fields})
 
 
+def with_history() -> pb.PredictEngagementRequest:
+    request = question()
+    request.planned.published_time.FromSeconds(1_700_000_000)
+    request.planned.hour_of_day, request.planned.day_of_week, request.planned.content_length = 12, 3, 80
+    for number in range(24):
+        post = request.history.add(hour_of_day=12, day_of_week=3, content_length=80)
+        post.published_time.FromSeconds(1_690_000_000 + 3600 * number)
+        post.forwards, post.replies, post.reactions = number, 1, 2
+    return request
+
+
 async def asked(gateway: Any, **fields: Any) -> pb.PredictEngagementResponse:
     with mesh_errors():
         answer: pb.PredictEngagementResponse = await gateway.predictor.PredictEngagement(question(**fields), timeout=5)
@@ -129,13 +140,7 @@ async def test_an_earlier_answer_stands_in_for_a_dead_service(run_gateway: Any) 
 
 
 async def test_the_statistical_baseline_stands_in_for_a_dead_predictor(run_gateway: Any) -> None:
-    request = question()
-    request.planned.published_time.FromSeconds(1_700_000_000)
-    request.planned.hour_of_day, request.planned.day_of_week, request.planned.content_length = 12, 3, 80
-    for number in range(24):
-        post = request.history.add(hour_of_day=12, day_of_week=3, content_length=80)
-        post.published_time.FromSeconds(1_690_000_000 + 3600 * number)
-        post.forwards, post.replies, post.reactions = number, 1, 2
+    request = with_history()
     async with run_gateway(["127.0.0.1:1"], routes=route_to_nobody(("version", "cache", "baseline"))) as gateway:
         with mesh_errors():
             answer = await gateway.predictor.PredictEngagement(request, timeout=5)
@@ -144,6 +149,19 @@ async def test_the_statistical_baseline_stands_in_for_a_dead_predictor(run_gatew
     assert answer.receipt.gateway.fallback == receipt_pb2.FALLBACK_BASELINE
     assert (answer.receipt.gateway.degraded, answer.receipt.gateway.attempts) == (True, 0)
     assert any(note.startswith("the statistical baseline, no model was asked") for note in answer.receipt.notes)
+
+
+@pytest.mark.parametrize("way", ["cache", "baseline"])
+async def test_replicas_that_all_freeze_still_leave_time_for_what_stands_in(way: str, run_gateway: Any) -> None:
+    request = with_history()
+    async with ScriptedBackend() as backend:
+        routes = route(backend, fallbacks={METHOD: (way,)})
+        async with run_gateway(routes=routes, deadline_margin_ms=100.0) as gateway:  # for machines that are busy
+            await gateway.predictor.PredictEngagement(request, timeout=5)
+            backend.script = Script(latency_ms=60_000.0)
+            answer = await gateway.predictor.PredictEngagement(request, timeout=1)
+    assert answer.receipt.gateway.fallback == receipt_pb2.Fallback.Value(f"FALLBACK_{way.upper()}")
+    assert any("DEADLINE_EXCEEDED" in note for note in answer.receipt.notes)
 
 
 def route_to_nobody(fallbacks: tuple[str, ...] = ()) -> dict[str, RouteSettings]:

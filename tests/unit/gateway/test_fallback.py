@@ -18,11 +18,12 @@ from meshcast.gateway.asking import Mesh
 from meshcast.gateway.cache import Cache, CacheSettings, ResponseCache
 from meshcast.gateway.contracts import Contracts
 from meshcast.gateway.exchange import Answer, Exchange, TryFailed
-from meshcast.gateway.fallback import Baseline, Baselines, Fallback, previous_version
+from meshcast.gateway.fallback import Baseline, Baselines, Fallback, previous_version, reserved_s
 from meshcast.gateway.policy import MethodPolicy, Tries
 from meshcast.rpc import Health, InvalidInput, MeshError, NotReady, Overloaded
 from meshcast.rpc.status import trailers
 
+ANALYZER = "meshcast.api.analyzer.v1.AnalyzerService"
 SERVICE = "meshcast.api.predictor.v1.PredictorService"
 PATH = f"/{SERVICE}/PredictEngagement"
 UNREACHABLE = NotReady("gone", reason=ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE)
@@ -233,6 +234,35 @@ async def test_baselines_are_loaded_at_the_start_where_a_method_falls_back_to_on
     connect: Any = None
     backends = Backends(GatewaySettings(routes={"predictor": route}), connect=connect, health=Health())
     assert Mesh(backends).baselines.is_loaded is ("baseline" in ways)
+
+
+async def test_a_baseline_that_is_not_installed_is_refused_at_the_start() -> None:
+    connect: Any = None
+    for name, service, method in (("analyzer", ANALYZER, "AnalyzeContent"), ("own", "acme.Scores", "Score")):
+        route = RouteSettings(services=(service,), fallbacks={method: ("version", "baseline")})
+        backends = Backends(GatewaySettings(routes={name: route}), connect=connect, health=Health())
+        with pytest.raises(InvalidInput, match=rf"routes\.{name}\.fallbacks\.{method}: .* PredictEngagement"):
+            Mesh(backends)
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "least_s", "expected_s"),
+    [(1.0, 0.005, 0.02), (0.1, 0.005, 0.005), (60.0, 0.005, 0.05), (0.01, 0.005, 0.0025), (-1.0, 0.005, 0.0)],
+)
+def test_the_tries_leave_time_for_an_answer_without_a_replica(
+    remaining_s: float, least_s: float, expected_s: float
+) -> None:
+    assert reserved_s(remaining_s, least_s) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(("ways", "is_kept"), [(("version",), False), (("cache",), True), (("baseline",), True)])
+async def test_only_fallbacks_that_need_no_replica_shorten_the_tries(ways: tuple[str, ...], is_kept: bool) -> None:
+    to = backend(v3=State.SERVING)
+    made, policy = stage(Service(), to, ways)
+    call = exchange(policy, to)
+    ends_at = call.ends_at
+    await made(call)
+    assert call.ends_at == (pytest.approx(ends_at - 0.05) if is_kept else ends_at)
 
 
 async def test_a_call_for_one_version_gets_that_or_none() -> None:
