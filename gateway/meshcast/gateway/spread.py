@@ -28,6 +28,7 @@ from .window import StreamSettings, Window
 
 _END_S = 1.0  # how long a stream whose chunks are all answered waits for its replicas' last word
 _LOST_S = 1.0  # how long a replica that has lost a stream is left alone by it, as health names may lag behind
+_HELD_UP_S = 0.05  # a caller that takes longer for its answers holds up whoever gives them; less is the same for all
 _LOOKS = 4  # at the lanes, within the time of a stall
 _STALL_INTERVALS = 4.0  # silences this much longer than any that was usual are stalls
 
@@ -231,7 +232,8 @@ class Spread:
                 self._hear(lane, message, now)
                 if not self._is_writing:
                     await self._give_all()
-                    lane.heard_at += self._wrote_at - now  # it is the caller who took that time, not the replica
+                    if (taken_s := self._wrote_at - now) > _HELD_UP_S:
+                        lane.heard_at += taken_s  # it is the caller who took that time, not the replica
         except grpc.aio.AioRpcError as error:
             failure = lane.status.restored(error) or error
         self._lanes.remove(lane)

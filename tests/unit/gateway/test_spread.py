@@ -238,7 +238,7 @@ async def test_all_replicas_get_their_share_of_a_wide_stream() -> None:
     shares = {channel.calls[0].endpoint: 0 for channel in channels}
     for answer in caller.answers:
         shares[answer.receipt.gateway.endpoint] += 1
-    assert min(shares.values()) >= 10
+    assert min(shares.values()) >= 5
     assert [len(channel.calls) for channel in channels] == [1, 1, 1]  # one stream each, kept
 
 
