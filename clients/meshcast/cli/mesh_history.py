@@ -1,5 +1,6 @@
 """Mesh history: what happened a second, from the totals of successive messages about the mesh's health."""
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.gateway.load import MESH_FAILURES
 
-__all__ = ["Figure", "MeshHistory", "Pace", "TryPace", "load_of"]
+__all__ = ["Figure", "MeshHistory", "Pace", "TryPace", "brief", "load_of"]
 
 Figure = Literal["calls", "p50", "p99"]
 """What a graph shows of a service: calls a second, or a latency in milliseconds."""
@@ -157,6 +158,19 @@ def load_of(health: pb.MeshHealth, replica: pb.ReplicaHealth) -> pb.ReplicaLoad 
         return None
     age_s = (health.read_time.ToNanoseconds() - replica.load.reported_time.ToNanoseconds()) / 1e9
     return replica.load if age_s <= WINDOW_S else None
+
+
+def brief(problem: str) -> str:
+    """Why a replica cannot be reached, as short as it can be said: without its address, which stands before it, and
+    without grpc's words around the cause."""
+    _, _, words = problem.partition(": ")
+    if problem.startswith("DEADLINE_EXCEEDED") or "Stream removed" in words or "ping timeout" in words:
+        return "silent: it answers no health check"
+    tail = re.search(r"ipv[46]:\S+: (?:Failed to connect to remote host: )?(.*)$", words)
+    cause = tail[1] if tail else ""
+    if "onnection refused" in (cause or words):
+        return "connection refused"
+    return cause.removesuffix(")") if cause and "(" not in cause else cause or problem
 
 
 def _totals(counts: pb.PipelineCounts) -> tuple[int, ...]:

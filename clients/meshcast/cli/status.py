@@ -2,21 +2,26 @@
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import json_format
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
 from meshcast.api.gateway.v1 import gateway_pb2_grpc as pb_grpc
-from meshcast.cli.mesh_history import load_of
+from meshcast.cli.mesh_history import brief, load_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import Connection, connect, state_folder
 from meshcast.cli.state import MeshState
+from meshcast.gateway.load import MESH_FAILURES
 from meshcast.rpc import ChannelSettings, channel, mesh_errors
 
-__all__ = ["status"]
+__all__ = ["print_status", "status"]
 
 _COLORS = {"SERVING": "green", "NOT SERVING": "yellow", "UNREACHABLE": "red"}
 
@@ -34,7 +39,7 @@ def status(*, target: str | None, config: Path | None, state_dir: Path | None, t
         print(json.dumps(json_format.MessageToDict(health, preserving_proto_field_name=True), indent=2))
     else:
         running = state_folder(state_dir, config).running() if target is None else None
-        _print(health, connection.target, running)
+        print_status(health, connection.target, running)
     if not health.serving:
         raise Problem(f"{connection.target}: no service of the mesh can be asked", exit_code=ExitCode.REFUSED)
 
@@ -46,26 +51,26 @@ async def _read(connection: Connection, timeout_s: float) -> pb.MeshHealth:
             return (await stub.ReadMeshHealth(pb.ReadMeshHealthRequest(), timeout=timeout_s)).health
 
 
-def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> None:
+def print_status(health: pb.MeshHealth, target: str, running: MeshState | None) -> None:
+    """Prints what the gateway tells, and the processes of a mesh that runs here; None for none."""
     console = Console()
-    table = Table(title=f"Mesh at {target} · meshcast {health.meshcast_version}", title_justify="left")
-    for heading in ("service", "state", "replica, models", "calls", "calls/s", "p50 ms", "p99 ms"):
-        is_number = heading in ("calls", "calls/s", "p50 ms", "p99 ms")
-        # What has room to give is the column whose words may stand below each other.
-        wraps = heading == "replica, models"
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=not wraps, overflow="fold")
+    console.print(f"Mesh at {target} · meshcast {health.meshcast_version}", highlight=False, soft_wrap=True)
+    rows: list[dict[str, str]] = []
     for service in health.services:
         calls = sum(service.calls_by_code.values())
-        failed = calls - service.calls_by_code.get("OK", 0)
-        figures = (
-            f"{calls:,}" + (f"\n{failed:,} not OK" if failed else ""),
-            f"{service.calls_per_s:,.1f}"
+        failed = sum(number for code, number in service.calls_by_code.items() if code in MESH_FAILURES)
+        row = {
+            "service": service.name,
+            "state": _word(service.state),
+            "replica, models": "none",
+            "calls": f"{calls:,}" + (f"\n[red]{failed:,} failed[/]" if failed else ""),
+            "calls/s": f"{service.calls_per_s:,.1f}"
             + (f"\n[red]{service.error_share:.1%} fail[/]" if service.error_share else ""),
-            f"{service.latency_ms_p50:.2f}" if service.HasField("latency_ms_p50") else "-",
-            f"{service.latency_ms_p99:.2f}" if service.HasField("latency_ms_p99") else "-",
-        )
+            "p50 ms": f"{service.latency_ms_p50:,.2f}" if service.HasField("latency_ms_p50") else "-",
+            "p99 ms": f"{service.latency_ms_p99:,.2f}" if service.HasField("latency_ms_p99") else "-",
+        }
         if not service.replicas:
-            table.add_row(service.name, _word(service.state), "none", *figures)
+            rows.append(row)
         for index, replica in enumerate(service.replicas):
             models = ", ".join(
                 name.removeprefix("model/")
@@ -82,22 +87,24 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
                 where += f"\nload {load.utilization:.0%}"
                 where += f", {load.queue_rows:,.0f} rows wait" if load.queue_rows else ""
             if replica.problem:
-                where += f"\n[red]{replica.problem}[/red]"
-            first = index == 0
-            table.add_row(
-                service.name if first else "", _word(service.state) if first else "", where,
-                *(figures if first else ("", "", "", "")),
-            )  # fmt: skip
-    console.print(table)
+                where += f"\n[red]{escape(brief(replica.problem))}[/red]"
+            rows.append({**(row if index == 0 else dict.fromkeys(row, "")), "replica, models": where})
+    _print_table(console, rows, numbers=("calls", "calls/s", "p50 ms", "p99 ms"), spare=("calls", "p50 ms", "calls/s"))
     if running is None:
         return
-    processes = Table(title=f"Processes of `meshcast up` (pid {running.supervisor_pid})", title_justify="left")
-    for heading in ("process", "state", "address", "metrics", "pid", "restarts"):
-        processes.add_column(heading, no_wrap=True)
-    for part in running.parts:
-        metrics = str(part.metrics_port) if part.metrics_port else "-"
-        processes.add_row(part.name, part.state, part.address, metrics, str(part.pid), str(part.restarts))
-    console.print(processes)
+    console.print(f"\nProcesses of `meshcast up` (pid {running.supervisor_pid})", highlight=False, soft_wrap=True)
+    processes = [
+        {
+            "process": part.name,
+            "state": part.state,
+            "address": part.address,
+            "metrics": str(part.metrics_port or "-"),
+            "pid": str(part.pid),
+            "restarts": str(part.restarts),
+        }
+        for part in running.parts
+    ]
+    _print_table(console, processes, numbers=("metrics", "pid", "restarts"), spare=("metrics", "restarts"))
     for part in running.parts:
         if part.http_address:
             console.print(f"HTTP: {part.http_address}", highlight=False, soft_wrap=True)
@@ -106,3 +113,29 @@ def _print(health: pb.MeshHealth, target: str, running: MeshState | None) -> Non
 def _word(state: pb.ServingState.ValueType) -> str:
     word = pb.ServingState.Name(state).removeprefix("SERVING_STATE_").replace("_", " ")
     return f"[{_COLORS.get(word, 'default')}]{word.lower()}[/]"
+
+
+def _print_table(
+    console: Console, rows: Sequence[Mapping[str, str]], *, numbers: Sequence[str], spare: Sequence[str]
+) -> None:
+    """Prints rows whose names, addresses and pids stand whole, and says which columns a narrow terminal left out.
+
+    Args:
+        console: where to.
+        rows: cells by heading, in markup.
+        numbers: headings of columns that are aligned to the right.
+        spare: headings of columns that may be left out, the first one first.
+    """
+    for count in range(len(spare) + 1):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        kept = [heading for heading in (rows[0] if rows else ()) if heading not in spare[:count]]
+        for heading in kept:
+            table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[heading] for heading in kept))
+        wanted = Measurement.get(console, console.options.update(width=1_000), table).minimum
+        if wanted <= console.width:
+            break
+    console.print(table)
+    if count:
+        console.print(f"left out for want of width: {', '.join(spare[:count])}", style="dim", highlight=False)

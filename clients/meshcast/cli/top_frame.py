@@ -1,6 +1,5 @@
 """The frame of `meshcast top`: one look at the mesh as tables that fit the terminal's width."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.cli.mesh_history import Figure, MeshHistory, load_of
+from meshcast.cli.mesh_history import Figure, MeshHistory, brief, load_of
 
 __all__ = ["frame", "sparkline"]
 
@@ -86,7 +85,7 @@ def frame(
     for columns in (services, replicas):
         parts += [Text(), _table(columns, width)]
     parts += [
-        Text(f"! {service.name} {replica.endpoint}: {_brief(replica.problem)}", style="red")
+        Text(f"! {service.name} {replica.endpoint}: {brief(replica.problem)}", style="red")
         for service in health.services
         for replica in service.replicas
         if replica.problem
@@ -233,13 +232,6 @@ def _models(replica: pb.ReplicaHealth) -> str:
         f"{model} {', '.join(sorted(numbers, key=lambda n: (len(n), n), reverse=True))}"
         for model, numbers in sorted(versions.items())
     )
-
-
-def _brief(problem: str) -> str:
-    """A problem without the address, which stands before it, and without grpc's words around the cause."""
-    code, _, words = problem.partition(": ")
-    tail = re.search(r"ipv[46]:\S+: (?:Failed to connect to remote host: )?(.*)$", words)
-    return f"{code}: {tail[1]}" if tail else problem
 
 
 def _count(number: int, nothing: str) -> Text:

@@ -22,7 +22,7 @@ from meshcast.cli.supervisor import Supervisor
 from meshcast.rpc import MeshError, TlsSettings
 from meshcast.rpc import probe as ask
 
-__all__ = ["up"]
+__all__ = ["print_mesh", "up"]
 
 PROBE_S = 1.0  # longest wait for one health answer; a process that is busy loading answers within milliseconds
 POLL_S = 0.1
@@ -119,7 +119,7 @@ async def _run(planned: MeshPlan, settings: CliSettings, folder: StateFolder, re
         loop.add_signal_handler(number, asked_to_stop)
 
     def ready() -> None:
-        _show_ports(console, state)
+        print_mesh(console, state)
         console.print("[green]the mesh serves[/green]; Ctrl-C drains and stops it", highlight=False)
 
     console.print(f"starting {', '.join(part.name for part in parts)} …", highlight=False)
@@ -135,7 +135,8 @@ async def _probe(address: str, service: str, tls: TlsSettings) -> str:
         return ""
 
 
-def _show_ports(console: Console, state: MeshState) -> None:
+def print_mesh(console: Console, state: MeshState) -> None:
+    """Prints where the processes of a mesh are, and what was not done of its settings."""
     table = Table()
     for heading in ("process", "gRPC", "metrics", "pid"):
         table.add_column(heading, overflow="fold")  # cut, it could not be copied
@@ -185,7 +186,7 @@ def _detach(folder: StateFolder, words: Sequence[str], ready_s: float) -> None:
                 )
             state = folder.read()
             if state is not None and state.supervisor_pid == supervisor.pid and state.is_serving:
-                _show_ports(console, state)
+                print_mesh(console, state)
                 console.print("[green]the mesh serves[/green]; `meshcast down` drains and stops it", highlight=False)
                 return
             time.sleep(POLL_S)

@@ -136,6 +136,8 @@ async def _list_models(
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise _Lost(f"silent: did not answer a health check in {_LIST_TIMEOUT_S:g} s") from error
             raise
         if listed is None:  # as above
             raise _Lost("its list of models cannot be read")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshcast.api.gateway.v1 import gateway_pb2 as pb
-from meshcast.cli.mesh_history import SAMPLES_MAX, MeshHistory, Pace, TryPace, load_of
+from meshcast.cli.mesh_history import SAMPLES_MAX, MeshHistory, Pace, TryPace, brief, load_of
 
 
 def message(at_s: float, *, started_s: int = 1, tries: dict[str, int] | None = None, **fields: Any) -> pb.MeshHealth:
@@ -106,3 +106,19 @@ def test_a_load_that_was_told_long_ago_says_nothing() -> None:
     assert load_of(health, replica) == replica.load
     replica.load.reported_time.FromSeconds(89)
     assert load_of(health, replica) is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (
+            "UNAVAILABLE: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8111: "
+            "connect: Connection refused (111)",
+            "connection refused",
+        ),
+        ("DEADLINE_EXCEEDED: Stream removed (Deadline Exceeded)", "silent: it answers no health check"),
+        ("it ended its health watch", "it ended its health watch"),
+    ],
+)
+def test_why_a_replica_cannot_be_reached_is_one_line(problem: str, told: str) -> None:
+    assert brief(problem) == told

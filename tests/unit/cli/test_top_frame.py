@@ -109,7 +109,7 @@ def test_why_a_replica_cannot_be_reached_is_said_without_grpcs_wrappings() -> No
     history.update(health)
     out = io.StringIO()
     Console(file=out, width=80).print(frame(health, history, target="host:1", width=80))
-    assert "! predictor 127.0.0.1:8111: UNAVAILABLE: Connection refused\n" in out.getvalue()
+    assert "! predictor 127.0.0.1:8111: connection refused\n" in out.getvalue()
 
 
 def test_a_problem_is_said_above_what_was_known_last() -> None:
