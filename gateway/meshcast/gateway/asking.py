@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 from meshcast.rpc import InvalidInput, MeshError
@@ -9,13 +10,14 @@ from meshcast.rpc import InvalidInput, MeshError
 from .backends import Backend, Backends
 from .budget import Fastest, budget
 from .cache import ResponseCache
-from .contracts import MethodContract
+from .contracts import Idempotency, MethodContract
 from .exchange import Answer, Exchange, TryFailed
 from .fallback import Baselines
 from .forwarding import Metadata
 from .pipeline import RouteStages, pipeline
-from .policy import policy_of
+from .policy import Tries, policy_of
 from .receipts import Receipts
+from .wire import read_bytes_field, with_string_field
 
 
 class Asking:
@@ -30,7 +32,7 @@ class Asking:
         policy: what the gateway does for them.
     """
 
-    __slots__ = ("_backend", "_fastest", "_margin_s", "_stage", "policy")
+    __slots__ = ("_backend", "_fastest", "_id_field", "_margin_s", "_stage", "policy")
 
     def __init__(self, mesh: Mesh, contract: MethodContract, backend: Backend) -> None:
         self.policy = policy_of(contract, backend.settings)
@@ -38,6 +40,9 @@ class Asking:
         self._margin_s = mesh.settings.deadline_margin_ms / 1e3
         self._stage = pipeline(self.policy, backend, mesh)
         self._fastest = Fastest()
+        # What a repeat does not change only by its request id gets one: else a second try would be stored once more.
+        is_stored = contract.idempotency is Idempotency.IDEMPOTENT and self.policy.tries is not Tries.ONCE
+        self._id_field = (contract.request_id_field or 0) if is_stored else 0
 
     def exchange(self, request: bytes, metadata: Metadata, remaining_s: float | None) -> Exchange:
         """A call that has just arrived; counted in the route's load where it is refused.
@@ -65,6 +70,8 @@ class Asking:
             backend.load.record(refusal.code.name)
             raise
         ends_at = started + allowed.timeout_s
+        if self._id_field and not read_bytes_field(request, self._id_field):
+            request = with_string_field(request, self._id_field, secrets.token_hex(16))
         return Exchange(policy, backend, request, metadata, started, ends_at, allowed.default_ms)
 
     async def answer(self, exchange: Exchange) -> Answer:

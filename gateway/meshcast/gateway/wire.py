@@ -159,6 +159,18 @@ def with_varint_field(message: bytes, number: int, value: int) -> bytes:
     return message + varint(number << 3 | _VARINT) + varint(value)
 
 
+def with_string_field(message: bytes, number: int, text: str) -> bytes:
+    """An encoded message in which a text field has a value: the last one that is written wins.
+
+    Args:
+        message: the encoded message.
+        number: the field's number.
+        text: the new value.
+    """
+    encoded = text.encode()
+    return message + varint(number << 3 | _BYTES) + varint(len(encoded)) + encoded
+
+
 def _find(message: bytes, number: int, kind: int) -> tuple[int, int] | None:
     """Where the first occurrence of a field begins, with its tag, and ends; None when it is absent or malformed."""
     position, end = 0, len(message)

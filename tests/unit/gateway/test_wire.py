@@ -12,6 +12,7 @@ from meshcast.gateway.wire import (
     read_bytes_field,
     read_varint_field,
     varint,
+    with_string_field,
     with_varint_field,
     without_string_field,
 )
@@ -142,3 +143,10 @@ def test_a_truncated_field_is_no_field() -> None:
     assert read_string_field(b"\x0a\x05fox", 1) == ""
     assert read_string_field(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 1) == ""
     assert read_string_field(b"\x0a\x02\xff\xfe", 1) == ""
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=200), st.sampled_from(["", "first"]))
+def test_a_text_that_is_set_wins(text: str, before: str) -> None:
+    encoded = pb.PredictEngagementRequest(request_id=before, channel="a").SerializeToString()
+    parsed = pb.PredictEngagementRequest.FromString(with_string_field(encoded, 1, text))
+    assert (parsed.request_id, parsed.channel) == (text, "a")
