@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -199,7 +200,12 @@ async def kill_at_random(
 
     async def start_again(process: Restartable, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        await process.start()
+        try:
+            await process.start()
+        except RuntimeError:
+            # Killed once more before it served: whoever did so starts it again.
+            if process.process is None or process.process.returncode != -signal.SIGKILL:
+                raise
 
     for victim, row in zip(victims.tolist(), rows.tolist(), strict=True):
         while stored_rows(sink) < row:  # noqa: ASYNC110  # another process writes it
