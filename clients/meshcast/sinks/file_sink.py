@@ -135,6 +135,10 @@ class FileSink:
             return first
         try:
             journal = _Journal(**json.loads(data))
+            if not (
+                isinstance(journal.bytes, int) and isinstance(journal.rows, int) and isinstance(journal.token, str)
+            ):
+                raise ValueError("it holds other values than a journal")
         except (ValueError, TypeError) as error:
             raise CorruptData(
                 f"{self._journal_path} cannot be read; remove it and {self.name} to begin anew"

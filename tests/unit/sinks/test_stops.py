@@ -126,9 +126,10 @@ def test_what_something_else_has_changed_is_refused(tmp_path: Path, kit: Any) ->
     (tmp_path / "rows.csv").write_text("row\n")
     with pytest.raises(CorruptData, match="vouches for"):
         FileSink(tmp_path / "rows.csv").open("s")
-    (tmp_path / ".rows.csv.journal").write_text("{")
-    with pytest.raises(CorruptData, match="cannot be read"):
-        FileSink(tmp_path / "rows.csv").open("s")
+    for text in ("{", "[]", '{"bytes": "many"}', '{"token": null}'):
+        (tmp_path / ".rows.csv.journal").write_text(text)
+        with pytest.raises(CorruptData, match="cannot be read"):
+            FileSink(tmp_path / "rows.csv").open("s")
 
     with closing(ParquetSink(tmp_path / "rows.parquet")) as parts:
         parts.open("s")
