@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import grpc.aio
 
-from .forwarding import Metadata
 from .wire import read_varint_field
 
 if TYPE_CHECKING:
     from .backends import Backend
+    from .forwarding import Metadata
     from .policy import MethodPolicy
 
 
 PRIORITY_KEY = "meshcast-priority"
-"""Metadata key by which a caller says `high`, `normal` or `low`, for methods whose request has no priority too."""
+"""Metadata key by which a caller says `high`, `normal` or `low`, for methods whose request has no priority too; another
+value is refused at the door."""
 
 
 class Priority(enum.IntEnum):

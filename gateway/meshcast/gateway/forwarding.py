@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 import grpc.aio
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
-from meshcast.rpc import DeadlineExceeded, MeshError, NotReady, from_rpc_error
+from meshcast.rpc import DeadlineExceeded, InvalidInput, MeshError, NotReady, from_rpc_error
+
+from .exchange import PRIORITY_KEY, Priority
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -18,6 +20,7 @@ _DETAILS = "grpc-status-details-bin"
 _OF_THE_HOP = frozenset({"user-agent", "content-type", "te", "host", "endpoint-load-metrics-bin"})
 _OF_THE_HOP_PREFIXES = ("grpc-", ":", "x-meshcast-")
 _PASSED_BACK = frozenset({_DETAILS, "grpc-retry-pushback-ms"})
+_PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 _NOT_CONNECTED = "failed to connect to all addresses"
 
 
@@ -27,12 +30,20 @@ def callers_metadata(context: Context, own: frozenset[str] = frozenset()) -> Met
     Args:
         context: of the caller's call.
         own: keys that the gateway's channels write themselves, as tracing does.
+
+    Raises:
+        InvalidInput: `meshcast-priority` is none of the three words.
     """
-    return tuple(
+    kept = tuple(
         (key, value)
         for key, value in context.invocation_metadata() or ()
         if key not in _OF_THE_HOP and key not in own and not key.startswith(_OF_THE_HOP_PREFIXES)
     )
+    for key, value in kept:
+        if key == PRIORITY_KEY and value not in _PRIORITIES:
+            words = f"{', '.join(_PRIORITIES[:-1])} or {_PRIORITIES[-1]}"
+            raise InvalidInput(f"metadata {PRIORITY_KEY} must be {words}, is {value!r}", field=PRIORITY_KEY)
+    return kept
 
 
 def backends_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:

@@ -14,7 +14,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from meshcast.api.predictor.v1 import predictor_pb2 as pb
 from meshcast.api.predictor.v1 import predictor_pb2_grpc as pb_grpc
 from meshcast.gateway import GatewaySettings, RouteSettings, serving
-from meshcast.rpc import RpcSettings, TlsSettings, TracingSettings, channel, setup_tracing
+from meshcast.rpc import (
+    InvalidInput,
+    RpcSettings,
+    TlsSettings,
+    TracingSettings,
+    channel,
+    mesh_errors,
+    setup_tracing,
+)
 
 PREDICTOR = "meshcast.api.predictor.v1.PredictorService"
 CALLERS_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -43,6 +51,24 @@ async def test_without_tracing_the_callers_trace_passes_through(run_predictor: A
     async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
         await gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(), timeout=5, metadata=METADATA)
     assert replica.script.metadata[0]["traceparent"] == METADATA[0][1]
+
+
+@pytest.mark.parametrize("word", ["urgent", "HIGH", ""])
+async def test_a_priority_that_is_none_is_refused_before_a_replica_is_asked(
+    word: str, run_predictor: Any, run_gateway: Any
+) -> None:
+    metadata = (("meshcast-priority", word),)
+    async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
+        await gateway.predictor.PredictEngagement(
+            pb.PredictEngagementRequest(), timeout=5, metadata=(("meshcast-priority", "low"),)
+        )
+        with pytest.raises(InvalidInput, match="meshcast-priority must be high, normal or low, is") as refused:
+            with mesh_errors():
+                await gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(), timeout=5, metadata=metadata)
+        assert [violation.field for violation in refused.value.violations] == ["meshcast-priority"]
+        stream = gateway.predictor.PredictEngagementStream(timeout=5, metadata=metadata)
+        assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (replica.script.calls, replica.script.taken) == (1, 0)
 
 
 @pytest.fixture
