@@ -70,6 +70,26 @@ class Receipt:
         return _FALLBACKS.get(self.message.gateway.fallback, "")
 
     @property
+    def attempts(self) -> int:
+        """Calls that the gateway made to replicas for this answer; 0 without a gateway, or where none was needed."""
+        return self.message.gateway.attempts
+
+    @property
+    def hedged(self) -> bool:
+        """True when the gateway asked a second replica before the first had answered."""
+        return self.message.gateway.hedged
+
+    @property
+    def from_cache(self) -> bool:
+        """True when the answer was given before, or to an equal question at the same time; it keeps its first id."""
+        return self.message.gateway.from_cache
+
+    @property
+    def endpoint(self) -> str:
+        """Replica that answered the gateway, as `host:port`; empty without a gateway, or where none was asked."""
+        return self.message.gateway.endpoint
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Remarks of the server, as in `views missing`."""
         return tuple(self.message.notes)
@@ -79,6 +99,10 @@ class Receipt:
             f"Receipt(prediction_id={self.prediction_id!r}, model={self.model!r}, model_version={self.model_version}, "
             f"backend={self.backend!r}, queue_us={self.queue_us}, compute_us={self.compute_us}, "
             f"batch_rows={self.batch_rows}, batch_close={self.batch_close!r}"
+            + (f", endpoint={self.endpoint!r}" if self.endpoint else "")
+            + (f", attempts={self.attempts}" if self.attempts > 1 else "")
+            + (", hedged=True" if self.hedged else "")
+            + (", from_cache=True" if self.from_cache else "")
             + (f", fallback={self.fallback!r})" if self.fallback else ")")
         )
 
