@@ -185,9 +185,12 @@ def status(
 )
 def top(
     interval: Annotated[
-        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.2, max=60, help="Longest time between looks.")
-    ] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="One look, after one interval, and end.")] = False,
+        float | None,
+        typer.Option(
+            "--interval", "-i", metavar="SECONDS", min=0.2, max=60, help="Longest time between looks; 1, 2 with --once."
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="One look, at what happens in one interval, and end.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after so many looks; 0: on Ctrl-C.")] = 0,
     graph: Annotated[Literal["calls", "p50", "p99"], typer.Option(help="What is drawn of each service.")] = "calls",
     svg: Annotated[
@@ -201,15 +204,16 @@ def top(
 ) -> None:
     """Watch the mesh live: calls, latencies, breakers, and what the gateway does about trouble.
 
-    Figures a second are of the last ten seconds, latencies of the last 1,024 calls. What is not zero and not usual is
+    Rates and errors are of the last ten seconds once so many were watched (the last lines tell), latencies of the last
+    1,024 calls. What is not zero and not usual is
     yellow or red: errors, hedges, retries, calls that were shed (over the limit) or refused (breaker, deadline),
     fallbacks. `3 of 20 +5` under way: 3 calls, where the limit is 20, and 5 wait. A gateway that restarts is waited
-    for. What does not fit the terminal is left out; --json has it all.
+    for. Columns that do not fit the terminal are left out and named on the last line; --json has it all.
     """
     from meshcast.cli.top import top as run
 
     run(
-        interval_s=interval,
+        interval_s=interval or (2.0 if once else 1.0),
         count=1 if once else count,
         figure=graph,
         svg=svg,

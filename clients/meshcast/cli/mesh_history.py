@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,11 +46,11 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TryPace:
-    """Tries on a replica.
+    """Tries on a replica, or calls of a service.
 
     Attributes:
         tries_per_s: that ended, a second.
-        failed_share: of those, 0 to 1, that failed for a reason of the mesh's; None without tries.
+        failed_share: of those, 0 to 1, that failed for a reason of the mesh's; None where none ended.
     """
 
     tries_per_s: float = 0.0
@@ -62,6 +63,7 @@ class _Look:
 
     at_s: float
     counts: dict[str, tuple[int, ...]]
+    calls: dict[str, tuple[int, int]]
     tries: dict[tuple[str, str], tuple[int, int]]
 
 
@@ -92,12 +94,13 @@ class MeshHistory:
         self._started = started
         at_s = health.read_time.ToNanoseconds() / 1e9
         counts = {service.name: _totals(service.counts) for service in health.services}
+        calls = {service.name: _ended(service.calls_by_code) for service in health.services}
         tries = {
-            (service.name, replica.endpoint): _tries(replica)
+            (service.name, replica.endpoint): _ended(replica.tries_by_code)
             for service in health.services
             for replica in service.replicas
         }
-        self._looks.append(_Look(at_s, counts, tries))
+        self._looks.append(_Look(at_s, counts, calls, tries))
         while len(self._looks) > 2 and self._looks[1].at_s <= at_s - WINDOW_S:
             self._looks.popleft()  # the one before the window's edge stays: paces are over at least the window
         self._sample(health, at_s)
@@ -111,17 +114,21 @@ class MeshHistory:
         rates = [max(0, total - old) / seconds for total, old in zip(now.counts[service], was, strict=True)]
         return Pace(**dict(zip(Pace.__slots__, rates, strict=True)))
 
+    def calls(self, service: str) -> TryPace:
+        """Calls of a service, over the same time; none before a second message."""
+        seconds, before, now = self._span()
+        return _pace(before.calls.get(service, (0, 0)), now.calls.get(service), seconds)
+
     def tries(self, service: str, endpoint: str) -> TryPace:
-        """Tries on a replica; none before a second message."""
+        """Tries on a replica, over the same time; none before a second message."""
         seconds, before, now = self._span()
         key = service, endpoint
-        if not seconds or key not in now.tries:
-            return TryPace()
-        was = before.tries.get(key, (0, 0))
-        ended, failed = (total - old for total, old in zip(now.tries[key], was, strict=True))
-        if ended <= 0:  # a replica that was taken out and came back counts from 0 again
-            return TryPace()
-        return TryPace(tries_per_s=ended / seconds, failed_share=max(0, failed) / ended)
+        return _pace(before.tries.get(key, (0, 0)), now.tries.get(key), seconds)
+
+    @property
+    def span_s(self) -> float:
+        """Seconds that paces are of: about ten once so much was seen; 0 before a second message."""
+        return self._span()[0]
 
     def graph(self, service: str, figure: Figure) -> tuple[float, ...]:
         """Points of a service's graph, oldest first, at most 60."""
@@ -129,7 +136,7 @@ class MeshHistory:
 
     def _span(self) -> tuple[float, _Look, _Look]:
         if not self._looks:
-            nothing = _Look(0.0, {}, {})
+            nothing = _Look(0.0, {}, {}, {})
             return 0.0, nothing, nothing
         before, now = self._looks[0], self._looks[-1]
         return max(0.0, now.at_s - before.at_s), before, now
@@ -186,7 +193,15 @@ def _totals(counts: pb.PipelineCounts) -> tuple[int, ...]:
     )
 
 
-def _tries(replica: pb.ReplicaHealth) -> tuple[int, int]:
-    """Tries that ended, and those that failed for a reason of the mesh's."""
-    ended = replica.tries_by_code
-    return sum(ended.values()), sum(number for code, number in ended.items() if code in MESH_FAILURES)
+def _ended(by_code: Mapping[str, int]) -> tuple[int, int]:
+    """Calls or tries that ended, and those that failed for a reason of the mesh's."""
+    return sum(by_code.values()), sum(number for code, number in by_code.items() if code in MESH_FAILURES)
+
+
+def _pace(was: tuple[int, int], now: tuple[int, int] | None, seconds: float) -> TryPace:
+    if not seconds or now is None:
+        return TryPace()
+    ended, failed = now[0] - was[0], now[1] - was[1]
+    if ended <= 0:  # a replica that was taken out and came back counts from 0 again
+        return TryPace()
+    return TryPace(tries_per_s=ended / seconds, failed_share=max(0, failed) / ended)

@@ -143,9 +143,11 @@ class _Shown:
         )
 
     def json(self) -> dict[str, Any]:
-        """The newest message as JSON has it, with what happened a second in each service as `per_s`."""
+        """The newest message as JSON has it, with what happened a second in each service as `per_s`, and the seconds
+        that this is of as `per_s_of_s`."""
         assert self.health is not None
         told = json_format.MessageToDict(self.health, preserving_proto_field_name=True)
+        told["per_s_of_s"] = round(self.history.span_s, 1)
         for service in told.get("services", ()):
             service["per_s"] = {
                 name: round(rate, 4) for name, rate in asdict(self.history.pace(service["name"])).items()

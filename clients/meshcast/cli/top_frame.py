@@ -75,21 +75,31 @@ def frame(
         problem: why the message is not of now; empty when it is.
         is_ascii: draw without characters that only Unicode has.
     """
-    parts: list[RenderableType] = [_head(health, history, target)]
+    parts: list[RenderableType] = [_head(health, history, target, width)]
     if problem:
         parts.append(Text(problem, style="bold red"))
     nothing = "." if is_ascii else _NOTHING
     points = _POINTS if width >= _WIDE else _POINTS // 2
     services = _services(health, history, figure, points, is_ascii=is_ascii, nothing=nothing)
     replicas = _replicas(health, history, nothing=nothing)
-    for columns in (services, replicas):
-        parts += [Text(), _table(columns, width)]
+    hidden: list[str] = []
+    for what, columns in (("services", services), ("replicas", replicas)):
+        kept = _fitting(columns, width)
+        parts += [Text(), _table(kept)]
+        gone = [column.heading for column in columns if column not in kept]
+        hidden += [f"of {what} {', '.join(gone)}"] if gone else []
     parts += [
         Text(f"! {service.name} {replica.endpoint}: {brief(replica.problem)}", style="red")
         for service in health.services
         for replica in service.replicas
         if replica.problem
     ]
+    span_s = history.span_s
+    parts.append(
+        Text(f"rates and errors of the last {span_s:.0f} s" if span_s else "rates from the next look on", style="dim")
+    )
+    if hidden:
+        parts.append(Text(f"left out: {'; '.join(hidden)} (a wider terminal or --json shows them)", style="dim"))
     return Group(*parts)
 
 
@@ -107,21 +117,26 @@ def sparkline(points: Sequence[float], *, is_ascii: bool = False) -> str:
     return "".join(blocks[0 if value <= 0 else max(1, round(steps * value / top))] for value in points)
 
 
-def _head(health: pb.MeshHealth, history: MeshHistory, target: str) -> Text:
+def _head(health: pb.MeshHealth, history: MeshHistory, target: str, width: int) -> Text:
     since_s = max(0, health.read_time.seconds - health.started_time.seconds)
-    words = [
-        f"Mesh at {target}",
-        f"meshcast {health.meshcast_version}",
+    alarm = "" if health.serving else "  nothing can be asked"
+    words = [f"Mesh at {target}"]
+    # On one line: the first of these that does not fit, and what comes after it, is left out.
+    further = [
         f"up {_duration(since_s)}",
         f"{health.calls_in_flight:,} call{'s' * (health.calls_in_flight != 1)} under way",
     ]
-    if health.rss_bytes:
-        words.append(f"{health.rss_bytes / 1e6:,.0f} MB")
     if history.restarts:
-        words.append(f"{history.restarts} restart{'s' * (history.restarts > 1)} seen")
-    head = Text(" · ".join(words), style="bold")
-    if not health.serving:
-        head.append("  nothing can be asked", style="bold red")
+        further.append(f"{history.restarts} restart{'s' * (history.restarts > 1)} seen")
+    if health.rss_bytes:
+        further.append(f"{health.rss_bytes / 1e6:,.0f} MB")
+    further.append(f"meshcast {health.meshcast_version}")
+    for word in further:
+        if cell_len(" · ".join([*words, word]) + alarm) > width:
+            break
+        words.append(word)
+    head = Text(" · ".join(words), style="bold", no_wrap=True)
+    head.append(alarm, style="bold red")
     return head
 
 
@@ -130,6 +145,7 @@ def _services(
 ) -> list[_Column]:
     services = health.services
     paces = [history.pace(service.name) for service in services]
+    calls = [history.calls(service.name) for service in services]
 
     def rates(heading: str, name: str, rank: int) -> _Column:
         return _Column(heading, [_rate(getattr(pace, name), nothing, alarming=True) for pace in paces], rank)
@@ -137,7 +153,7 @@ def _services(
     return [
         _Column("service", [Text(service.name, style="bold") for service in services], is_number=False),
         _Column("state", [_word(_STATES, service.state) for service in services], is_number=False),
-        _Column("calls/s", [_rate(service.calls_per_s, nothing) for service in services]),
+        _Column("calls/s", [_rate(pace.tries_per_s, nothing) for pace in calls]),
         _Column(
             _HEADINGS[figure],
             [
@@ -147,7 +163,7 @@ def _services(
             rank=5,
             is_number=False,
         ),
-        _Column("errors", [_share(s.error_share if s.HasField("error_share") else None, nothing) for s in services]),
+        _Column("errors", [_share(pace.failed_share, nothing) for pace in calls]),
         _Column("p50 ms", [_ms(s.latency_ms_p50 if s.HasField("latency_ms_p50") else None) for s in services]),
         _Column("p99 ms", [_ms(s.latency_ms_p99 if s.HasField("latency_ms_p99") else None) for s in services]),
         _Column("under way", [_under_way(service, nothing) for service in services], rank=1),
@@ -192,17 +208,22 @@ def _replicas(health: pb.MeshHealth, history: MeshHistory, *, nothing: str) -> l
     ]
 
 
-def _table(columns: Sequence[_Column], width: int) -> Table:
+def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Those that fit, the least important left out."""
     kept = list(columns)
     while sum(column.width for column in kept) + _GAP * len(kept) > width:
         last = max(kept, key=lambda column: column.rank)
         if not last.rank:
             break  # the rest is folded
         kept.remove(last)
+    return kept
+
+
+def _table(columns: Sequence[_Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for column in kept:
+    for column in columns:
         table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
-    for row in zip(*(column.cells for column in kept), strict=True):
+    for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
     return table
 

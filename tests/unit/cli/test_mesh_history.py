@@ -122,3 +122,13 @@ def test_a_load_that_was_told_long_ago_says_nothing() -> None:
 )
 def test_why_a_replica_cannot_be_reached_is_one_line(problem: str, told: str) -> None:
     assert brief(problem) == told
+
+
+def test_calls_and_errors_are_of_the_same_time_as_all_other_paces() -> None:
+    history = MeshHistory()
+    history.update(message(10.0, calls_by_code={"OK": 100}))
+    assert history.span_s == 0.0 and history.calls("predictor") == TryPace()
+    history.update(message(12.0, calls_by_code={"OK": 102, "NOT_FOUND": 4, "UNAVAILABLE": 2}))
+    assert history.span_s == 2.0
+    assert history.calls("predictor") == TryPace(tries_per_s=4.0, failed_share=0.25)
+    assert history.calls("fox") == TryPace()

@@ -26,6 +26,8 @@ def mesh(at_s: int = 100_000) -> pb.MeshHealth:
         error_share=0.004,
         counts=pb.PipelineCounts(hedges=4 * (at_s - 100_000)),
     )
+    seconds = at_s - 100_000
+    service.calls_by_code.update({"OK": 87 * seconds, "UNAVAILABLE": seconds // 2, "INVALID_ARGUMENT": seconds // 10})
     one = service.replicas.add(
         endpoint="127.0.0.1:8101",
         state=pb.SERVING_STATE_SERVING,
@@ -64,9 +66,10 @@ def drawn(width: int, *, problem: str = "", is_ascii: bool = False) -> str:
 def test_a_wide_frame_says_everything() -> None:
     text = drawn(200)
     for words in (
-        "Mesh at host:8001 · meshcast 0.1.0 · up 1 d 3 h · 3 calls under way · 80 MB",
+        "Mesh at host:8001 · up 1 d 3 h · 3 calls under way · 80 MB · meshcast 0.1.0",
         "87.6",
-        "0.4 %",
+        "0.57 %",
+        "rates and errors of the last 10 s",
         "4.32",
         "1,234",
         "12 of 20 +5",
@@ -82,6 +85,7 @@ def test_a_wide_frame_says_everything() -> None:
     (row,) = [line for line in text.splitlines() if line.startswith("predictor") and "87.6" in line]
     assert " 4.0 " in row  # hedges a second
     assert "…" not in text
+    assert "left out" not in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 150])
@@ -96,7 +100,23 @@ def test_eighty_columns_hold_the_names_states_rates_and_latencies() -> None:
     assert "…" not in text
     for heading in ("service", "state", "calls/s", "errors", "p50 ms", "p99 ms", "replica", "breaker"):
         assert heading in text
-    assert "resent/s" not in text
+    tables, left_out = text.split("left out: ")
+    assert "resent/s" not in tables and "resent/s" in left_out and "models" in left_out and "--json" in left_out
+    assert text.splitlines()[0].startswith("Mesh at host:8001") and text.splitlines()[1] == ""
+    assert [heading for heading in left_out.split() if heading.strip(",;") in ("state", "errors", "breaker")] == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_first_line_stays_one_line(width: int) -> None:
+    assert drawn(width).splitlines()[1] == ""
+
+
+def test_a_single_message_has_no_rates_and_says_so() -> None:
+    history = MeshHistory()
+    history.update(mesh())
+    out = io.StringIO()
+    Console(file=out, width=120).print(frame(mesh(), history, target="host:1", width=120))
+    assert "rates from the next look on" in out.getvalue() and "87.6" not in out.getvalue()
 
 
 def test_why_a_replica_cannot_be_reached_is_said_without_grpcs_wrappings() -> None:
