@@ -173,6 +173,8 @@ def brief(problem: str) -> str:
     _, _, words = problem.partition(": ")
     if problem.startswith("DEADLINE_EXCEEDED") or "Stream removed" in words or "ping timeout" in words:
         return "silent: it answers no health check"
+    if "timed out" in words:
+        return "silent: it takes no connection"
     tail = re.search(r"ipv[46]:\S+: (?:Failed to connect to remote host: )?(.*)$", words)
     cause = tail[1] if tail else ""
     if "onnection refused" in (cause or words):

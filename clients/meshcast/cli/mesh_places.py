@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 from meshcast.cli.problem import pip_line
 from meshcast.cli.settings import CliSettings
+from meshcast.gateway.endpoints import DNS, FILE
 from meshcast.gateway.http.settings import LIBRARIES
 
-__all__ = ["Places", "door_note", "empty_note", "is_here", "places_of"]
+__all__ = ["Places", "asked_note", "door_note", "empty_note", "is_here", "places_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,15 @@ def is_here(host: str, bind: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def asked_note(name: str, endpoint: str) -> str:
+    """What is done about a service's endpoint for which no process is started."""
+    if endpoint.startswith(FILE):
+        return f"{name}: {endpoint} is a list: what it names is asked, not started"
+    if endpoint.startswith(DNS):
+        return f"{name}: {endpoint} is a name: what is behind it is asked, not started"
+    return f"{name}: {endpoint} is not of this machine: asked, not started"
 
 
 def empty_note(name: str, settings: CliSettings) -> str:

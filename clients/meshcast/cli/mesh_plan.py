@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from meshcast.cli.keeper import Part
-from meshcast.cli.mesh_places import Places, door_note, empty_note, places_of
+from meshcast.cli.mesh_places import Places, asked_note, door_note, empty_note, places_of
 from meshcast.cli.problem import ExitCode, Problem
 from meshcast.cli.settings import CliSettings, servers_setting
 from meshcast.cli.state import StateFolder
@@ -100,7 +100,7 @@ def plan(
         numbers_of[name] = [port or _free_pair(bind) for port in _ports_of(name, places, ports, free_ports=free_ports)]
         asked_of[name] = places.asked
         notes += [empty_note(name, settings)] if empty_note(name, settings) else []
-        notes += [f"{name}: {endpoint} is not of this machine: asked, not started" for endpoint in places.asked]
+        notes += [asked_note(name, endpoint) for endpoint in places.asked]
     says_where = servers_setting("tap", "drift", settings.path) is not None  # which a variable would overrule
     tap = {TAP: f"{local}:{numbers_of[DRIFT][0]}"} if numbers_of.get(DRIFT) and not says_where else {}
     if asked_of.get(DRIFT) and not tap and not says_where and TAP not in environ:

@@ -117,6 +117,11 @@ def test_a_load_that_was_told_long_ago_says_nothing() -> None:
             "connection refused",
         ),
         ("DEADLINE_EXCEEDED: Stream removed (Deadline Exceeded)", "silent: it answers no health check"),
+        (
+            "UNAVAILABLE: failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:8131: "
+            "connection attempt timed out before receiving SETTINGS frame",
+            "silent: it takes no connection",
+        ),
         ("it ended its health watch", "it ended its health watch"),
     ],
 )
