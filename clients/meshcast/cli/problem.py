@@ -182,6 +182,12 @@ def _from_mesh(error: BaseException) -> Problem:
     elif isinstance(error, NotReady) and error.reason == ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE:
         code = ExitCode.UNREACHABLE
         way_out = "`meshcast up` starts a mesh on this machine; --target names another one"
+        if {"target", "cause"} <= error.facts.keys():  # seen from here, not by a gateway
+            target, cause = error.facts["target"], error.facts["cause"]
+            told = f"cannot reach {target}: {cause}"
+            if "NOT_SERVING" in cause:
+                told = f"{target} takes no calls now: {cause}"
+            return Problem(told, exit_code=code, way_out=way_out)
         # grpc's own sentence ends in address and cause, after two wrappings that say nothing more.
         tail = re.search(r"ipv[46]:(\S+): (?:Failed to connect to remote host: )?(.*)$", error.message)
         if tail is not None and tail[2] == "backend unhealthy":

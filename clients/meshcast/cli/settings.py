@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 DEFAULT_FILE = Path("meshcast.toml")
+_URL = re.compile(r"(?:https?|grpcs?|tcp)://([^/?#]*)", re.IGNORECASE)  # dns:///… and the like are gRPC's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,9 @@ def connect(target: str | None, *, config: Path | None, state_dir: Path | None) 
         running = state_folder(state_dir, config).running()
         gateway = running.part("gateway") if running is not None else None
         target = gateway.address if gateway is not None else f"127.0.0.1:{settings.gateway.port}"
+    elif url := _URL.match(target):
+        host = url[1] if ":" in url[1] else f"{url[1]}:{settings.gateway.port}"
+        raise Problem(f"--target {target!r} is a URL; gRPC wants host and port", way_out=f"--target {host}")
     elif ":" not in target:
         raise Problem(f"--target {target!r} names no port", way_out=f"--target {target}:{settings.gateway.port}")
     return Connection(target=target, tls=settings.tls)

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf import any_pb2
@@ -69,6 +70,9 @@ _BARE_REASONS: Mapping[grpc.StatusCode, ErrorReason.ValueType] = {
 }
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _WRITE_FAILED = "Internal error from Core"
+_AWAY = re.compile(r"(?:connections to all backends failing|failed to connect to all addresses)")
+_AWAY_TAIL = re.compile(r"ipv[46]:(\S+): (?:Failed to connect to remote host: )?(.*)", re.DOTALL)
+_HTTP_1 = ("Expected SETTINGS frame", "http1.x server")
 _TOO_LARGE = re.compile(
     r"(CLIENT|SERVER)?:? ?(Received|Sent|Decompressed) message larger than max \((\d+) vs\.? (\d+)\)"
 )
@@ -194,6 +198,8 @@ def from_rpc_error(error: grpc.RpcError) -> MeshError:
     too_large = _TOO_LARGE.search(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
         return _transport_limit(too_large)
+    if code is grpc.StatusCode.UNAVAILABLE and _AWAY.match(text):
+        return _away(text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:  # the transport's own words differ by where it noticed
         text = "the deadline passed before the answer was there; give the call more time if it needs it"
     return _make(code, text or code.name, None, {}, [], None)
@@ -284,6 +290,24 @@ def answer_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
     finally:
         coroutine.close()
     return None
+
+
+def _away(text: str) -> MeshError:
+    """The error for a target that no connection leads to, from grpc's own sentence; its words stay behind."""
+    tail = _AWAY_TAIL.search(text)
+    target, cause = (unquote(tail[1]), tail[2]) if tail is not None else ("the target", "no connection")
+    if any(sign in cause for sign in _HTTP_1):
+        told = f"{target} is an HTTP port; the gateway's gRPC port is [gateway] port, 8001 by default"
+        return InvalidInput(told, field="target")
+    if cause == "backend unhealthy":
+        cause = "its health says NOT_SERVING"
+    return NotReady(
+        f"{target} cannot be reached ({cause}): it is away or restarting; "
+        "settings=ChannelSettings(wait_for_ready=True) waits for it within the deadline",
+        reason=ErrorReason.ERROR_REASON_BACKEND_UNREACHABLE,
+        target=target,
+        cause=cause,
+    )
 
 
 def _broken_off() -> NotReady:

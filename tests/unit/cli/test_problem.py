@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.cli.problem import ExitCode, Problem, report, translate
+from meshcast.cli.settings import connect
 from meshcast.cli.train import as_typed
 from meshcast.rpc import (
     CorruptData,
@@ -107,6 +109,29 @@ def test_an_address_that_nobody_listens_on_is_named_without_grpcs_wrapping() -> 
     )
     behind = f"drift at 127.0.0.1:8001 cannot be reached ({GRPC_TEXT})"  # as a gateway says it
     assert translate(NotReady(behind, reason=UNREACHABLE)).message == "cannot reach 127.0.0.1:8001: Connection refused"
+
+
+def test_a_target_that_is_away_is_told_in_the_commands_words() -> None:
+    error = NotReady("to Python", reason=UNREACHABLE, target="a:1", cause="its health says NOT_SERVING")
+    problem = translate(error)
+    assert problem.message == "a:1 takes no calls now: its health says NOT_SERVING"
+    assert problem.exit_code is ExitCode.UNREACHABLE
+    error.facts["cause"] = "Connection refused"
+    assert translate(error).message == "cannot reach a:1: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("target", "way_out"),
+    [
+        ("http://mesh.example:8001/x", "--target mesh.example:8001"),
+        ("https://mesh.example", "--target mesh.example:8001"),
+    ],
+)
+def test_a_url_is_no_target(target: str, way_out: str, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="is a URL") as caught:
+        connect(target, config=None, state_dir=tmp_path)
+    assert (caught.value.exit_code, caught.value.way_out) == (ExitCode.USAGE, way_out)
+    assert connect("dns:///mesh:8001", config=None, state_dir=tmp_path).target == "dns:///mesh:8001"
 
 
 def test_the_missing_extra_is_named_with_its_pip_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,3 +174,33 @@ def test_only_grpc_errors_are_turned() -> None:
     with pytest.raises(NotReady) as caught, mesh_errors():
         raise PeerFailed(grpc.StatusCode.UNAVAILABLE, "no route")
     assert isinstance(caught.value.__cause__, PeerFailed)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "connections to all backends failing; last error: UNAVAILABLE: ipv4:127.0.0.1:8001: backend unhealthy",
+            NotReady,
+            "127.0.0.1:8001 cannot be reached (its health says NOT_SERVING): it is away or restarting; ",
+        ),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:8001: Failed to connect to remote "
+            "host: Connection refused",
+            NotReady,
+            "[::1]:8001 cannot be reached (Connection refused): it is away or restarting; ",
+        ),
+        (
+            "connections to all backends failing; last error: UNAVAILABLE: INTERNAL: ipv4:127.0.0.1:8000: Failed "
+            "parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) (Trying to connect an "
+            "http1.x server (HTTP status 400))",
+            InvalidInput,
+            "127.0.0.1:8000 is an HTTP port; the gateway's gRPC port is [gateway] port, 8001 by default",
+        ),
+    ],
+)
+def test_a_target_that_is_away_is_named_in_plain_words(text: str, kind: type[MeshError], message: str) -> None:
+    error = from_rpc_error(PeerFailed(grpc.StatusCode.UNAVAILABLE, text))
+    assert type(error) is kind
+    assert error.message.startswith(message)
+    assert isinstance(error, InvalidInput) or "wait_for_ready=True" in error.message

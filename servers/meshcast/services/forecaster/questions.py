@@ -209,8 +209,8 @@ def _given_days(
     messages, columns = getattr(request, field), getattr(request, columns_field)
     found = list(violations)
     if bool(messages) == request.HasField(columns_field):
-        given = "both are" if messages else "neither is"
-        found.append(Violation(field, f"give either {field} or {columns_field}; {given} given"))
+        both = f"and {columns_field} are both given: give one of them"
+        found.append(Violation(field, both if messages else f"is missing: give it or {columns_field}"))
     if (days := max(len(messages), columns.days)) > DAYS_MAX:
         found.append(Violation(field if messages else columns_field, f"has {days} days, at most {DAYS_MAX}{way_out}"))
     if found:

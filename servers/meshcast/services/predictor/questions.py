@@ -44,8 +44,8 @@ def single_question(request: pb.PredictEngagementRequest) -> Question:
     """
     violations = name_violations(request.request_id, request.channel, field="channel")
     if bool(request.history) == request.HasField("history_columns"):
-        given = "both are" if request.history else "neither is"
-        violations.append(Violation("history", f"give either history or history_columns; {given} given"))
+        both = "and history_columns are both given: give one of them"
+        violations.append(Violation("history", both if request.history else "is missing: give it or history_columns"))
     if not request.HasField("planned"):
         violations.append(Violation("planned", "is required"))
     if violations:

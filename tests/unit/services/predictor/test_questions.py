@@ -68,7 +68,8 @@ def test_one_form_of_history_is_asked_for(given: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         single_question(request)
     assert fields(refused) == ["history"]
-    assert given in refused.value.violations[0].description
+    told = {"both": "history and history_columns are both given", "neither": "history is missing: give it or "}
+    assert refused.value.message.startswith(told[given])
 
 
 def test_names_that_are_too_long_and_a_missing_plan_are_named_together() -> None:
