@@ -398,7 +398,8 @@ def stream(
         bool,
         typer.Option(
             "--resume",
-            help="Store rows as they come, each exactly once, and go on after those that stand in --out already.",
+            help="Store rows as they come, each exactly once, and go on after those that stand in --out already. A "
+            "file that was written without --resume is refused.",
         ),
     ] = False,
     repin: Annotated[
@@ -408,7 +409,11 @@ def stream(
     patience: Annotated[
         float,
         typer.Option(
-            "--patience", metavar="SECONDS", min=0, help="With --resume: how long to wait for a mesh that is away."
+            "--patience",
+            metavar="SECONDS",
+            min=0,
+            help="With --resume: how long to wait for a mesh that is away. Then the command fails; what was answered "
+            "is stored, and the same command goes on after it.",
         ),
     ] = 300.0,
     score_from: Annotated[

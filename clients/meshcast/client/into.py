@@ -77,9 +77,10 @@ class StoredStream:
     rows_before: int
     """Those of them that stood already when this call began."""
     rows_failed: int
-    """Those that this call has stored as failed, with their errors."""
+    """Those that this call, not one before it, has stored as failed, with their errors."""
     versions: Mapping[int, int]
-    """Rows that this call has stored, by the version that answered them."""
+    """Rows that this call has stored, by the version that answered them; empty where all stood before it. The version
+    of every row is its `model_version` in the sink."""
     resumes: int
     """Times that the stream broke and was opened again."""
     seconds: float
