@@ -32,7 +32,7 @@ from processes import Restartable, machine, restartable_gateway, restartable_pre
 
 from meshcast.client import MeshClient
 from meshcast.posts import HistoryIndex, PostTable, settled_history
-from meshcast.rpc import run
+from meshcast.rpc import ChannelSettings, run
 from meshcast.sinks import SqliteSink, open_sink
 
 BACKEND = "onnxruntime/cpu/f32"
@@ -53,7 +53,7 @@ async def client(arguments: argparse.Namespace) -> None:
     posts, rows = questions(arguments.rows)
     sink = open_sink(arguments.sink)
     sink.block_rows = arguments.block_rows
-    async with MeshClient(arguments.client) as mesh:
+    async with MeshClient(arguments.client, settings=ChannelSettings(wait_for_ready=True)) as mesh:
         await mesh.describe_model(timeout_s=60.0)
         print(json.dumps({"idle_kib": memory_kib("self", "VmRSS")}), flush=True)
         stored = await mesh.predict_posts_into(sink, posts, rows, stream_id="bench")
