@@ -42,15 +42,7 @@ def main() -> None:
     report: dict[str, Any] = {"benchmark": "baselines", "short": options.short, "machine": machine()}
     report["forecaster"] = {}
     model = forecaster_accuracy.shipped(SHIPPED)
-    for name, origins_a_series, read in forecaster_accuracy.sets(options.data):
-        try:
-            series = read()
-        except FileNotFoundError as error:
-            print(f"{name}: left out, there is no {error.filename}", file=sys.stderr)
-            continue
-        except ModuleNotFoundError as error:
-            print(f"{name}: left out, {error.name} is not installed", file=sys.stderr)
-            continue
+    for name, origins_a_series, series in forecaster_accuracy.sets_at_hand(options.data):
         origins = list(
             forecaster_accuracy.rolling(dict(list(series.items())[: 4 if options.short else None]), origins_a_series)
         )

@@ -82,15 +82,7 @@ def main() -> None:
         },
         "sets": {},
     }
-    for name, origins_a_series, read in sets(options.data):
-        try:
-            series = read()
-        except FileNotFoundError as error:
-            print(f"{name}: left out, there is no {error.filename}", file=sys.stderr)
-            continue
-        except ModuleNotFoundError as error:
-            print(f"{name}: left out, {error.name} is not installed", file=sys.stderr)
-            continue
+    for name, origins_a_series, series in sets_at_hand(options.data):
         if options.short:
             series = dict(list(series.items())[:4])
         origins = list(rolling(series, origins_a_series))
@@ -112,6 +104,20 @@ def sets(data: Path) -> Iterator[tuple[str, int, Callable[[], Series]]]:
     yield "Chicago", 8, lambda: _package("chicago_stations")
     yield "births by state", 4, lambda: _package("births_by_state")
     yield "page engagement", 3, lambda: pages(data)
+
+
+def sets_at_hand(data: Path) -> Iterator[tuple[str, int, Series]]:
+    """The same sets with their series; those that are not here are named and left out."""
+    for name, origins_a_series, read in sets(data):
+        try:
+            series = read()
+        except FileNotFoundError as error:
+            print(f"{name}: left out, there is no {error.filename}", file=sys.stderr)
+            continue
+        except ModuleNotFoundError as error:
+            print(f"{name}: left out, {error.name} is not installed", file=sys.stderr)
+            continue
+        yield name, origins_a_series, series
 
 
 def wikipedia(folder: Path) -> Series:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from .varint import read_varint, varint
+
 NATIVE_TRAILER = "endpoint-load-metrics-bin"
 """Metadata key of the report for gRPC's own balancers, which keep it from the application."""
 TRAILER = "x-meshcast-load-bin"
@@ -48,8 +50,8 @@ def encode(report: LoadReport) -> bytes:
             parts.append(bytes((number << 3 | _FIXED64,)) + _DOUBLE.pack(value))
     for name, value in report.named_metrics.items():
         key = name.encode()
-        entry = b"\x0a" + _varint(len(key)) + key + b"\x11" + _DOUBLE.pack(value)
-        parts.append(bytes((_NAMED << 3 | _BYTES,)) + _varint(len(entry)) + entry)
+        entry = b"\x0a" + varint(len(key)) + key + b"\x11" + _DOUBLE.pack(value)
+        parts.append(bytes((_NAMED << 3 | _BYTES,)) + varint(len(entry)) + entry)
     return b"".join(parts)
 
 
@@ -87,13 +89,13 @@ def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
     fields = []
     position, end = 0, len(data)
     while position < end:
-        tag, position = _read_varint(data, position)
+        tag, position = read_varint(data, position)
         number, kind = tag >> 3, tag & 7
         size = 0
         if kind == _VARINT:
-            _, position = _read_varint(data, position)
+            _, position = read_varint(data, position)
         elif kind == _BYTES:
-            size, position = _read_varint(data, position)
+            size, position = read_varint(data, position)
         elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
         else:
@@ -103,25 +105,3 @@ def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
         fields.append((number, kind, data[position : position + size]))
         position += size
     return fields
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint of more than ten bytes")

@@ -48,11 +48,9 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
     Raises:
         Precondition: a file is missing or unreadable, or certificate and key do not fit together.
     """
-    if settings.certificate is None and settings.key is None and settings.client_ca is None:
+    source = _certificate_files(settings)
+    if source is None:
         return None
-    if settings.certificate is None or settings.key is None:
-        raise Precondition("TLS needs both tls.certificate and tls.key")
-    source = _CertificateFiles(settings.certificate, settings.key, settings.client_ca)
     return grpc.dynamic_ssl_server_credentials(
         source.load(),
         source.changed,  # type: ignore[arg-type]  # None means unchanged; the stub does not know
@@ -68,11 +66,9 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext | None:
     Raises:
         Precondition: a file is missing or unreadable, or certificate and key do not fit together.
     """
-    if settings.certificate is None and settings.key is None and settings.client_ca is None:
+    source = _certificate_files(settings)
+    if source is None:
         return None
-    if settings.certificate is None or settings.key is None:
-        raise Precondition("TLS needs both tls.certificate and tls.key")
-    source = _CertificateFiles(settings.certificate, settings.key, settings.client_ca)
     source.load()
     latest = first = source.context()
 
@@ -105,6 +101,15 @@ def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials | None
         private_key=None if settings.key is None else _read(settings.key, "key"),
         certificate_chain=None if settings.certificate is None else _read(settings.certificate, "certificate"),
     )
+
+
+def _certificate_files(settings: TlsSettings) -> _CertificateFiles | None:
+    """The files of a server's certificate; None when none is set."""
+    if settings.certificate is None and settings.key is None and settings.client_ca is None:
+        return None
+    if settings.certificate is None or settings.key is None:
+        raise Precondition("TLS needs both tls.certificate and tls.key")
+    return _CertificateFiles(settings.certificate, settings.key, settings.client_ca)
 
 
 class _CertificateFiles:

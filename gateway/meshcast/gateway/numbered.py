@@ -5,9 +5,10 @@ from __future__ import annotations
 from meshcast.api.type.v1 import status_pb2
 from meshcast.api.type.v1.error_reason_pb2 import ErrorReason
 from meshcast.rpc import MeshError, NotReady, Overloaded, from_item
+from meshcast.rpc.varint import varint
 
 from .contracts import MethodContract
-from .wire import read_bytes_field, read_varint_field, varint
+from .wire import read_bytes_field, read_varint_field
 
 _USUAL_DECAY = 0.01  # of the longest usual silence, with each answer
 _REFUSAL_BYTES_MAX = 4_096  # an answer with a status has no columns; a longer one is looked at no further

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshcast.rpc.varint import read_varint, varint
+
 _VARINT, _BYTES = 0, 2  # of the wire types; 1 and 5 are eight and four bytes
 
 # Receipt.gateway and the `receipt` of every response are both field 15, length-delimited.
@@ -15,20 +17,6 @@ _FIELD_15 = bytes([15 << 3 | _BYTES])
 _ATTEMPTS, _HEDGED, _DEGRADED, _FROM_CACHE = b"\x08", b"\x10\x01", b"\x18\x01", b"\x20\x01"
 _ENDPOINT, _ELAPSED_US, _FALLBACK = b"\x2a", b"\x30", b"\x38"
 _DEADLINE_MS, _DEADLINE_DEFAULT, _NOTES = b"\x60", b"\x68", b"\x72"
-
-
-def varint(value: int) -> bytes:
-    """Encodes a number of 0 or more as protobuf's base-128 varint."""
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 class ReceiptFragment:
@@ -117,8 +105,8 @@ def read_bytes_field(message: bytes, number: int) -> bytes:
     found = _find(message, number, _BYTES)
     if found is None:
         return b""
-    _, position = _read_varint(message, found[0])
-    _, position = _read_varint(message, position)
+    _, position = read_varint(message, found[0])
+    _, position = read_varint(message, position)
     return message[position : found[1]]
 
 
@@ -133,8 +121,8 @@ def read_varint_field(message: bytes, number: int) -> int:
     found = _find(message, number, _VARINT)
     if found is None:
         return 0
-    _, position = _read_varint(message, found[0])
-    return _read_varint(message, position)[0]
+    _, position = read_varint(message, found[0])
+    return read_varint(message, position)[0]
 
 
 def without_string_field(message: bytes, number: int) -> bytes:
@@ -177,14 +165,14 @@ def _find(message: bytes, number: int, kind: int) -> tuple[int, int] | None:
     try:
         while position < end:
             begin = position
-            tag, position = _read_varint(message, position)
+            tag, position = read_varint(message, position)
             match tag & 7:
                 case 0:
-                    _, position = _read_varint(message, position)
+                    _, position = read_varint(message, position)
                 case 1:
                     position += 8
                 case 2:
-                    size, position = _read_varint(message, position)
+                    size, position = read_varint(message, position)
                     position += size
                 case 5:
                     position += 4
@@ -197,16 +185,3 @@ def _find(message: bytes, number: int, kind: int) -> tuple[int, int] | None:
     except (IndexError, ValueError):
         pass
     return None
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint of more than ten bytes")

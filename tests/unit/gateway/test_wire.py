@@ -11,11 +11,11 @@ from meshcast.gateway import ReceiptFragment, read_string_field
 from meshcast.gateway.wire import (
     read_bytes_field,
     read_varint_field,
-    varint,
     with_string_field,
     with_varint_field,
     without_string_field,
 )
+from meshcast.rpc.varint import varint
 
 
 @given(st.integers(0, 2**63 - 1))
