@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,9 +73,11 @@ async def browsing(browser: str, url: str, folder: Path) -> AsyncIterator[None]:
         *(browser, *options, f"--user-data-dir={folder / 'profile'}", url),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         yield
     finally:
-        process.terminate()
+        # What is started may be a script around the browser, whose end would leave the browser behind.
+        os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
