@@ -19,6 +19,9 @@ from .policy import Tries, policy_of
 from .receipts import Receipts
 from .wire import read_bytes_field, with_string_field
 
+_UNNAMED_BYTES_MAX = 4 * 1024 * 1024 - 64
+"""Longest request that gets an id: one as large as `rpc.control_message_bytes_max` allows must not outgrow it."""
+
 
 class Asking:
     """The calls of one method to one route.
@@ -70,7 +73,8 @@ class Asking:
             backend.load.record(refusal.code.name)
             raise
         ends_at = started + allowed.timeout_s
-        if self._id_field and not read_bytes_field(request, self._id_field):
+        is_unnamed = self._id_field and not read_bytes_field(request, self._id_field)
+        if is_unnamed and len(request) <= _UNNAMED_BYTES_MAX:
             request = with_string_field(request, self._id_field, secrets.token_hex(16))
         return Exchange(policy, backend, request, metadata, started, ends_at, allowed.default_ms)
 

@@ -32,3 +32,12 @@ async def test_what_is_asked_once_is_passed_on_as_it_came(run_predictor: Any, ru
         async with run_gateway(routes={"predictor": route}) as gateway:
             answer = await gateway.predictor.PredictEngagement(pb.PredictEngagementRequest(channel="a"), timeout=5)
     assert answer.receipt.prediction_id == ""
+
+
+async def test_a_request_as_large_as_may_be_does_not_outgrow_the_limit(run_predictor: Any, run_gateway: Any) -> None:
+    request = pb.PredictEngagementRequest()
+    request.channel = "x" * (4 * 1024 * 1024 - 5)
+    assert request.ByteSize() == 4 * 1024 * 1024
+    async with run_predictor() as replica, run_gateway([replica.address]) as gateway:
+        answer = await gateway.predictor.PredictEngagement(request, timeout=5)
+    assert answer.receipt.prediction_id == ""
