@@ -125,7 +125,7 @@ class RoutedStream:
             failure = await spread.run()
             if failure is not None:
                 code = failure.code().name
-                await self._fail(failure, context, backend, spread.failed_on)
+                await self.fail(failure, context, backend, spread.failed_on)
             code = "OK"
         except MeshError as error:
             code = error.code.name
@@ -176,7 +176,7 @@ class RoutedStream:
                 )
             if failure is not None:
                 code = failure.code().name
-                await self._fail(failure, context, backend, replica.endpoint)
+                await self.fail(failure, context, backend, replica.endpoint)
             code = "OK"
             await pass_trailers(call, context)
         finally:
@@ -203,7 +203,8 @@ class RoutedStream:
             raise
         return replica, allowed
 
-    async def _fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, endpoint: str) -> NoReturn:
+    async def fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, endpoint: str) -> NoReturn:
+        """Ends the caller's call as a replica has ended it, see `fail_as`."""
         await fail_as(
             error,
             context,

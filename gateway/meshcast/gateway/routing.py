@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
 
 import grpc.aio
 
@@ -13,7 +12,7 @@ from .asking import Asking, Mesh
 from .backends import Backend, best
 from .contracts import MethodContract, MethodKind
 from .exchange import TryFailed
-from .forwarding import Context, callers_metadata, fail_as
+from .forwarding import Context, callers_metadata
 from .routed_stream import RoutedStream
 from .wire import read_string_field
 
@@ -94,7 +93,6 @@ class RoutedMethod:
         is_kept: bool,
         ending: asyncio.Event,
     ) -> None:
-        self._settings = mesh.settings
         self._own_metadata = mesh.backends.own_metadata
         self._receipts = mesh.receipts
         self._path = contract.path
@@ -102,7 +100,6 @@ class RoutedMethod:
         self._service = contract.path[1:].rpartition("/")[0]
         self._has_receipt = contract.has_receipt
         self._backends = backends
-        self._is_kept = is_kept
         self._askings: dict[Backend, Asking] = {}
         if contract.kind is MethodKind.UNARY:
             self._askings = {backend: mesh.asking(contract, backend) for backend in backends}
@@ -133,7 +130,7 @@ class RoutedMethod:
         try:
             answer = await asking.answer(exchange)
         except TryFailed as failed:
-            await self._fail(failed.error, context, backend, failed.endpoint)
+            await self._streams.fail(failed.error, context, backend, failed.endpoint)
         if answer.head:
             await context.send_initial_metadata(answer.head)
         if answer.trailers:
@@ -164,18 +161,8 @@ class RoutedMethod:
             return b"".join(answers)
         for backend, end in zip(self._backends, ends, strict=True):
             if isinstance(end, TryFailed):  # a route's own word before ours about one that cannot be reached
-                await self._fail(end.error, context, backend, end.endpoint)
+                await self._streams.fail(end.error, context, backend, end.endpoint)
         raise next(end for end in ends if isinstance(end, MeshError))
-
-    async def _fail(self, error: grpc.aio.AioRpcError, context: Context, backend: Backend, endpoint: str) -> NoReturn:
-        await fail_as(
-            error,
-            context,
-            backend=backend.name,
-            endpoint=endpoint,
-            service=self._service,
-            retry_after_s=self._settings.reconnect_s,
-        )
 
     def _backend(self, request: bytes) -> Backend:
         """The route that answers: the only one, the one that has the request's model or at least its name, or the first
